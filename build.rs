@@ -1,0 +1,109 @@
+//! Compiles the C++ bridge against the headers of the `mlx` wheel and links the wheel's `libmlx`.
+//!
+//! The wheel is looked for in the checkout's `.venv`, then in an activated environment, then in
+//! whatever `python3` imports. The run-time search path is relative to the binary, so that a
+//! checkout can be moved and a wheel needs no path of the machine that built it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn main() {
+    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let mlx = find_mlx(&root).unwrap_or_else(|looked| {
+        panic!(
+            "no `mlx` wheel (with include/ and lib/) found; run `make setup`. Looked in:\n{}",
+            looked.join("\n")
+        )
+    });
+
+    cxx_build::bridge("src/mlx/bridge.rs")
+        .file("src/mlx/bridge.cc")
+        .include("src/mlx")
+        .include(mlx.join("include"))
+        .std("c++20")
+        .flag_if_supported("-Wno-unused-parameter")
+        .flag_if_supported("-Wno-deprecated-copy")
+        .compile("mlxcel_bridge");
+
+    let lib = mlx.join("lib");
+    println!("cargo:rustc-link-search=native={}", lib.display());
+    println!("cargo:rustc-link-lib=dylib=mlx");
+    for rpath in rpaths(&lib) {
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{rpath}");
+    }
+    for input in ["build.rs", "src/mlx/bridge.rs", "src/mlx/bridge.cc", "src/mlx/bridge.h"] {
+        println!("cargo:rerun-if-changed={input}");
+    }
+    println!("cargo:rerun-if-changed={}", mlx.join("include/mlx/version.h").display());
+    println!("cargo:rerun-if-env-changed=VIRTUAL_ENV");
+}
+
+/// The folder of the installed `mlx` package, or every place that was looked at.
+fn find_mlx(root: &Path) -> Result<PathBuf, Vec<String>> {
+    let mut looked = Vec::new();
+    let environments = [
+        Some(root.join(".venv")),
+        std::env::var_os("VIRTUAL_ENV").map(PathBuf::from),
+    ];
+    for environment in environments.into_iter().flatten() {
+        for python in python_folders(&environment.join("lib")) {
+            let package = python.join("site-packages/mlx");
+            if is_mlx(&package) {
+                return Ok(package);
+            }
+            looked.push(format!("  {}", package.display()));
+        }
+        looked.push(format!("  {}", environment.display()));
+    }
+    let script = "import importlib.util as u; print(u.find_spec('mlx').submodule_search_locations[0])";
+    let answer = Command::new("python3").args(["-c", script]).output();
+    if let Ok(output) = answer
+        && output.status.success()
+    {
+        let package = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        if is_mlx(&package) {
+            return Ok(package);
+        }
+        looked.push(format!("  {}", package.display()));
+    }
+    looked.push("  python3 -c 'import mlx'".to_owned());
+    Err(looked)
+}
+
+fn python_folders(lib: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = lib.read_dir() else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+fn is_mlx(package: &Path) -> bool {
+    package.join("include/mlx/version.h").is_file() && package.join("lib").is_dir()
+}
+
+/// Search paths relative to the binary: inside a wheel, in `target/<profile>`, and one deeper for
+/// test binaries.
+fn rpaths(lib: &Path) -> Vec<String> {
+    let origin = if cfg!(target_os = "macos") { "@loader_path" } else { "$ORIGIN" };
+    let mut paths = vec![format!("{origin}/../../mlx/lib")];
+    // OUT_DIR is target/<profile>/build/<package>/out.
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
+    if let Some(profile) = out.ancestors().nth(3) {
+        for folder in [profile.to_path_buf(), profile.join("deps")] {
+            paths.push(format!("{origin}/{}", relative(&folder, lib).display()));
+        }
+    }
+    paths
+}
+
+fn relative(from: &Path, to: &Path) -> PathBuf {
+    let shared = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
+    let up = from.components().skip(shared).map(|_| "..");
+    up.map(PathBuf::from)
+        .chain(to.components().skip(shared).map(|c| PathBuf::from(c.as_os_str())))
+        .collect()
+}

@@ -1,0 +1,7 @@
+//! The `mlxcel` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mlxcel::cli::main()
+}

@@ -1,0 +1,5 @@
+#include "bridge.h"
+
+namespace mlxcel {
+rust::String mlx_version() { return rust::String(mlx::core::version()); }
+}

@@ -1,0 +1,7 @@
+#pragma once
+#include "rust/cxx.h"
+#include "mlx/mlx.h"
+
+namespace mlxcel {
+rust::String mlx_version();
+}

@@ -1,0 +1,65 @@
+//! Language models: what an architecture promises to the engine, and how one is loaded.
+
+mod state;
+
+pub use state::{LayerState, SequenceState};
+
+use crate::mlx::{Array, MlxError};
+
+/// What the rest of the server may know of a loaded model.
+#[derive(Debug, Clone)]
+pub struct ModelInfo {
+    /// `model_type` of `config.json`, after remapping.
+    pub architecture: String,
+    /// Rows of the output head: the length of a logits row.
+    pub vocab_size: usize,
+    /// The longest sequence the model was made for (`max_position_embeddings`).
+    pub context_length: usize,
+    /// Number of weights (a packed quantized weight counts its unpacked elements).
+    pub parameters: u64,
+    /// Bytes of the weights in memory, after any conversion at load.
+    pub weight_bytes: u64,
+    /// Bytes of state that one more token of one sequence takes, all layers together.
+    pub state_bytes_per_token: u64,
+    /// For instance `"4-bit, group 64"`; `None` for a dense checkpoint.
+    pub quantization: Option<String>,
+    /// The type activations are computed in, for instance `"float32"`.
+    pub dtype: String,
+}
+
+/// Which positions of a row are turned into logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logits {
+    /// None: a prefill chunk that is not the last.
+    None,
+    /// The last position only.
+    Last,
+    /// Every position of the row.
+    All,
+}
+
+/// One sequence's share of a forward pass.
+pub struct Row<'a> {
+    /// Tokens to append, at least one: a prefill chunk, or the one token of a decode step.
+    pub tokens: &'a [u32],
+    /// The sequence's state, advanced by `tokens.len()`.
+    pub state: &'a mut SequenceState,
+    /// Which logits the caller wants.
+    pub logits: Logits,
+}
+
+/// An architecture with its weights. It lives on the engine thread (arrays are not `Send`).
+pub trait Model {
+    /// Facts about the model.
+    fn info(&self) -> &ModelInfo;
+
+    /// The state of an empty sequence: one entry a layer, of the kind that layer keeps.
+    fn new_state(&self) -> SequenceState;
+
+    /// Builds the graph of one step over a ragged batch (rows need not have equal lengths).
+    ///
+    /// Returns for each row the lazy logits, `[positions, vocab]` in float32, or `None` where the row
+    /// asked for none; the caller evaluates them together with the rows' states. After an error the
+    /// rows' states are not to be used again.
+    fn forward(&self, rows: &mut [Row<'_>]) -> Result<Vec<Option<Array>>, MlxError>;
+}
