@@ -1,5 +1,6 @@
 //! Language models: what an architecture promises to the engine, and how one is loaded.
 
+pub mod kv_cache;
 mod state;
 
 pub use state::{LayerState, SequenceState};
