@@ -61,10 +61,13 @@ impl LlamaConfig {
             Some(head_dim) => head_dim,
             None => self.hidden_size / self.num_attention_heads,
         };
+        let head_dim = dimension("head_dim", head_dim)?;
+        // All heads together are a dimension as well.
+        dimension("head_dim", heads as u64 * head_dim as u64)?;
         Ok(AttentionShape {
             heads,
             kv_heads,
-            head_dim: dimension("head_dim", head_dim)?,
+            head_dim,
         })
     }
 
@@ -263,5 +266,279 @@ impl Model for Llama {
                 None => self.embed_tokens.as_linear(&x),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::{
+        floats, folder, llama_config, llama_tensors, load_cpu, load_error, load_with, to_bf16,
+    };
+    use super::*;
+    use crate::models::Logits;
+
+    fn model() -> Box<dyn Model> {
+        load_cpu(folder(&llama_config(), &llama_tensors()).path()).unwrap()
+    }
+
+    /// Appends `tokens` to `state`, and reads the logits.
+    fn step(
+        model: &dyn Model,
+        state: &mut SequenceState,
+        tokens: &[u32],
+        logits: Logits,
+    ) -> Option<Vec<f32>> {
+        let row = Row {
+            tokens,
+            state,
+            logits,
+        };
+        let logits = model.forward(&mut [row]).unwrap().pop().unwrap();
+        logits.map(|logits| logits.to_vec_f32().unwrap())
+    }
+
+    #[track_caller]
+    fn assert_close(a: &[f32], b: &[f32]) {
+        assert_eq!(a.len(), b.len());
+        let far = a
+            .iter()
+            .zip(b)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
+        assert!(far < 1e-5, "they differ by {far}");
+    }
+
+    #[test]
+    fn its_facts_are_told() {
+        let model = model();
+        let info = model.info();
+        assert_eq!(info.architecture, "llama");
+        assert_eq!((info.vocab_size, info.context_length), (40, 128));
+        let parameters: usize = llama_tensors()
+            .iter()
+            .map(|(_, _, shape, _)| shape.iter().product::<usize>())
+            .sum();
+        assert_eq!(info.parameters, parameters as u64);
+        assert_eq!(info.weight_bytes, 4 * parameters as u64);
+        assert_eq!(info.state_bytes_per_token, 2 * 2 * 2 * 4 * 4);
+        assert_eq!(
+            (info.dtype.as_str(), &info.quantization),
+            ("float32", &None)
+        );
+    }
+
+    #[test]
+    fn a_prompt_in_chunks_gives_the_logits_of_the_whole() {
+        let model = model();
+        let prompt: Vec<u32> = (0..11).map(|i| i * 3 % 40).collect();
+        let mut state = model.new_state();
+        let all = step(&*model, &mut state, &prompt, Logits::All).unwrap();
+        assert_eq!((all.len(), state.len), (11 * 40, 11));
+
+        let mut state = model.new_state();
+        assert!(step(&*model, &mut state, &prompt[..4], Logits::None).is_none());
+        let middle = step(&*model, &mut state, &prompt[4..10], Logits::Last).unwrap();
+        let last = step(&*model, &mut state, &prompt[10..], Logits::Last).unwrap();
+        assert_close(&middle, &all[9 * 40..10 * 40]);
+        assert_close(&last, &all[10 * 40..]);
+        assert_eq!(state.len, 11);
+    }
+
+    #[test]
+    fn rows_of_a_ragged_batch_get_what_they_get_alone() {
+        let model = model();
+        let wishes = [
+            (&[1, 2, 3][..], &[4, 5][..], Logits::All),
+            (&[7], &[8], Logits::Last),
+            (&[9, 10], &[11, 12, 13], Logits::None),
+            (&[30, 31, 32, 33], &[34, 35, 36], Logits::Last),
+        ];
+        let mut alone = Vec::new();
+        let mut states = Vec::new();
+        for (past, tokens, logits) in wishes {
+            let mut state = model.new_state();
+            step(&*model, &mut state, past, Logits::None);
+            alone.push(step(&*model, &mut state, tokens, logits));
+            let mut state = model.new_state();
+            step(&*model, &mut state, past, Logits::None);
+            states.push(state);
+        }
+        let mut rows: Vec<_> = states
+            .iter_mut()
+            .zip(wishes)
+            .map(|(state, (_, tokens, logits))| Row {
+                tokens,
+                state,
+                logits,
+            })
+            .collect();
+        let together = model.forward(&mut rows).unwrap();
+        assert_eq!(together.len(), alone.len());
+        for (together, alone) in together.iter().zip(&alone) {
+            match (together, alone) {
+                (Some(a), Some(b)) => assert_close(&a.to_vec_f32().unwrap(), b),
+                (None, None) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(together[0].as_ref().unwrap().shape(), [2, 40]);
+        for (mut state, (past, tokens, _)) in states.into_iter().zip(wishes) {
+            assert_eq!(state.len, past.len() + tokens.len());
+            let mut whole = model.new_state();
+            let expected = step(
+                &*model,
+                &mut whole,
+                &[past, tokens, &[5]].concat(),
+                Logits::Last,
+            );
+            let next = step(&*model, &mut state, &[5], Logits::Last);
+            assert_close(&next.unwrap(), &expected.unwrap());
+        }
+    }
+
+    #[test]
+    fn a_token_outside_of_the_vocabulary_is_an_error() {
+        let model = model();
+        for tokens in [&[1, 40][..], &[]] {
+            let mut state = model.new_state();
+            let row = Row {
+                tokens,
+                state: &mut state,
+                logits: Logits::Last,
+            };
+            assert!(model.forward(&mut [row]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_head_of_its_own_is_used_unless_tied() {
+        let mut tensors = llama_tensors();
+        tensors.push(floats("lm_head.weight", &[40, 16]));
+        tensors.push(floats("model.layers.0.self_attn.rotary_emb.inv_freq", &[2]));
+        let logits = |tie: Value| {
+            let mut config = llama_config();
+            config["tie_word_embeddings"] = tie;
+            let model = load_cpu(folder(&config, &tensors).path()).unwrap();
+            step(&*model, &mut model.new_state(), &[1, 2], Logits::Last).unwrap()
+        };
+        assert_eq!(logits(json!(null)), logits(json!(false)));
+        assert_ne!(logits(json!(true)), logits(json!(false)));
+    }
+
+    #[test]
+    fn biases_are_added_where_the_config_says_so() {
+        let mut config = llama_config();
+        config["mlp_bias"] = json!(true);
+        let error = load_error(&config, &llama_tensors());
+        assert!(
+            error.contains("model.layers.0.mlp.gate_proj.bias is missing"),
+            "{error}"
+        );
+        let mut tensors = llama_tensors();
+        for layer in 0..2 {
+            for (name, size) in [("gate_proj", 24), ("up_proj", 24), ("down_proj", 16)] {
+                tensors.push(floats(
+                    &format!("model.layers.{layer}.mlp.{name}.bias"),
+                    &[size],
+                ));
+            }
+        }
+        let biased = load_cpu(folder(&config, &tensors).path()).unwrap();
+        let of =
+            |model: &dyn Model| step(model, &mut model.new_state(), &[1, 2], Logits::Last).unwrap();
+        assert_ne!(of(&*biased), of(&*model()));
+        // Without the switch, nobody takes them.
+        let error = load_error(&llama_config(), &tensors);
+        assert!(
+            error.contains("6 tensors that llama has no place for"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn half_precision_is_computed_in_float32() {
+        let tensors: Vec<_> = llama_tensors().into_iter().map(to_bf16).collect();
+        let model = load_cpu(folder(&llama_config(), &tensors).path()).unwrap();
+        let parameters = model.info().parameters;
+        assert_eq!(model.info().weight_bytes, 4 * parameters);
+        assert_eq!(model.info().dtype, "float32");
+    }
+
+    #[test]
+    fn weights_that_do_not_fit_are_refused_before_loading() {
+        let dir = folder(&llama_config(), &llama_tensors());
+        let mut loaded = false;
+        let mut progress = |_| loaded = true;
+        let result = load_with(dir.path(), Some(1000), &mut progress);
+        let needed = model().info().weight_bytes;
+        assert!(matches!(
+            result,
+            Err(LoadError::TooLarge { needed: n, available: 1000 }) if n == needed
+        ));
+        assert!(!loaded);
+        assert!(load_with(dir.path(), Some(needed), &mut |_| {}).is_ok());
+    }
+
+    #[test]
+    fn what_would_change_the_arithmetic_is_refused_by_name() {
+        for (key, value) in [
+            ("hidden_act", json!("gelu")),
+            ("sliding_window", json!(64)),
+            (
+                "layer_types",
+                json!(["full_attention", "sliding_attention"]),
+            ),
+            ("num_key_value_heads", json!(3)),
+            ("hidden_size", json!(0)),
+            ("head_dim", json!(0)),
+            ("head_dim", json!(1 << 28)),
+            ("rope_scaling", json!({"type": "yarn", "factor": 4.0})),
+            ("final_logit_softcapping", json!(30.0)),
+            ("rms_norm_eps", json!("small")),
+            ("quantization", json!({"group_size": 64, "bits": 7})),
+        ] {
+            let mut config = llama_config();
+            config[key] = value;
+            let error = load_error(&config, &llama_tensors());
+            assert!(error.contains(key), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_window_that_cuts_nothing_off_is_fine() {
+        for (key, value) in [
+            ("sliding_window", json!(null)),
+            ("sliding_window", json!(128)),
+            ("model_type", json!("mistral")),
+            ("layer_types", json!(["full_attention", "full_attention"])),
+        ] {
+            let mut config = llama_config();
+            config[key] = value;
+            assert!(
+                load_cpu(folder(&config, &llama_tensors()).path()).is_ok(),
+                "{key}"
+            );
+        }
+        let mut config = llama_config();
+        config["sliding_window"] = json!(64);
+        config["use_sliding_window"] = json!(false);
+        assert!(load_cpu(folder(&config, &llama_tensors()).path()).is_ok());
+    }
+
+    #[test]
+    fn a_shape_that_contradicts_the_config_names_both() {
+        let mut config = llama_config();
+        config["intermediate_size"] = json!(32);
+        let error = load_error(&config, &llama_tensors());
+        for part in [
+            "gate_proj.weight",
+            "model.safetensors",
+            "[24, 16]",
+            "[32, 16]",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
     }
 }

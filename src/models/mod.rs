@@ -13,6 +13,8 @@ mod quantization;
 mod registry;
 mod shard;
 mod state;
+#[cfg(test)]
+mod testing;
 mod weights;
 
 pub use error::LoadError;

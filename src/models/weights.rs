@@ -274,3 +274,167 @@ fn indexed_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, LoadError> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::{floats, to_bf16, write_tensors};
+    use super::*;
+
+    fn open_error(dir: &Path) -> String {
+        match Weights::open(dir, None, &mut |_| {}) {
+            Ok(_) => panic!("the weights were opened"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Two shards with an index.
+    fn sharded() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, name) in [("one.safetensors", "a"), ("two.safetensors", "b")] {
+            write_tensors(&dir.path().join(file), &[floats(name, &[4, 2])]);
+        }
+        write_index(dir.path(), "two.safetensors");
+        dir
+    }
+
+    fn write_index(dir: &Path, second: &str) {
+        let index = json!({"weight_map": {"a": "one.safetensors", "b": second}});
+        std::fs::write(dir.join(INDEX), index.to_string()).unwrap();
+    }
+
+    #[test]
+    fn shards_are_found_through_the_index() {
+        let dir = sharded();
+        let mut ignore = |_| {};
+        let mut weights = Weights::open(dir.path(), None, &mut ignore).unwrap();
+        assert_eq!(weights.shape("b"), Some(&[4, 2][..]));
+        let taken = weights.take("b", &[4, 2]).unwrap().to_vec_f32().unwrap();
+        let (_, _, _, bytes) = floats("b", &[4, 2]);
+        let written: Vec<f32> = bytes
+            .chunks(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect();
+        assert_eq!(taken, written);
+        let error = weights.finish("llama").unwrap_err().to_string();
+        assert!(
+            error.contains("1 tensors") && error.contains("first a"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_missing_shard_is_named() {
+        let dir = sharded();
+        std::fs::remove_file(dir.path().join("two.safetensors")).unwrap();
+        let error = open_error(dir.path());
+        assert!(error.contains("two.safetensors is missing"), "{error}");
+    }
+
+    #[test]
+    fn an_index_cannot_point_out_of_the_folder() {
+        let dir = sharded();
+        for name in ["../two.safetensors", "/etc/passwd", "..", ""] {
+            write_index(dir.path(), name);
+            let error = open_error(dir.path());
+            assert!(error.contains("not the name of a file"), "{name}: {error}");
+        }
+        std::fs::write(dir.path().join(INDEX), "[]").unwrap();
+        assert!(open_error(dir.path()).contains(INDEX));
+    }
+
+    #[test]
+    fn a_folder_without_weights_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(open_error(dir.path()).contains("holds no weights"));
+    }
+
+    #[test]
+    fn a_cut_off_file_names_the_tensor_and_both_sizes() {
+        let dir = sharded();
+        let path = dir.path().join("two.safetensors");
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 8]).unwrap();
+        let error = open_error(dir.path());
+        for part in [
+            "two.safetensors",
+            "tensor b",
+            &whole.len().to_string(),
+            "download",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+        for length in [0, 4, 20] {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let error = open_error(dir.path());
+            assert!(error.contains("two.safetensors is not a valid"), "{error}");
+        }
+        let mut garbage = whole.clone();
+        garbage[..8].fill(0xff);
+        std::fs::write(&path, garbage).unwrap();
+        assert!(open_error(dir.path()).contains("not a valid"));
+    }
+
+    #[test]
+    fn a_wrong_shape_or_type_names_tensor_and_file() {
+        let dir = sharded();
+        let mut ignore = |_| {};
+        let mut take = |name: &str, shape: &[i32]| {
+            let mut weights = Weights::open(dir.path(), None, &mut ignore).unwrap();
+            weights.take(name, shape).unwrap_err().to_string()
+        };
+        let error = take("a", &[2, 4]);
+        for part in ["tensor a", "one.safetensors", "[4, 2]", "[2, 4]"] {
+            assert!(error.contains(part), "{error}");
+        }
+        let error = take("c", &[1]);
+        assert!(error.contains("tensor c is missing"), "{error}");
+        let mut weights = Weights::open(dir.path(), None, &mut ignore).unwrap();
+        let error = weights.take_packed("a", &[4, 2]).unwrap_err().to_string();
+        assert!(
+            error.contains("F32") && error.contains("packed integers"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn conversion_is_counted_before_and_done_while_loading() {
+        let dir = tempfile::tempdir().unwrap();
+        let tensors = [to_bf16(floats("a", &[4, 2])), floats("b", &[3])];
+        write_tensors(&dir.path().join("model.safetensors"), &tensors);
+        let mut seen = Vec::new();
+        let mut report = |progress: LoadProgress| seen.push(progress);
+        let mut weights = Weights::open(dir.path(), Some(Dtype::Float32), &mut report).unwrap();
+        assert_eq!(weights.memory_bytes(), 4 * (8 + 3));
+        weights.start();
+        assert_eq!(
+            weights.take("a", &[4, 2]).unwrap().dtype().unwrap(),
+            Dtype::Float32
+        );
+        weights.take("b", &[3]).unwrap();
+        weights.finish("llama").unwrap();
+        let bytes: Vec<_> = seen.iter().map(|p| (p.bytes, p.total)).collect();
+        assert_eq!(bytes, [(0, 44), (32, 44), (44, 44)]);
+    }
+
+    /// The header's length decides where the tensors begin; nothing makes it even.
+    #[test]
+    fn tensors_at_odd_addresses_are_read_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let header = br#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+        let mut file = Vec::new();
+        let padded = header.len() | 1;
+        file.extend((padded as u64).to_le_bytes());
+        file.extend(header);
+        file.resize(8 + padded, b' ');
+        file.extend([1.5f32, -2.5].map(f32::to_le_bytes).concat());
+        std::fs::write(dir.path().join("model.safetensors"), file).unwrap();
+        let mut ignore = |_| {};
+        let mut weights = Weights::open(dir.path(), None, &mut ignore).unwrap();
+        assert_eq!(
+            weights.take("a", &[2]).unwrap().to_vec_f32().unwrap(),
+            [1.5, -2.5]
+        );
+    }
+}

@@ -208,3 +208,135 @@ impl Llama3 {
         (0..dims / 2).map(|pair| period(pair) as f32).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> Option<Map<String, Value>> {
+        value.as_object().cloned()
+    }
+
+    /// One head of the features 1 to 8 at position 37.
+    fn turned(config: &RopeConfig) -> Vec<f32> {
+        let x: Vec<f32> = (1..=8u8).map(f32::from).collect();
+        let x = Array::from_f32(&x, &[1, 1, 1, 8]).unwrap();
+        Rope::new(8, config)
+            .unwrap()
+            .forward(&x, 37)
+            .unwrap()
+            .to_vec_f32()
+            .unwrap()
+    }
+
+    #[track_caller]
+    fn assert_close(found: &[f32], expected: &[f32]) {
+        let close = found
+            .iter()
+            .zip(expected)
+            .all(|(a, b)| (a - b).abs() < 1e-4);
+        assert!(close, "{found:?} is not {expected:?}");
+    }
+
+    fn llama3() -> Value {
+        json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 64})
+    }
+
+    /// The values are those of mlx-lm's `initialize_rope` for the same settings.
+    #[test]
+    fn features_turn_as_in_mlx_lm() {
+        assert_close(
+            &turned(&RopeConfig::default()),
+            &[
+                3.9831, 1.48282, 0.26567, 3.70133, 3.18353, -6.14827, 7.61114, 8.14249,
+            ],
+        );
+        assert_close(
+            &turned(&RopeConfig {
+                traditional: true,
+                ..RopeConfig::default()
+            }),
+            &[
+                2.05249, 0.88729, -0.42495, -4.98191, 2.49194, 7.40204, 6.69928, 8.25347,
+            ],
+        );
+        let scaling = object(json!({"type": "linear", "factor": 4.0}));
+        assert_close(
+            &turned(&RopeConfig {
+                scaling,
+                ..RopeConfig::default()
+            }),
+            &[
+                -1.85421, -3.58806, 2.3406, 3.92583, -4.74994, 5.20825, 7.24718, 8.03666,
+            ],
+        );
+        let by_llama3 = [
+            3.9831, 0.93151, 2.95415, 3.99803, 3.18353, 6.25558, 7.01947, 8.00098,
+        ];
+        let theta = Some(500_000.0);
+        let scaling = object(llama3());
+        assert_close(
+            &turned(&RopeConfig {
+                theta,
+                scaling,
+                ..RopeConfig::default()
+            }),
+            &by_llama3,
+        );
+        let mut parameters = llama3();
+        parameters["rope_theta"] = json!(500_000.0);
+        let parameters = object(parameters);
+        assert_close(
+            &turned(&RopeConfig {
+                parameters,
+                ..RopeConfig::default()
+            }),
+            &by_llama3,
+        );
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for (scaling, name) in [
+            (json!({"type": "yarn", "factor": 4.0}), "yarn"),
+            (json!({"type": "linear"}), "factor"),
+            (
+                json!({"type": "linear", "factor": 0}),
+                "rope_scaling.factor",
+            ),
+            (json!({"type": "linear", "factor": 2.0, "warp": 1}), "warp"),
+            (json!({"rope_type": 3}), "rope_scaling.rope_type"),
+            (json!({"rope_theta": "big"}), "rope_scaling.rope_theta"),
+            (
+                json!({"rope_type": "default", "partial_rotary_factor": 0.5}),
+                "partial_rotary",
+            ),
+        ] {
+            let scaling = object(scaling);
+            let error = Rope::new(
+                8,
+                &RopeConfig {
+                    scaling,
+                    ..RopeConfig::default()
+                },
+            );
+            let error = error.err().unwrap().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+        assert!(Rope::new(7, &RopeConfig::default()).is_err());
+        let theta = Some(-1.0);
+        assert!(
+            Rope::new(
+                8,
+                &RopeConfig {
+                    theta,
+                    ..RopeConfig::default()
+                }
+            )
+            .is_err()
+        );
+    }
+}
