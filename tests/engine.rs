@@ -139,13 +139,11 @@ async fn the_context_ends_a_generation() {
 }
 
 #[tokio::test]
-async fn a_request_that_fails_does_not_take_others_along() {
+async fn a_prompt_that_cannot_be_is_refused() {
     let engine = engine();
-    let beside = engine.submit(request(1, 10, 30)).unwrap();
-    // Beyond the vocabulary: whatever the model makes of it, it concerns nobody else.
-    let bad = Request { prompt: vec![u32::MAX / 2], ..request(2, 1, 4) };
-    let mut bad = engine.submit(bad).unwrap();
-    assert!(matches!(bad.recv().await, Some(Event::Failed(EngineError::Compute(_)))));
-    assert!(bad.recv().await.is_none());
-    assert_eq!(collect(beside).await.0.len(), 30);
+    let vocab = engine.model().vocab_size;
+    let beyond = Request { prompt: vec![1, vocab as u32], ..request(1, 1, 1) };
+    let error = engine.submit(beyond).err();
+    assert_eq!(error, Some(EngineError::UnknownToken { token: vocab as u32, vocab }));
+    assert_eq!(engine.submit(request(1, 0, 1)).err(), Some(EngineError::EmptyPrompt));
 }

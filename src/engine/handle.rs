@@ -67,17 +67,26 @@ pub(super) struct Facts {
 impl EngineHandle {
     /// Queues a request.
     ///
-    /// Errors: [`EngineError::QueueFull`], [`EngineError::ShuttingDown`] and
-    /// [`EngineError::ContextExceeded`]; then the request never started.
+    /// Errors: [`EngineError::QueueFull`], [`EngineError::ShuttingDown`],
+    /// [`EngineError::ContextExceeded`], [`EngineError::UnknownToken`] and
+    /// [`EngineError::EmptyPrompt`]; then the request never started.
     pub fn submit(&self, request: Request) -> Result<TokenStream, EngineError> {
         let counters = &self.counters;
         if counters.draining.load(Ordering::Acquire) {
             return Err(EngineError::ShuttingDown);
         }
         let (prompt, context) = (request.prompt.len(), self.facts.context_length);
+        if prompt == 0 {
+            return Err(EngineError::EmptyPrompt);
+        }
         // One place is left for the first token.
         if prompt >= context {
             return Err(EngineError::ContextExceeded { prompt, context });
+        }
+        // MLX does not check indices: one beyond the embedding would read whatever lies there.
+        let vocab = self.facts.model.vocab_size;
+        if let Some(&token) = request.prompt.iter().find(|&&token| token as usize >= vocab) {
+            return Err(EngineError::UnknownToken { token, vocab });
         }
         let bound = self.facts.queue_size + self.facts.parallel;
         let enter = |waiting: usize| {
