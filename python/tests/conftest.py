@@ -6,10 +6,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -34,19 +37,6 @@ def real_binary() -> Path:
     return binary
 
 
-@pytest.fixture
-def eventually() -> Callable[[Callable[[], bool], float], None]:
-    """Wait until a condition holds; fail after so many seconds."""
-
-    def wait(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, "it did not happen in time"
-            time.sleep(0.01)
-
-    return wait
-
-
 @pytest.fixture(autouse=True)
 def no_thread_stays() -> Iterator[None]:
     """Every thread of ours that a test starts ends with it."""
@@ -59,15 +49,3 @@ def no_thread_stays() -> Iterator[None]:
             return
         assert time.monotonic() < deadline, f"threads left behind: {left}"
         time.sleep(0.01)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process exists and is not a zombie."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return sys.platform != "linux"

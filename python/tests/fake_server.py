@@ -205,7 +205,7 @@ def main() -> None:
             "pid": os.getpid(),
             "parent_group": os.getpgid(os.getppid()),
             "stdin_is_null": os.fstat(0).st_rdev == Path(os.devnull).stat().st_rdev,
-            "descriptors": sorted(int(name) for name in os.listdir("/proc/self/fd"))
+            "descriptors": sorted(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
             if sys.platform == "linux"
             else [],
         }

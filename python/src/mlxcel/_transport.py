@@ -48,6 +48,8 @@ def http_client(
     """A client that knows no proxy, no netrc and no variable; `transport` replaces the connection itself."""
     if transport is None:
         transport = httpx2.HTTPTransport(**_connection(endpoint))
+    elif not isinstance(transport, httpx2.BaseTransport):
+        raise TypeError(f"LLM wants an httpx2.BaseTransport as transport, not {type(transport).__name__}")
     return httpx2.Client(transport=transport, timeout=timeout, trust_env=False)
 
 
@@ -57,6 +59,10 @@ def async_http_client(
     """The async twin of `http_client`, good for any number of event loops."""
     if transport is None:
         transport = PerLoopTransport(_connection(endpoint))
+    elif not isinstance(transport, httpx2.AsyncBaseTransport):
+        raise TypeError(
+            f"AsyncLLM wants an httpx2.AsyncBaseTransport as transport, not {type(transport).__name__}"
+        )
     return httpx2.AsyncClient(transport=transport, timeout=timeout, trust_env=False)
 
 

@@ -202,10 +202,11 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
 
     async def __aenter__(self) -> Self:
         try:
-            return await self.ready()
+            await self._opened()
         except BaseException:
             await self.close()  # __aexit__ will not be called
             raise
+        return self
 
     async def __aexit__(
         self,

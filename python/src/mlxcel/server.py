@@ -141,7 +141,7 @@ class ManagedServer:
 
     @property
     def base_url(self) -> str:
-        """Address of the OpenAI routes, like `http://127.0.0.1:8080/v1`; reached over `socket_path` if set."""
+        """Address of the OpenAI routes, as `http://127.0.0.1:8080/v1`; reached over `socket_path` if set."""
         if self._address is None:
             raise MlxcelStateError("the server has no address yet: call start() first")
         return f"{self._address.root_url}/v1"
