@@ -29,6 +29,7 @@ _SHORTEST_PAUSE = 0.002
 _LONGEST_PAUSE = 0.05
 _PAUSE_SHARE = 0.05  # of the time waited so far: polling adds at most this much to a start
 _ANSWER_TIMEOUT = 5.0
+_FIRST_PATIENCE = 0.25  # a stranger on our port may never answer, and our child's exit must not wait for it
 _BODY_LIMIT = 1 << 20
 
 
@@ -91,6 +92,7 @@ class Probe:
     def __init__(self, address: Address, api_key: str) -> None:
         self.address = address
         self._api_key = api_key
+        self._patience = _FIRST_PATIENCE
 
     def get(
         self, path: str, *, timeout: float = _ANSWER_TIMEOUT, key: str | None = None
@@ -111,7 +113,10 @@ class Probe:
     def health(self, *, timeout: float) -> Health:
         """A server that does not answer (yet) is simply not ready."""
         try:
-            return Health.read(*self.get("/health", timeout=min(timeout, _ANSWER_TIMEOUT)))
+            return Health.read(*self.get("/health", timeout=min(timeout, self._patience)))
+        except TimeoutError:
+            self._patience = min(self._patience * 2, _ANSWER_TIMEOUT)
+            return Health()
         except (OSError, HTTPException):
             return Health()
 

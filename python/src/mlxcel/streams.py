@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Self
@@ -87,8 +88,8 @@ class TextStream(Iterator[str]):
 class AsyncTextStream(AsyncIterator[str]):
     """The async twin of `TextStream`. The request is sent when it is entered or first iterated.
 
-    After a `break`, the loop closes the response when it collects the stream;
-    `async with` closes it at once.
+    Leaving it by `break` or dropping it closes the response too, one turn of
+    the asyncio loop later; under trio use `async with`, which closes at once.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class AsyncTextStream(AsyncIterator[str]):
     ) -> None:
         self._open_source = open_source
         self._source: AsyncStream[Any] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._accumulator = accumulator
         self._result: Result | None = None
         self._closed = False
@@ -150,4 +152,22 @@ class AsyncTextStream(AsyncIterator[str]):
     async def _opened(self) -> AsyncStream[Any]:
         if self._source is None:
             self._source = await self._open_source()
+            with contextlib.suppress(RuntimeError):  # not asyncio
+                self._loop = asyncio.get_running_loop()
         return self._source
+
+    def __del__(self) -> None:
+        # The SDK's stream is a reference cycle: left alone it would generate until the next collection.
+        if getattr(self, "_closed", True) or self._source is None or self._loop is None:
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and its connections with it
+            self._loop.call_soon_threadsafe(_close_soon, self._loop, self._source)
+
+
+_closing: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
+
+
+def _close_soon(loop: asyncio.AbstractEventLoop, source: AsyncStream[Any]) -> None:
+    task = loop.create_task(source.close())
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
