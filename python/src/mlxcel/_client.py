@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ._options import SHUTDOWN_GRACE, STARTUP_TIMEOUT, check_mode, check_timeout, named_options
+from ._options import SHUTDOWN_GRACE, STARTUP_TIMEOUT, check_api_key, check_mode, check_timeout, named_options
 from .errors import MlxcelStateError
 from .server import ManagedServer
 
@@ -65,6 +65,7 @@ class ClientBase(Generic[TransportT, HttpClientT]):
         }
         if isinstance(timeout, int | float):
             check_timeout("timeout", timeout)
+        check_api_key(api_key)
         socket_path = None if socket is None else os.fspath(socket)
         self._model_argument = None if model is None else os.fspath(model)
         self._connect = check_mode(

@@ -13,7 +13,16 @@ from .errors import MlxcelConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["SHUTDOWN_GRACE", "STARTUP_TIMEOUT", "Connect", "check_mode", "named_options", "split_base_url"]
+__all__ = [
+    "SHUTDOWN_GRACE",
+    "STARTUP_TIMEOUT",
+    "Connect",
+    "check_api_key",
+    "check_mode",
+    "check_timeout",
+    "named_options",
+    "split_base_url",
+]
 
 STARTUP_TIMEOUT = 600.0
 """Seconds without progress after which a start is given up."""
@@ -144,3 +153,11 @@ def check_timeout(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise MlxcelConfigError(f"{name} is a number of seconds above 0, not {value!r}")
     return float(value)
+
+
+def check_api_key(key: str | None) -> None:
+    """A key travels in an HTTP header; the error does not repeat it."""
+    if key is not None and not (key and key.isascii() and key.isprintable() and " " not in key):
+        raise MlxcelConfigError(
+            "api_key is printable ASCII without spaces: does it end in the newline of its file?"
+        )

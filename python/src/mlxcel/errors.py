@@ -3,7 +3,7 @@
     MlxcelError
     ├── MlxcelConfigError (ValueError)            arguments that make no sense together
     ├── MlxcelStateError (RuntimeError)           used after close, or before it is ready
-    ├── MlxcelServerError                         the server did not start, or died
+    ├── MlxcelServerError                         the server did not start
     │   └── MlxcelBinaryNotFoundError (FileNotFoundError)
     ├── MlxcelTimeoutError (TimeoutError)         a start that makes no progress
     └── MlxcelResponseError (ValueError)          an answer that cannot be read
@@ -44,7 +44,7 @@ class MlxcelStateError(MlxcelError, RuntimeError):
 
 
 class MlxcelServerError(MlxcelError):
-    """The server process could not start, or ended when it should not have.
+    """The server process could not start, or ended while it started.
 
     `stderr_tail` holds the last lines that the server wrote to stderr (empty
     when it never ran); `exit_code` its exit status, negative for a signal, or

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from ._binary import find_binary
 from ._command import child_environment, listen_on_port, listen_on_socket, serve_command
-from ._options import SHUTDOWN_GRACE, STARTUP_TIMEOUT, check_timeout, named_options
+from ._options import SHUTDOWN_GRACE, STARTUP_TIMEOUT, check_api_key, check_timeout, named_options
 from ._process import ServerProcess
 from ._socket_path import check_socket_path, private_directory, socket_in
 from .errors import MlxcelConfigError, MlxcelServerError, MlxcelStateError
@@ -81,8 +81,7 @@ class ManagedServer:
             raise MlxcelConfigError("a server listens on a socket or on host and port, not both: give one")
         if port is not None and not 0 <= port <= 65535:
             raise MlxcelConfigError(f"port is between 0 and 65535, not {port}")
-        if api_key is not None and (not api_key or not api_key.isascii() or not api_key.isprintable()):
-            raise MlxcelConfigError("api_key is printable ASCII, since it travels in an HTTP header")
+        check_api_key(api_key)
         self._model = os.fspath(model)
         self._binary = binary
         self._tcp = tcp or sys.platform == "win32"

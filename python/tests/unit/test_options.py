@@ -36,6 +36,8 @@ BOTH = pytest.mark.parametrize("client", [LLM, AsyncLLM])
         ({"model": "m", "socket": "/tmp/s", "port": 1}, "not both"),
         ({"model": "m", "port": 70000}, "between 0 and 65535"),
         ({"model": "m", "api_key": "ключ"}, "printable ASCII"),
+        ({"base_url": "http://h", "api_key": "key\n"}, "newline of its file"),
+        ({"base_url": "http://h", "api_key": ""}, "printable ASCII"),
     ],
 )
 def test_contradictions(client: Any, arguments: dict[str, Any], says: str) -> None:
