@@ -10,7 +10,7 @@ import httpx2
 import openai
 import pytest
 
-from mlxcel import LLM, AsyncLLM, MlxcelStateError
+from mlxcel import LLM, AsyncLLM, MlxcelResponseError, MlxcelStateError
 
 Answer = Callable[[httpx2.Request], httpx2.Response]
 
@@ -225,6 +225,43 @@ def test_timeouts_are_explicit(wire: Wire, given: Any, expected: dict[str, float
     first, second = (request.extensions["timeout"] for request in wire.requests)
     assert first == expected
     assert second["read"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ("<html>", "text/html"),
+        ("<html>", "application/json"),
+        ("", "application/json"),
+        ("[]", "application/json"),
+    ],
+)
+async def test_a_server_that_does_not_speak_the_api(wire: Wire, body: str, content_type: str) -> None:
+    wire.failing = lambda _: httpx2.Response(200, content=body, headers={"content-type": content_type})
+    with LLM(transport=httpx2.MockTransport(wire)) as llm:
+        calls: list[Callable[[], object]] = [
+            lambda: llm.chat("p", model="m"),
+            lambda: llm.generate("p", model="m"),
+            lambda: llm.tokenize("p"),
+            lambda: llm.stream("p", model="m").result(),
+            llm.models,
+            lambda: llm.model,
+        ]
+        for call in calls:
+            with pytest.raises(MlxcelResponseError):
+                call()
+    async with AsyncLLM(transport=httpx2.MockTransport(wire)) as other:
+        for waiting in (other.chat("p", model="m"), other.models(), other.tokenize("p")):
+            with pytest.raises(MlxcelResponseError):
+                await waiting
+
+
+def test_a_stream_of_garbage(wire: Wire) -> None:
+    wire.failing = lambda _: httpx2.Response(
+        200, content="data: {broken\n\n", headers={"content-type": "text/event-stream"}
+    )
+    with LLM(transport=httpx2.MockTransport(wire)) as llm, pytest.raises(MlxcelResponseError):
+        llm.stream("p", model="m").result()
 
 
 async def test_a_closed_client_says_so(wire: Wire) -> None:
