@@ -6,15 +6,28 @@ another server may lack anything; each lack is a MlxcelResponseError.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import TYPE_CHECKING, Any
 
 from .errors import MlxcelResponseError
 from .results import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["chat", "completion", "model_ids", "text_of", "tokens_of", "wants_json"]
+    from openai.types import Model
+
+__all__ = ["chat", "completion", "model_ids", "models", "readable", "text_of", "tokens_of", "wants_json"]
+
+
+@contextlib.contextmanager
+def readable() -> Iterator[None]:
+    """Around a call of the SDK, which lets a body that is not the JSON it claims to be escape as it is."""
+    try:
+        yield
+    except json.JSONDecodeError as error:
+        raise MlxcelResponseError(f"the reply is not JSON: {error}", text=error.doc[:1000]) from error
 
 
 def wants_json(params: Mapping[str, Any]) -> bool:
@@ -72,7 +85,7 @@ def text_of(body: object) -> str:
     return content
 
 
-def model_ids(models: list[Any]) -> list[str]:
+def model_ids(models: Iterable[Model]) -> list[str]:
     """Ids from `/v1/models`; at least one, or there is nothing to talk to."""
     ids = [model.id for model in models if isinstance(getattr(model, "id", None), str)]
     if not ids:
@@ -107,11 +120,13 @@ def _reasoning(message: Any) -> str | None:
     return getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
 
 
-def models(page: Any) -> list[Any]:
+def models(body: object) -> list[Model]:
     """The SDK's model objects from the reply of `/v1/models`."""
-    data = getattr(page, "data", None)
-    if not isinstance(data, list):
+    from openai.types import Model
+
+    entries = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise MlxcelResponseError(
             "the reply of /v1/models is not a list of models: is this an OpenAI-compatible server?"
         )
-    return data
+    return [Model.construct(**entry) for entry in entries]

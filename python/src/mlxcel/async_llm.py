@@ -78,7 +78,10 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
         """Continue a prompt (text, or token ids): `/v1/completions`."""
         client = await self._opened()
         model = model or await self._known_model()
-        reply = await client.completions.create(**_requests.completion(prompt, model, params, stream=False))
+        with _responses.readable():
+            reply = await client.completions.create(
+                **_requests.completion(prompt, model, params, stream=False)
+            )
         return _responses.completion(reply, is_json=_responses.wants_json(params))
 
     def stream(self, prompt: Prompt, *, model: str | None = None, **params: Any) -> AsyncTextStream:
@@ -97,7 +100,10 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
         """Answer a conversation, or a string as the user's one message: `/v1/chat/completions`."""
         client = await self._opened()
         model = model or await self._known_model()
-        reply = await client.chat.completions.create(**_requests.chat(messages, model, params, stream=False))
+        with _responses.readable():
+            reply = await client.chat.completions.create(
+                **_requests.chat(messages, model, params, stream=False)
+            )
         return _responses.chat(reply, is_json=_responses.wants_json(params))
 
     def chat_stream(self, messages: Messages, *, model: str | None = None, **params: Any) -> AsyncTextStream:
@@ -115,7 +121,9 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
     async def models(self) -> list[Model]:
         """The models the server offers, as the SDK's objects."""
         client = await self._opened()
-        return _responses.models(await client.models.list())
+        with _responses.readable():
+            body = await client.get("/models", cast_to=object)
+        return _responses.models(body)
 
     async def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
         """Token ids of a text; `add_special` adds what the model wants around a prompt, such as BOS."""
@@ -142,7 +150,8 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
     async def _post(self, route: str, body: dict[str, Any]) -> object:
         # Through the SDK for its errors, its key and its timeouts; native routes lie outside /v1.
         client = await self._opened()
-        return await client.post(f"{self._root_url}{route}", cast_to=object, body=body)
+        with _responses.readable():
+            return await client.post(f"{self._root_url}{route}", cast_to=object, body=body)
 
     async def _known_model(self) -> str:
         if self._model_id is None:

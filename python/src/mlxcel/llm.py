@@ -95,7 +95,8 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
     def generate(self, prompt: Prompt, *, model: str | None = None, **params: Any) -> Result:
         """Continue a prompt (text, or token ids): `/v1/completions`."""
         arguments = _requests.completion(prompt, model or self.model, params, stream=False)
-        reply = self.openai_client.completions.create(**arguments)
+        with _responses.readable():
+            reply = self.openai_client.completions.create(**arguments)
         return _responses.completion(reply, is_json=_responses.wants_json(params))
 
     def stream(self, prompt: Prompt, *, model: str | None = None, **params: Any) -> TextStream:
@@ -107,7 +108,8 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
     def chat(self, messages: Messages, *, model: str | None = None, **params: Any) -> Result:
         """Answer a conversation, or a string as the user's one message: `/v1/chat/completions`."""
         arguments = _requests.chat(messages, model or self.model, params, stream=False)
-        reply = self.openai_client.chat.completions.create(**arguments)
+        with _responses.readable():
+            reply = self.openai_client.chat.completions.create(**arguments)
         return _responses.chat(reply, is_json=_responses.wants_json(params))
 
     def chat_stream(self, messages: Messages, *, model: str | None = None, **params: Any) -> TextStream:
@@ -118,7 +120,9 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
 
     def models(self) -> list[Model]:
         """The models the server offers, as the SDK's objects."""
-        return _responses.models(self.openai_client.models.list())
+        with _responses.readable():
+            body = self.openai_client.get("/models", cast_to=object)
+        return _responses.models(body)
 
     def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
         """Token ids of a text; `add_special` adds what the model wants around a prompt, such as BOS."""
@@ -141,8 +145,8 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
 
     def _post(self, route: str, body: dict[str, Any]) -> object:
         # Through the SDK for its errors, its key and its timeouts; native routes lie outside /v1.
-        client = self.openai_client
-        return client.post(f"{self._root_url}{route}", cast_to=object, body=body)
+        with _responses.readable():
+            return self.openai_client.post(f"{self._root_url}{route}", cast_to=object, body=body)
 
     def __enter__(self) -> Self:
         self._check_open()

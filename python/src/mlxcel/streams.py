@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
+from ._responses import readable
 from .errors import MlxcelStateError
 
 if TYPE_CHECKING:
@@ -40,9 +41,10 @@ class TextStream(Iterator[str]):
         if self._closed:
             raise StopIteration
         try:
-            while (chunk := next(self._source, None)) is not None:
-                if text := self._accumulator.add(chunk):
-                    return text
+            with readable():
+                while (chunk := next(self._source, None)) is not None:
+                    if text := self._accumulator.add(chunk):
+                        return text
             self._result = self._accumulator.result()
         except BaseException:
             self.close()
@@ -107,9 +109,10 @@ class AsyncTextStream(AsyncIterator[str]):
             raise StopAsyncIteration
         try:
             source = await self._opened()
-            while (chunk := await anext(source, None)) is not None:
-                if text := self._accumulator.add(chunk):
-                    return text
+            with readable():
+                while (chunk := await anext(source, None)) is not None:
+                    if text := self._accumulator.add(chunk):
+                        return text
             self._result = self._accumulator.result()
         except BaseException:
             await self.close()
