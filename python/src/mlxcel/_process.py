@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,7 +115,8 @@ class ServerProcess:
         with self._stop_lock:
             if "exited" not in self.steps:
                 self._end(grace)
-                self.steps.append("exited")
+                if self.poll() is not None:
+                    self.steps.append("exited")
             self._remove_files()
         self._stdout.join(_LAST_WORDS)
         self._stderr.join(_LAST_WORDS)
@@ -144,10 +146,7 @@ class ServerProcess:
                     path.unlink()
             self._socket = None
         if self._cleanup is not None:
-            with contextlib.suppress(FileNotFoundError):
-                for leftover in self._cleanup.iterdir():
-                    leftover.unlink()
-                self._cleanup.rmdir()
+            shutil.rmtree(self._cleanup, ignore_errors=True)
             self._cleanup = None
 
     def _note(self, line: str) -> None:

@@ -206,6 +206,16 @@ def test_an_async_client_through_several_loops(fake_binary: Path) -> None:
     assert not alive(pid)
 
 
+def test_connections_are_closed_with_their_loop(fake_binary: Path) -> None:
+    llm = AsyncLLM("tiny", binary=fake_binary)
+    asyncio.run(llm.chat("a"))
+    descriptors = len(list(Path("/dev/fd").iterdir()))
+    for _ in range(5):
+        asyncio.run(llm.chat("a"))
+    assert len(list(Path("/dev/fd").iterdir())) == descriptors
+    asyncio.run(llm.close())
+
+
 async def test_concurrent_first_requests_share_one_start(fake_binary: Path) -> None:
     llm = AsyncLLM("tiny", binary=fake_binary, extra_args=["--fake-load-seconds", "0.3"])
     try:
