@@ -34,7 +34,7 @@ TASKS: dict[Callable[[Draw], Example], float] = {
     ordering.spell: 2,
     ordering.letters: 4,
     ordering.letter_case: 4,
-    ordering.repeat: 2,
+    ordering.repeat: 5,
     ordering.pick: 2,
     extraction.json_fields: 14,
     extraction.field_question: 2,

@@ -58,6 +58,26 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
+BLOCK = 128
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention, `[batch, heads, length, head_dim]`.
+
+    PyTorch's fused kernel is slow backwards on CPUs, so short sequences go block by block.
+    """
+    length = q.shape[2]
+    if length > 512:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    later = torch.full((length, length), float("-inf"), dtype=q.dtype).triu(1)
+    mixed = []
+    for start in range(0, length, BLOCK):
+        end = start + BLOCK
+        scores = q[:, :, start:end] @ k[:, :, :end].transpose(2, 3) * q.shape[3] ** -0.5
+        mixed.append(torch.softmax(scores + later[start:end, :end], dim=-1) @ v[:, :, :end])
+    return torch.cat(mixed, dim=2)
+
+
 class RMSNorm(nn.Module):
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -88,7 +108,7 @@ class Attention(nn.Module):
         k = rotate(heads(self.k_proj(x)), cos, sin)
         group = self.shape.num_attention_heads // self.shape.num_key_value_heads
         k, v = k.repeat_interleave(group, 1), heads(self.v_proj(x)).repeat_interleave(group, 1)
-        mixed = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, is_causal=True)
+        mixed = attend(q.to(v.dtype), k.to(v.dtype), v)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
 
 

@@ -12,14 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, distributed, multiprocessing
 from torch.nn import functional as F
 
 import chat
@@ -27,10 +29,12 @@ import generate
 from model import Llama, Shape
 
 PROMPT_SHARE = 0.1  # of the tokens that are not the model's to write, in the loss
-TOKENS_A_STEP = 8192
-# (share of the time, sequence length): mostly 512, then longer, so that every position is met.
-CURRICULUM = ((0.90, 512), (0.07, 2048), (0.03, 8192))
-CHECKPOINT_SECONDS = 120
+TOKENS_A_STEP = 8192  # of all processes together
+# (share of the time, sequence length): short while the tasks are learnt, then longer,
+# so that every position is met.
+CURRICULUM = ((0.55, 256), (0.33, 512), (0.08, 2048), (0.04, 8192))
+COMPILED = (256, 512)
+CHECKPOINT_SECONDS = 240
 
 
 class Encoder:
@@ -156,80 +160,141 @@ def export(model: Llama, encode: Encoder, folder: Path) -> None:
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoint.pt"))
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--export-only", action="store_true", help="export the checkpoint and stop")
-    parser.add_argument("--compile", action="store_true", help="needs a C++ compiler; a quarter faster here")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--lr", type=float, default=4e-3)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
+class Group:
+    """Processes of one thread each, which average their gradients.
 
-    encode = Encoder()
+    On shared cores this beats two threads in one process: it waits once a step and
+    not in every operation.
+    """
+
+    def __init__(self, rank: int, size: int, meeting_place: str) -> None:
+        self.rank, self.size = rank, size
+        if size > 1:
+            distributed.init_process_group("gloo", f"file://{meeting_place}", rank=rank, world_size=size)
+
+    def agree(self, value: float) -> float:
+        """The first process's value."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64)
+        distributed.broadcast(shared, 0)
+        return shared.item()
+
+    def average_gradients(self, model: Llama) -> None:
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(flat)
+        parts = (flat / self.size).split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+@dataclass
+class Run:
+    """What a checkpoint holds."""
+
+    model: Llama
+    optimizers: list[torch.optim.Optimizer]
+    spent: float = 0.0  # seconds
+    step: int = 0
+
+    def save(self, path: Path) -> None:
+        states = [optimizer.state_dict() for optimizer in self.optimizers]
+        partial = path.with_suffix(".partial")
+        torch.save({"model": self.model.state_dict(), "optimizers": states, "spent": self.spent, "step": self.step}, partial)
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        saved = torch.load(path, weights_only=True)
+        self.model.load_state_dict(saved["model"])
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.spent, self.step = saved["spent"], saved["step"]
+
+
+def new_run(encode: Encoder, lr: float) -> Run:
     model = Llama(Shape(vocab_size=encode.tokenizer.get_vocab_size()))
     matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.dim() != 2 or "embed" in name]
-    optimizers = [
-        torch.optim.Muon(matrices, lr=options.lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=options.lr, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
-    spent, step = 0.0, 0
-    if options.resume or options.export_only:
-        saved = torch.load(options.checkpoint, weights_only=True)
-        model.load_state_dict(saved["model"])
-        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        spent, step = saved["spent"], saved["step"]
-    if options.export_only:
-        export(model, encode, chat.MODEL)
-        return
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
+    muon = torch.optim.Muon(matrices, lr=lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+    return Run(model, [muon, torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)])
 
-    texts = generate.documents(seed=options.seed * 1_000_000 + step + 1)
+
+def report(model: Llama, encode: Encoder, count: int) -> None:
+    scores = held_out_accuracy(model, encode, count)
+    print("  ".join(f"{name} {score:.2f}" for name, score in scores.items()), flush=True)
+
+
+def train(rank: int, options: argparse.Namespace, meeting_place: str) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(options.seed)
+    group = Group(rank, options.processes, meeting_place)
+    encode = Encoder()
+    run = new_run(encode, options.lr)
+    if options.resume:
+        run.load(options.checkpoint)
+        run.spent = options.spent * 60 if options.spent is not None else run.spent
+    model = run.model
+
+    texts = generate.documents(seed=1_000_000 * (options.seed + 1) + 1000 * run.step + rank)
     packed = {length: rows(encode, texts, length) for _, length in CURRICULUM}
+    compiled = torch.compile(model, dynamic=False) if options.compile else model
     budget = options.minutes * 60
-    fast = torch.compile(model) if options.compile else model
-    started, written, seen, recent = time.monotonic() - spent, time.monotonic(), 0, math.nan
-    while (spent := time.monotonic() - started) < budget:
-        progress = spent / budget
+    started, written, seen, recent = time.monotonic() - run.spent, time.monotonic(), 0, math.nan
+    while True:
+        run.spent = group.agree(time.monotonic() - started)
+        if run.spent >= budget:
+            break
+        progress = run.spent / budget
         length = sequence_length(progress)
-        ids, chances = batch(packed[length], TOKENS_A_STEP // length)
-        loss = loss_of(fast if length == CURRICULUM[0][1] else model, model, ids, chances)
+        ids, chances = batch(packed[length], max(1, TOKENS_A_STEP // options.processes // length))
+        loss = loss_of(compiled if length in COMPILED else model, model, ids, chances)
         loss.backward()
+        group.average_gradients(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = options.lr * learning_rate(progress)
+        for optimizer in run.optimizers:
+            for parameters in optimizer.param_groups:
+                parameters["lr"] = options.lr * learning_rate(progress)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        step, seen = step + 1, seen + ids.numel()
+        run.step, seen = run.step + 1, seen + ids.numel() * options.processes
         recent = loss.item() if math.isnan(recent) else 0.95 * recent + 0.05 * loss.item()
-        if step % 20 == 0:
-            print(
-                f"{spent / 60:5.1f} min  step {step}  length {length}  loss {recent:.4f}  {seen / (time.monotonic() - started):.0f} tok/s",
-                flush=True,
-            )
+        if rank:
+            continue
+        if run.step % 20 == 0:
+            print(f"{run.spent / 60:5.1f} min  step {run.step}  length {length}  loss {recent:.4f}  {seen:,} tokens", flush=True)
         if time.monotonic() - written > CHECKPOINT_SECONDS:
-            state = {
-                "model": model.state_dict(),
-                "optimizers": [o.state_dict() for o in optimizers],
-                "spent": spent,
-                "step": step,
-            }
-            partial = options.checkpoint.with_suffix(".partial")
-            torch.save(state, partial)
-            partial.replace(options.checkpoint)
-            scores = held_out_accuracy(model, encode, 40)
-            print("  ".join(f"{name} {score:.2f}" for name, score in scores.items()), flush=True)
+            run.save(options.checkpoint)
+            report(model, encode, 25)
             written = time.monotonic()
-    export(model, encode, chat.MODEL)
-    for name, score in held_out_accuracy(model, encode, 200).items():
-        print(f"{name:24} {score:.3f}")
+    if rank == 0:
+        run.save(options.checkpoint)
+        export(model, encode, chat.MODEL)
+        report(model, encode, 100)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoint.pt"))
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    parser.add_argument("--spent", type=float, metavar="MINUTES", help="with --resume: take this for the time already spent")
+    parser.add_argument("--export-only", action="store_true", help="export the checkpoint and stop")
+    parser.add_argument("--compile", action="store_true", help="needs a C++ compiler; a third faster")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lr", type=float, default=4e-3)
+    options = parser.parse_args()
+    if options.export_only:
+        encode = Encoder()
+        run = new_run(encode, options.lr)
+        run.load(options.checkpoint)
+        export(run.model, encode, chat.MODEL)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        multiprocessing.spawn(train, (options, f"{folder}/meeting"), nprocs=options.processes)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,14 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
 
 from mlxcel import LLM, AsyncLLM, ManagedServer, MlxcelResponseError, MlxcelServerError, MlxcelStateError
 from support import alive, eventually, records
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def pid_of(llm: LLM | AsyncLLM) -> int:
