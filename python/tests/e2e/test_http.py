@@ -342,8 +342,8 @@ def test_unknown_fields_are_named_in_a_header(http: httpx2.Client) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("tcp", [False, True], ids=["uds", "tcp"])
 def test_a_client_that_hangs_up_frees_its_slot(real_binary: Path, stream: bool, tcp: bool) -> None:
-    where = {"host": "127.0.0.1"} if tcp else {}
-    with ManagedServer("mlxcel-tiny", binary=real_binary, n_parallel=1, **where) as server:
+    host = "127.0.0.1" if tcp else None
+    with ManagedServer("mlxcel-tiny", binary=real_binary, n_parallel=1, host=host) as server:
         headers = {"Authorization": f"Bearer {server.api_key}"}
         transport = None if tcp else httpx2.HTTPTransport(uds=server.socket_path)
         root = server.base_url.removesuffix("/v1") if tcp else "http://localhost"
