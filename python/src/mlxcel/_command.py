@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["child_environment", "serve_command"]
+__all__ = ["ServeOptions", "child_environment", "listen_on_port", "listen_on_socket", "serve_command"]
 
 
-def serve_command(
-    binary: Path,
-    model: str,
-    *,
-    listen: Sequence[str],
-    alias: str | None = None,
-    ctx_size: int | None = None,
-    n_predict: int | None = None,
-    n_parallel: int | None = None,
-    warmup: bool | None = None,
-    extra_args: Sequence[str] = (),
-) -> list[str]:
+@dataclass(frozen=True)
+class ServeOptions:
+    """Options of `mlxcel serve`; None leaves one to the server."""
+
+    alias: str | None = None
+    ctx_size: int | None = None
+    n_predict: int | None = None
+    n_parallel: int | None = None
+    warmup: bool | None = None
+    extra_args: tuple[str, ...] = ()
+
+
+def serve_command(binary: Path, model: str, listen: Sequence[str], options: ServeOptions) -> list[str]:
     """The argv of `mlxcel serve`. The API key is never in it: every user of a machine can read argv."""
     command = [str(binary), "serve", "-m", model]
-    if alias is not None:
-        command += ["-a", alias]
+    if options.alias is not None:
+        command += ["-a", options.alias]
     command += listen
-    for flag, value in (("--ctx-size", ctx_size), ("--n-predict", n_predict), ("--n-parallel", n_parallel)):
+    for flag, value in (
+        ("--ctx-size", options.ctx_size),
+        ("--n-predict", options.n_predict),
+        ("--n-parallel", options.n_parallel),
+    ):
         if value is not None:
             command += [flag, str(value)]
-    if warmup is not None:
-        command.append("--warmup" if warmup else "--no-warmup")
-    command += extra_args
-    return command
+    if options.warmup is not None:
+        command.append("--warmup" if options.warmup else "--no-warmup")
+    return [*command, *options.extra_args]
 
 
 def listen_on_socket(path: Path) -> list[str]:

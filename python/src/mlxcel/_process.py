@@ -105,8 +105,9 @@ class ServerProcess:
 
     def adopt_socket(self, path: Path) -> None:
         """Remember the socket file that this child made, so that only this one is removed later."""
-        status = path.stat()
-        self._socket = (path, status.st_dev, status.st_ino)
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            self._socket = (path, status.st_dev, status.st_ino)
 
     def stop(self, grace: float) -> None:
         """SIGTERM, wait up to `grace` seconds, SIGKILL, remove the files. Again, or in a fork: nothing."""

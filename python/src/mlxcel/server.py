@@ -9,10 +9,17 @@ import socket
 import sys
 import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from ._binary import find_binary
-from ._command import child_environment, listen_on_port, listen_on_socket, serve_command
+from ._command import (
+    ServeOptions,
+    child_environment,
+    listen_on_port,
+    listen_on_socket,
+    serve_command,
+)
 from ._options import SHUTDOWN_GRACE, STARTUP_TIMEOUT, check_api_key, check_timeout, named_options
 from ._process import ServerProcess
 from ._socket_path import check_socket_path, private_directory, socket_in
@@ -89,14 +96,7 @@ class ManagedServer:
         self._port = port or 0
         self._chosen_socket = None if socket_path is None else check_socket_path(socket_path)
         self._api_key = api_key or secrets.token_urlsafe(32)
-        self._serve_options = {
-            "alias": alias,
-            "ctx_size": ctx_size,
-            "n_predict": n_predict,
-            "n_parallel": n_parallel,
-            "warmup": warmup,
-            "extra_args": tuple(extra_args),
-        }
+        self._options = ServeOptions(alias, ctx_size, n_predict, n_parallel, warmup, tuple(extra_args))
         self._startup_timeout = check_timeout("startup_timeout", startup_timeout)
         self._shutdown_grace = check_timeout("shutdown_grace", shutdown_grace)
 
@@ -230,7 +230,7 @@ class ManagedServer:
                 _refuse_live_socket(path)
             address, listen = Address(socket_path=path), listen_on_socket(path)
         process = ServerProcess(
-            serve_command(binary, self._model, listen=listen, **self._serve_options),  # type: ignore[arg-type]
+            serve_command(binary, self._model, listen, self._options),
             child_environment(os.environ, self._api_key),
             secret=self._api_key,
             cleanup=cleanup,
@@ -254,23 +254,29 @@ class ManagedServer:
                     Probe(address, self._api_key),
                     timeout=self._startup_timeout,
                     aborted=self._aborted,
-                    # A socket in our folder is ours, and so is an address that our child announced itself.
-                    address_is_ours=lambda p=process: not self._tcp or p.listening is not None,  # type: ignore[misc]
+                    address_is_ours=partial(self._is_ours, process),
                 )
             except MlxcelServerError as error:
-                # A free port can be taken before the server binds it.
-                chosen_by_us = self._tcp and not self._port
                 last = attempt == _PORT_ATTEMPTS - 1 or self._aborted.is_set()
-                if last or not chosen_by_us or not _PORT_TAKEN.search(error.stderr_tail):
+                if last or not self._lost_its_port(error):
                     raise
                 with self._lock:
                     process.stop(self._shutdown_grace)
                     self._launch()
                 continue
-            if address.socket_path is not None:
-                process.adopt_socket(address.socket_path)
+            if self._chosen_socket is not None:
+                process.adopt_socket(self._chosen_socket)
             self._served = tuple(models)
             return
+
+    def _is_ours(self, process: ServerProcess) -> bool:
+        """A socket in our folder is ours, and so is an address that our child announced itself."""
+        return not self._tcp or process.listening is not None
+
+    def _lost_its_port(self, error: MlxcelServerError) -> bool:
+        """A port that was free when we picked it can be taken before the server binds it."""
+        picked = self._tcp and not self._port
+        return picked and _PORT_TAKEN.search(error.stderr_tail) is not None
 
 
 def _free_port(host: str) -> int:

@@ -19,7 +19,7 @@ from mlxcel import (
     _binary,
 )
 from mlxcel._binary import find_binary
-from mlxcel._command import child_environment, listen_on_port, listen_on_socket, serve_command
+from mlxcel._command import ServeOptions, child_environment, listen_on_port, listen_on_socket, serve_command
 from mlxcel._socket_path import PATH_LIMIT, check_socket_path, private_directory, socket_in
 
 
@@ -123,20 +123,13 @@ def test_socket_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_command_line() -> None:
     binary = Path("/b/mlxcel")
-    assert serve_command(binary, "m", listen=listen_on_socket(Path("/s"))) == [
+    assert serve_command(binary, "m", listen_on_socket(Path("/s")), ServeOptions()) == [
         "/b/mlxcel", "serve", "-m", "m", "--host", "/s", "--port", "0",
     ]  # fmt: skip
-    assert serve_command(
-        binary,
-        "m",
-        listen=listen_on_port("::1", 8),
-        alias="a",
-        ctx_size=4096,
-        n_predict=0,
-        n_parallel=2,
-        warmup=False,
-        extra_args=["--metrics"],
-    ) == [
+    options = ServeOptions(
+        alias="a", ctx_size=4096, n_predict=0, n_parallel=2, warmup=False, extra_args=("--metrics",)
+    )
+    assert serve_command(binary, "m", listen_on_port("::1", 8), options) == [
         "/b/mlxcel", "serve", "-m", "m", "-a", "a", "--host", "::1", "--port", "8", "--ctx-size", "4096",
         "--n-predict", "0", "--n-parallel", "2", "--no-warmup", "--metrics",
     ]  # fmt: skip
