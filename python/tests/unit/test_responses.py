@@ -7,6 +7,8 @@ import pickle
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from openai._models import construct_type
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -179,3 +181,12 @@ def test_a_stream_without_a_finish_is_cut_off() -> None:
     with pytest.raises(MlxcelResponseError) as caught:
         gathered.result()
     assert caught.value.text == "half"
+
+
+@given(st.text(), st.integers(1, 7))
+def test_any_cut_of_a_text_gives_the_same_result(text: str, size: int) -> None:
+    gathered = Accumulator()
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    shown = [gathered.add(completion_chunk(text=piece)) for piece in pieces]
+    gathered.add(completion_chunk(text="", finish_reason="stop"))
+    assert "".join(shown) == gathered.text == gathered.result() == text
