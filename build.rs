@@ -31,10 +31,18 @@ fn main() {
     for rpath in rpaths(&lib) {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{rpath}");
     }
-    for input in ["build.rs", "src/mlx/bridge.rs", "src/mlx/bridge.cc", "src/mlx/bridge.h"] {
+    for input in [
+        "build.rs",
+        "src/mlx/bridge.rs",
+        "src/mlx/bridge.cc",
+        "src/mlx/bridge.h",
+    ] {
         println!("cargo:rerun-if-changed={input}");
     }
-    println!("cargo:rerun-if-changed={}", mlx.join("include/mlx/version.h").display());
+    println!(
+        "cargo:rerun-if-changed={}",
+        mlx.join("include/mlx/version.h").display()
+    );
     println!("cargo:rerun-if-env-changed=VIRTUAL_ENV");
 }
 
@@ -55,7 +63,8 @@ fn find_mlx(root: &Path) -> Result<PathBuf, Vec<String>> {
         }
         looked.push(format!("  {}", environment.display()));
     }
-    let script = "import importlib.util as u; print(u.find_spec('mlx').submodule_search_locations[0])";
+    let script =
+        "import importlib.util as u; print(u.find_spec('mlx').submodule_search_locations[0])";
     let answer = Command::new("python3").args(["-c", script]).output();
     if let Ok(output) = answer
         && output.status.success()
@@ -88,7 +97,11 @@ fn is_mlx(package: &Path) -> bool {
 /// Search paths relative to the binary: inside a wheel, in `target/<profile>`, and one deeper for
 /// test binaries.
 fn rpaths(lib: &Path) -> Vec<String> {
-    let origin = if cfg!(target_os = "macos") { "@loader_path" } else { "$ORIGIN" };
+    let origin = if cfg!(target_os = "macos") {
+        "@loader_path"
+    } else {
+        "$ORIGIN"
+    };
     let mut paths = vec![format!("{origin}/../../mlx/lib")];
     // OUT_DIR is target/<profile>/build/<package>/out.
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
@@ -101,9 +114,17 @@ fn rpaths(lib: &Path) -> Vec<String> {
 }
 
 fn relative(from: &Path, to: &Path) -> PathBuf {
-    let shared = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
+    let shared = from
+        .components()
+        .zip(to.components())
+        .take_while(|(a, b)| a == b)
+        .count();
     let up = from.components().skip(shared).map(|_| "..");
     up.map(PathBuf::from)
-        .chain(to.components().skip(shared).map(|c| PathBuf::from(c.as_os_str())))
+        .chain(
+            to.components()
+                .skip(shared)
+                .map(|c| PathBuf::from(c.as_os_str())),
+        )
         .collect()
 }

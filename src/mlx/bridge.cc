@@ -1,5 +1,312 @@
 #include "bridge.h"
 
+#include <array>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "mlxcel/src/mlx/bridge.rs.h"
+
+namespace mx = mlx::core;
+
 namespace mlxcel {
-rust::String mlx_version() { return rust::String(mlx::core::version()); }
+namespace {
+
+// The order is that of `Dtype` in dtype.rs.
+const std::array<mx::Dtype, 9> DTYPES = {
+    mx::float32,
+    mx::bfloat16,
+    mx::float16,
+    mx::uint8,
+    mx::uint32,
+    mx::int32,
+    mx::int64,
+    mx::bool_,
+    mx::uint16,
+};
+
+mx::Dtype to_dtype(std::uint8_t index) {
+  return DTYPES.at(index);
 }
+
+mx::Shape to_shape(Dims dims) {
+  return mx::Shape(dims.begin(), dims.end());
+}
+
+std::vector<int> to_axes(Dims dims) {
+  return std::vector<int>(dims.begin(), dims.end());
+}
+
+ArrayPtr own(Array&& array) {
+  return std::make_unique<Array>(std::move(array));
+}
+
+std::size_t checked_nbytes(const mx::Shape& shape, mx::Dtype dtype, std::size_t given) {
+  std::size_t bytes = mx::size_of(dtype);
+  for (auto dim : shape) {
+    bytes *= static_cast<std::size_t>(dim);
+  }
+  if (bytes != given) {
+    throw std::invalid_argument(
+        "the shape takes " + std::to_string(bytes) + " bytes, but " + std::to_string(given) +
+        " are given");
+  }
+  return bytes;
+}
+
+// Bytes between a CPU buffer's handle and its data: the backend keeps the size there.
+std::ptrdiff_t cpu_buffer_header() {
+  char probe[64];
+  mx::allocator::Buffer buffer(probe);
+  return static_cast<char*>(buffer.raw_ptr()) - probe;
+}
+
+} // namespace
+
+std::unique_ptr<ArrayList> new_list() {
+  return std::make_unique<ArrayList>();
+}
+
+void list_push(ArrayList& list, const Array& array) {
+  list.arrays.push_back(array);
+}
+
+rust::String library_version() {
+  return rust::String(mx::version());
+}
+
+rust::String header_version() {
+  return rust::String(
+      std::to_string(MLX_VERSION_MAJOR) + "." + std::to_string(MLX_VERSION_MINOR) + "." +
+      std::to_string(MLX_VERSION_PATCH));
+}
+
+bool gpu_available() {
+  return mx::is_available(mx::Device(mx::Device::gpu));
+}
+
+void use_gpu(bool gpu) {
+  mx::set_default_device(mx::Device(gpu ? mx::Device::gpu : mx::Device::cpu));
+}
+
+std::uint64_t gpu_memory() {
+  const auto& info = mx::device_info(mx::Device(mx::Device::gpu));
+  for (const char* key :
+       {"max_recommended_working_set_size", "free_memory", "total_memory", "memory_size"}) {
+    auto found = info.find(key);
+    if (found != info.end() && std::holds_alternative<std::size_t>(found->second)) {
+      return std::get<std::size_t>(found->second);
+    }
+  }
+  throw std::runtime_error("the device does not tell its memory");
+}
+
+std::uint64_t active_memory() {
+  return mx::get_active_memory();
+}
+
+std::uint64_t cache_memory() {
+  return mx::get_cache_memory();
+}
+
+void set_cache_limit(std::uint64_t bytes) {
+  mx::set_cache_limit(bytes);
+}
+
+void clear_cache() {
+  mx::clear_cache();
+}
+
+ArrayPtr clone_array(const Array& array) {
+  return std::make_unique<Array>(array);
+}
+
+ArrayPtr from_bytes(rust::Slice<const std::uint8_t> bytes, Dims dims, std::uint8_t index) {
+  auto shape = to_shape(dims);
+  auto dtype = to_dtype(index);
+  auto size = checked_nbytes(shape, dtype, bytes.size());
+  auto data = mx::allocator::malloc(size);
+  if (size > 0) {
+    std::memcpy(data.buffer().raw_ptr(), bytes.data(), size);
+  }
+  return own(Array(std::move(data), std::move(shape), dtype));
+}
+
+ArrayPtr from_mapping(
+    rust::Slice<const std::uint8_t> bytes,
+    Dims dims,
+    std::uint8_t index,
+    rust::Box<Mapping> owner) {
+  auto shape = to_shape(dims);
+  auto dtype = to_dtype(index);
+  checked_nbytes(shape, dtype, bytes.size());
+  auto* data = const_cast<std::uint8_t*>(bytes.data());
+  // A shared owner, because a std::function must be copyable.
+  auto shared = std::make_shared<rust::Box<Mapping>>(std::move(owner));
+  if (mx::default_device() == mx::Device::gpu) {
+    // Without a copy where the device can use the pages as they are.
+    return own(Array(data, std::move(shape), dtype, [shared](void*) {}));
+  }
+  // `make_buffer` of the CPU backend refuses foreign memory, so the buffer is made by hand. What
+  // the backend would read as the buffer's size is the file's header, never written.
+  mx::allocator::Buffer buffer(data - cpu_buffer_header());
+  Array array(
+      mx::allocator::Data(buffer, [shared](mx::allocator::Buffer) {}), std::move(shape), dtype);
+  if (array.data<std::uint8_t>() != data) {
+    throw std::runtime_error("this build of MLX lays out its CPU buffers in an unknown way");
+  }
+  return own(std::move(array));
+}
+
+ArrayPtr zeros(Dims dims, std::uint8_t index) {
+  return own(mx::zeros(to_shape(dims), to_dtype(index)));
+}
+
+rust::Slice<const std::int32_t> shape(const Array& array) {
+  const auto& dims = array.shape();
+  return rust::Slice<const std::int32_t>(dims.data(), dims.size());
+}
+
+std::uint8_t dtype(const Array& array) {
+  for (std::size_t index = 0; index < DTYPES.size(); index++) {
+    if (DTYPES[index] == array.dtype()) {
+      return static_cast<std::uint8_t>(index);
+    }
+  }
+  throw std::runtime_error("an array of a type that the bridge does not know");
+}
+
+std::size_t nbytes(const Array& array) {
+  return array.nbytes();
+}
+
+void eval(const ArrayList& list) {
+  mx::eval(list.arrays);
+}
+
+void async_eval(const ArrayList& list) {
+  mx::async_eval(list.arrays);
+}
+
+void copy_f32(const Array& array, rust::Slice<float> out) {
+  Array source = mx::astype(array, mx::float32);
+  source.eval();
+  if (!source.flags().row_contiguous) {
+    source = mx::contiguous(source);
+    source.eval();
+  }
+  if (source.size() != out.size()) {
+    throw std::invalid_argument("the target is not as long as the array");
+  }
+  std::memcpy(out.data(), source.data<float>(), source.nbytes());
+}
+
+ArrayPtr astype(const Array& a, std::uint8_t dtype) {
+  return own(mx::astype(a, to_dtype(dtype)));
+}
+
+ArrayPtr contiguous(const Array& a) {
+  return own(mx::contiguous(a));
+}
+
+ArrayPtr reshape(const Array& a, Dims shape) {
+  return own(mx::reshape(a, to_shape(shape)));
+}
+
+ArrayPtr transpose(const Array& a, Dims axes) {
+  return own(mx::transpose(a, to_axes(axes)));
+}
+
+ArrayPtr slice(const Array& a, Dims start, Dims stop) {
+  return own(mx::slice(a, to_shape(start), to_shape(stop)));
+}
+
+ArrayPtr slice_update(const Array& a, const Array& update, Dims start, Dims stop) {
+  return own(mx::slice_update(a, update, to_shape(start), to_shape(stop)));
+}
+
+ArrayPtr concatenate(const ArrayList& list, std::int32_t axis) {
+  return own(mx::concatenate(list.arrays, axis));
+}
+
+ArrayPtr take(const Array& a, const Array& indices, std::int32_t axis) {
+  return own(mx::take(a, indices, axis));
+}
+
+ArrayPtr add(const Array& a, const Array& b) {
+  return own(mx::add(a, b));
+}
+
+ArrayPtr multiply(const Array& a, const Array& b) {
+  return own(mx::multiply(a, b));
+}
+
+ArrayPtr sigmoid(const Array& a) {
+  return own(mx::sigmoid(a));
+}
+
+ArrayPtr matmul(const Array& a, const Array& b) {
+  return own(mx::matmul(a, b));
+}
+
+ArrayPtr addmm(const Array& c, const Array& a, const Array& b) {
+  return own(mx::addmm(c, a, b));
+}
+
+ArrayPtr quantized_matmul(
+    const Array& x,
+    const Array& w,
+    const Array& scales,
+    const Array& biases,
+    std::int32_t group_size,
+    std::int32_t bits) {
+  return own(mx::quantized_matmul(x, w, scales, biases, true, group_size, bits));
+}
+
+ArrayPtr dequantize(
+    const Array& w,
+    const Array& scales,
+    const Array& biases,
+    std::int32_t group_size,
+    std::int32_t bits) {
+  return own(mx::dequantize(w, scales, biases, group_size, bits));
+}
+
+ArrayPtr inverse(const Array& a) {
+  return own(mx::linalg::inv(a, mx::Device::cpu));
+}
+
+ArrayPtr rms_norm(const Array& x, const Array& weight, float eps) {
+  return own(mx::fast::rms_norm(x, weight, eps));
+}
+
+ArrayPtr rope(
+    const Array& x,
+    std::int32_t dims,
+    bool traditional,
+    float base,
+    float scale,
+    std::int32_t offset) {
+  return own(mx::fast::rope(x, dims, traditional, base, scale, offset));
+}
+
+ArrayPtr rope_with_freqs(
+    const Array& x,
+    std::int32_t dims,
+    bool traditional,
+    const Array& freqs,
+    std::int32_t offset) {
+  return own(mx::fast::rope(x, dims, traditional, std::nullopt, 1.0f, offset, freqs));
+}
+
+ArrayPtr attention(
+    const Array& queries,
+    const Array& keys,
+    const Array& values,
+    float scale,
+    bool causal) {
+  return own(mx::fast::scaled_dot_product_attention(
+      queries, keys, values, scale, causal ? "causal" : ""));
+}
+
+} // namespace mlxcel

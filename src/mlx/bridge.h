@@ -1,7 +1,106 @@
+// What Rust may ask of MLX. Every function may throw: `cxx` turns the exception into an error.
 #pragma once
-#include "rust/cxx.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
 #include "mlx/mlx.h"
+#include "rust/cxx.h"
 
 namespace mlxcel {
-rust::String mlx_version();
-}
+
+using Array = mlx::core::array;
+using ArrayPtr = std::unique_ptr<Array>;
+using Dims = rust::Slice<const std::int32_t>;
+
+/// An owner of foreign memory: Rust's memory map of a weights file.
+struct Mapping;
+
+/// Arrays handed over together (`cxx` has no slice of opaque C++ values).
+struct ArrayList {
+  std::vector<Array> arrays;
+};
+std::unique_ptr<ArrayList> new_list();
+void list_push(ArrayList& list, const Array& array);
+
+// The library and its devices.
+rust::String library_version();
+rust::String header_version();
+bool gpu_available();
+void use_gpu(bool gpu);
+std::uint64_t gpu_memory();
+std::uint64_t active_memory();
+std::uint64_t cache_memory();
+void set_cache_limit(std::uint64_t bytes);
+void clear_cache();
+
+// Making and reading arrays. `dtype` is the index in `DTYPES` (dtype.rs has the same order).
+ArrayPtr clone_array(const Array& array);
+ArrayPtr from_bytes(rust::Slice<const std::uint8_t> bytes, Dims shape, std::uint8_t dtype);
+ArrayPtr from_mapping(
+    rust::Slice<const std::uint8_t> bytes,
+    Dims shape,
+    std::uint8_t dtype,
+    rust::Box<Mapping> owner);
+ArrayPtr zeros(Dims shape, std::uint8_t dtype);
+rust::Slice<const std::int32_t> shape(const Array& array);
+std::uint8_t dtype(const Array& array);
+std::size_t nbytes(const Array& array);
+void eval(const ArrayList& list);
+void async_eval(const ArrayList& list);
+void copy_f32(const Array& array, rust::Slice<float> out);
+
+// Operations (lazy).
+ArrayPtr astype(const Array& a, std::uint8_t dtype);
+ArrayPtr contiguous(const Array& a);
+ArrayPtr reshape(const Array& a, Dims shape);
+ArrayPtr transpose(const Array& a, Dims axes);
+ArrayPtr slice(const Array& a, Dims start, Dims stop);
+ArrayPtr slice_update(const Array& a, const Array& update, Dims start, Dims stop);
+ArrayPtr concatenate(const ArrayList& list, std::int32_t axis);
+ArrayPtr take(const Array& a, const Array& indices, std::int32_t axis);
+ArrayPtr add(const Array& a, const Array& b);
+ArrayPtr multiply(const Array& a, const Array& b);
+ArrayPtr sigmoid(const Array& a);
+ArrayPtr matmul(const Array& a, const Array& b);
+ArrayPtr addmm(const Array& c, const Array& a, const Array& b);
+ArrayPtr quantized_matmul(
+    const Array& x,
+    const Array& w,
+    const Array& scales,
+    const Array& biases,
+    std::int32_t group_size,
+    std::int32_t bits);
+ArrayPtr dequantize(
+    const Array& w,
+    const Array& scales,
+    const Array& biases,
+    std::int32_t group_size,
+    std::int32_t bits);
+ArrayPtr inverse(const Array& a);
+
+// MLX's fused operations (lazy).
+ArrayPtr rms_norm(const Array& x, const Array& weight, float eps);
+ArrayPtr rope(
+    const Array& x,
+    std::int32_t dims,
+    bool traditional,
+    float base,
+    float scale,
+    std::int32_t offset);
+ArrayPtr rope_with_freqs(
+    const Array& x,
+    std::int32_t dims,
+    bool traditional,
+    const Array& freqs,
+    std::int32_t offset);
+ArrayPtr attention(
+    const Array& queries,
+    const Array& keys,
+    const Array& values,
+    float scale,
+    bool causal);
+
+} // namespace mlxcel

@@ -1,11 +1,112 @@
-//! The `cxx` bridge.
+//! The `cxx` bridge: the names of `bridge.h`, each a thin call of the MLX function it is named for.
 
+use std::sync::Arc;
+
+/// Keeps foreign memory alive for as long as an array looks at it.
+pub(crate) struct Mapping(#[expect(dead_code, reason = "only dropped")] pub Arc<memmap2::Mmap>);
+
+#[cfg_attr(not(test), allow(dead_code, reason = "`inverse` is for the tests"))]
 #[cxx::bridge(namespace = "mlxcel")]
 pub(crate) mod ffi {
+    extern "Rust" {
+        type Mapping;
+    }
+
     unsafe extern "C++" {
         include!("bridge.h");
 
-        /// The version of the `libmlx` that is loaded.
-        fn mlx_version() -> String;
+        type Array;
+        type ArrayList;
+
+        fn new_list() -> UniquePtr<ArrayList>;
+        fn list_push(list: Pin<&mut ArrayList>, array: &Array);
+
+        fn library_version() -> String;
+        fn header_version() -> String;
+        fn gpu_available() -> bool;
+        fn use_gpu(gpu: bool) -> Result<()>;
+        fn gpu_memory() -> Result<u64>;
+        fn active_memory() -> u64;
+        fn cache_memory() -> u64;
+        fn set_cache_limit(bytes: u64) -> Result<()>;
+        fn clear_cache() -> Result<()>;
+
+        fn clone_array(array: &Array) -> UniquePtr<Array>;
+        fn from_bytes(bytes: &[u8], shape: &[i32], dtype: u8) -> Result<UniquePtr<Array>>;
+        /// The bytes must live as long as `owner`.
+        unsafe fn from_mapping(
+            bytes: &[u8],
+            shape: &[i32],
+            dtype: u8,
+            owner: Box<Mapping>,
+        ) -> Result<UniquePtr<Array>>;
+        fn zeros(shape: &[i32], dtype: u8) -> Result<UniquePtr<Array>>;
+        fn shape(array: &Array) -> &[i32];
+        fn dtype(array: &Array) -> Result<u8>;
+        fn nbytes(array: &Array) -> usize;
+        fn eval(list: &ArrayList) -> Result<()>;
+        fn async_eval(list: &ArrayList) -> Result<()>;
+        fn copy_f32(array: &Array, out: &mut [f32]) -> Result<()>;
+
+        fn astype(a: &Array, dtype: u8) -> Result<UniquePtr<Array>>;
+        fn contiguous(a: &Array) -> Result<UniquePtr<Array>>;
+        fn reshape(a: &Array, shape: &[i32]) -> Result<UniquePtr<Array>>;
+        fn transpose(a: &Array, axes: &[i32]) -> Result<UniquePtr<Array>>;
+        fn slice(a: &Array, start: &[i32], stop: &[i32]) -> Result<UniquePtr<Array>>;
+        fn slice_update(
+            a: &Array,
+            update: &Array,
+            start: &[i32],
+            stop: &[i32],
+        ) -> Result<UniquePtr<Array>>;
+        fn concatenate(list: &ArrayList, axis: i32) -> Result<UniquePtr<Array>>;
+        fn take(a: &Array, indices: &Array, axis: i32) -> Result<UniquePtr<Array>>;
+        fn add(a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
+        fn multiply(a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
+        fn sigmoid(a: &Array) -> Result<UniquePtr<Array>>;
+        fn matmul(a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
+        fn addmm(c: &Array, a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
+        fn quantized_matmul(
+            x: &Array,
+            w: &Array,
+            scales: &Array,
+            biases: &Array,
+            group_size: i32,
+            bits: i32,
+        ) -> Result<UniquePtr<Array>>;
+        fn dequantize(
+            w: &Array,
+            scales: &Array,
+            biases: &Array,
+            group_size: i32,
+            bits: i32,
+        ) -> Result<UniquePtr<Array>>;
+
+        /// Fails on the stream's own thread when `a` is singular.
+        fn inverse(a: &Array) -> Result<UniquePtr<Array>>;
+
+        fn rms_norm(x: &Array, weight: &Array, eps: f32) -> Result<UniquePtr<Array>>;
+        fn rope(
+            x: &Array,
+            dims: i32,
+            traditional: bool,
+            base: f32,
+            scale: f32,
+            offset: i32,
+        ) -> Result<UniquePtr<Array>>;
+        fn rope_with_freqs(
+            x: &Array,
+            dims: i32,
+            traditional: bool,
+            freqs: &Array,
+            offset: i32,
+        ) -> Result<UniquePtr<Array>>;
+        fn attention(
+            queries: &Array,
+            keys: &Array,
+            values: &Array,
+            scale: f32,
+            causal: bool,
+        ) -> Result<UniquePtr<Array>>;
     }
 }

@@ -1,7 +1,25 @@
 //! Language models: what an architecture promises to the engine, and how one is loaded.
 
+mod batch;
+mod builder;
+mod config;
+mod error;
+mod kv_cache;
+mod layers;
+mod llama;
+mod load;
+mod memory;
+mod quantization;
+mod registry;
+mod shard;
 mod state;
+mod weights;
 
+pub use error::LoadError;
+pub use kv_cache::KvCache;
+pub use load::{LoadOptions, LoadProgress, load};
+pub use memory::available_memory;
+pub use registry::supported;
 pub use state::{LayerState, SequenceState};
 
 use crate::mlx::{Array, MlxError};

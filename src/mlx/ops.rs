@@ -1,0 +1,143 @@
+//! Operations on arrays. All are lazy: shapes and types are checked now, values are computed by
+//! an `eval`. An error names the place that asked.
+
+use super::array::{Array, list};
+use super::bridge::ffi;
+use super::dtype::Dtype;
+use super::error::MlxError;
+
+/// How the groups of an affine-quantized matrix are packed: `value = scale * integer + bias`, one
+/// scale and bias for `group_size` values of a row, `32 / bits` integers a word (for 3, 5 and 6
+/// bits, `bits` bytes for 8 integers).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Affine {
+    /// Values that share a scale.
+    pub group_size: i32,
+    /// Bits of one value.
+    pub bits: i32,
+}
+
+impl Array {
+    /// The same values in another element type; the same array where it has it already.
+    #[track_caller]
+    pub fn astype(&self, dtype: Dtype) -> Result<Self, MlxError> {
+        Self::wrap(ffi::astype(self.raw(), dtype.index()))
+    }
+
+    /// The same values laid out in row-major order without gaps.
+    #[track_caller]
+    pub fn contiguous(&self) -> Result<Self, MlxError> {
+        Self::wrap(ffi::contiguous(self.raw()))
+    }
+
+    /// The same values under another shape of the same size; one dimension may be -1.
+    #[track_caller]
+    pub fn reshape(&self, shape: &[i32]) -> Result<Self, MlxError> {
+        Self::wrap(ffi::reshape(self.raw(), shape))
+    }
+
+    /// The dimensions in another order: dimension `i` of the result is `axes[i]` of this one.
+    #[track_caller]
+    pub fn transpose(&self, axes: &[i32]) -> Result<Self, MlxError> {
+        Self::wrap(ffi::transpose(self.raw(), axes))
+    }
+
+    /// The box from `start` (inclusive) to `stop` (exclusive), one of each a dimension.
+    #[track_caller]
+    pub fn slice(&self, start: &[i32], stop: &[i32]) -> Result<Self, MlxError> {
+        Self::wrap(ffi::slice(self.raw(), start, stop))
+    }
+
+    /// This array with the box from `start` to `stop` replaced. Nothing is copied where this
+    /// handle was the last one.
+    #[track_caller]
+    pub fn slice_update(
+        &self,
+        update: &Array,
+        start: &[i32],
+        stop: &[i32],
+    ) -> Result<Self, MlxError> {
+        Self::wrap(ffi::slice_update(self.raw(), update.raw(), start, stop))
+    }
+
+    /// The arrays behind one another along `axis`.
+    #[track_caller]
+    pub fn concatenate(arrays: &[&Array], axis: i32) -> Result<Self, MlxError> {
+        Self::wrap(ffi::concatenate(&list(arrays), axis))
+    }
+
+    /// The entries of `axis` that `indices` names; the indices' shape takes the axis' place.
+    #[track_caller]
+    pub fn take(&self, indices: &Array, axis: i32) -> Result<Self, MlxError> {
+        Self::wrap(ffi::take(self.raw(), indices.raw(), axis))
+    }
+
+    /// The sum, with broadcasting.
+    #[track_caller]
+    pub fn add(&self, other: &Array) -> Result<Self, MlxError> {
+        Self::wrap(ffi::add(self.raw(), other.raw()))
+    }
+
+    /// The elementwise product, with broadcasting.
+    #[track_caller]
+    pub fn multiply(&self, other: &Array) -> Result<Self, MlxError> {
+        Self::wrap(ffi::multiply(self.raw(), other.raw()))
+    }
+
+    /// `1 / (1 + exp(-x))` of every element.
+    #[track_caller]
+    pub fn sigmoid(&self) -> Result<Self, MlxError> {
+        Self::wrap(ffi::sigmoid(self.raw()))
+    }
+
+    /// `[.., m, k]` times `[.., k, n]` gives `[.., m, n]`.
+    #[track_caller]
+    pub fn matmul(&self, other: &Array) -> Result<Self, MlxError> {
+        Self::wrap(ffi::matmul(self.raw(), other.raw()))
+    }
+
+    /// `self · other + bias` in one operation: `[m, k]` and `[k, n]`, the bias `[n]`.
+    #[track_caller]
+    pub fn matmul_add(&self, other: &Array, bias: &Array) -> Result<Self, MlxError> {
+        Self::wrap(ffi::addmm(bias.raw(), self.raw(), other.raw()))
+    }
+
+    /// `self · Wᵀ` for an affine-quantized `W`: `[m, in]` gives `[m, out]`.
+    ///
+    /// `w` is `[out, in · bits / 32]` words, `scales` and `biases` are `[out, in / group_size]`.
+    #[track_caller]
+    pub fn quantized_matmul(
+        &self,
+        w: &Array,
+        scales: &Array,
+        biases: &Array,
+        affine: Affine,
+    ) -> Result<Self, MlxError> {
+        Self::wrap(ffi::quantized_matmul(
+            self.raw(),
+            w.raw(),
+            scales.raw(),
+            biases.raw(),
+            affine.group_size,
+            affine.bits,
+        ))
+    }
+
+    /// The values of affine-quantized rows `[rows, in · bits / 32]` (words): `[rows, in]`, in the
+    /// type of `scales`.
+    #[track_caller]
+    pub fn dequantize(
+        &self,
+        scales: &Array,
+        biases: &Array,
+        affine: Affine,
+    ) -> Result<Self, MlxError> {
+        Self::wrap(ffi::dequantize(
+            self.raw(),
+            scales.raw(),
+            biases.raw(),
+            affine.group_size,
+            affine.bits,
+        ))
+    }
+}

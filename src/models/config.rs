@@ -1,0 +1,255 @@
+//! `config.json`: read once, parsed by each architecture into its own type.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::{DeserializeOwned, Deserializer, Visitor};
+use serde_json::{Map, Value};
+
+use super::error::LoadError;
+
+/// Fields that change the arithmetic in some architectures, and the values that don't. One that
+/// an architecture does not read itself must have such a value, or be null or false: what is not
+/// understood is an error, not a slightly different model.
+const ARITHMETIC: &[(&str, &[f64])] = &[
+    ("alibi", &[]),
+    ("attention_chunk_size", &[]),
+    ("attention_multiplier", &[]),
+    ("attn_logit_softcapping", &[]),
+    ("clip_qkv", &[]),
+    ("dim_model_base", &[]),
+    ("embedding_multiplier", &[1.0]),
+    ("final_logit_softcapping", &[]),
+    ("logit_scale", &[1.0]),
+    ("logits_scaling", &[1.0]),
+    ("model_file", &[]),
+    ("n_routed_experts", &[0.0, 1.0]),
+    ("no_rope_layer_interval", &[0.0]),
+    ("no_rope_layers", &[]),
+    ("num_experts", &[0.0, 1.0]),
+    ("num_local_experts", &[0.0, 1.0]),
+    ("parallel_residual", &[]),
+    ("partial_rotary_factor", &[1.0]),
+    ("qk_layernorm", &[]),
+    ("quantize_activations", &[]),
+    ("query_pre_attn_scalar", &[]),
+    ("residual_multiplier", &[1.0]),
+    ("rope_interleaved", &[]),
+    ("rope_parameters", &[]),
+    ("rope_scaling", &[]),
+    ("rotary_pct", &[1.0]),
+    ("scale_depth", &[]),
+    ("scale_emb", &[1.0]),
+    ("sliding_window", &[]),
+    ("use_parallel_residual", &[]),
+    ("use_qk_norm", &[]),
+];
+
+/// A model folder's `config.json`.
+#[derive(Debug)]
+pub struct ConfigFile {
+    path: PathBuf,
+    fields: Map<String, Value>,
+}
+
+impl ConfigFile {
+    /// Reads `config.json` in `dir`.
+    pub fn read(dir: &Path) -> Result<Self, LoadError> {
+        if !dir.is_dir() {
+            return Err(LoadError::NotAFolder(dir.to_owned()));
+        }
+        let path = dir.join("config.json");
+        let text = std::fs::read(&path).map_err(|source| {
+            if source.kind() == std::io::ErrorKind::NotFound {
+                LoadError::NoConfig(dir.to_owned())
+            } else {
+                LoadError::Io {
+                    path: path.clone(),
+                    source,
+                }
+            }
+        })?;
+        let fields = serde_json::from_slice(&text).map_err(|error| LoadError::Json {
+            path: path.clone(),
+            message: error.to_string(),
+        })?;
+        Ok(Self { path, fields })
+    }
+
+    /// `model_type`.
+    pub fn model_type(&self) -> Result<&str, LoadError> {
+        self.fields
+            .get("model_type")
+            .and_then(Value::as_str)
+            .ok_or_else(|| LoadError::config("model_type", "is missing"))
+    }
+
+    /// One field.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.fields.get(key)
+    }
+
+    /// The fields as an architecture's own type. A field that it does not have, but that would
+    /// change its arithmetic, is an error.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, LoadError> {
+        let object = Value::Object(self.fields.clone());
+        let parsed = serde_path_to_error::deserialize(object).map_err(|error| LoadError::Json {
+            path: self.path.clone(),
+            message: match error.path().to_string().as_str() {
+                "." => error.inner().to_string(),
+                field => format!("{field}: {}", error.inner()),
+            },
+        })?;
+        let known = field_names::<T>();
+        for (key, value) in &self.fields {
+            if !known.contains(&key.as_str()) {
+                reject_arithmetic(key, value)?;
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+fn reject_arithmetic(key: &str, value: &Value) -> Result<(), LoadError> {
+    let Some((_, neutral)) = ARITHMETIC.iter().find(|(name, _)| *name == key) else {
+        return Ok(());
+    };
+    let harmless = match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(number) => number.as_f64().is_some_and(|x| neutral.contains(&x)),
+        _ => false,
+    };
+    if harmless {
+        return Ok(());
+    }
+    Err(LoadError::config(
+        key,
+        format!("{value} changes the arithmetic in a way that this architecture does not support"),
+    ))
+}
+
+/// The names of `T`'s fields, as its derived `Deserialize` asks for them.
+fn field_names<T: DeserializeOwned>() -> Vec<&'static str> {
+    struct Probe<'a>(&'a mut Vec<&'static str>);
+
+    impl<'de> Deserializer<'de> for Probe<'_> {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(serde::de::Error::custom("only a struct has fields"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            visitor: V,
+        ) -> Result<V::Value, Self::Error> {
+            self.0.extend(fields);
+            self.deserialize_any(visitor)
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    let mut names = Vec::new();
+    // The probe always ends in an error: it has no values.
+    let _ = T::deserialize(Probe(&mut names));
+    names
+}
+
+/// A dimension from `config.json`: positive, and small enough for MLX's 32-bit shapes.
+pub fn dimension(key: &str, value: u64) -> Result<i32, LoadError> {
+    match i32::try_from(value) {
+        Ok(dim) if dim > 0 && dim <= 1 << 28 => Ok(dim),
+        _ => Err(LoadError::config(
+            key,
+            format!("{value} is not a possible size"),
+        )),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    pub fn config(value: Value) -> ConfigFile {
+        let Value::Object(fields) = value else {
+            panic!("not an object: {value}");
+        };
+        ConfigFile {
+            path: PathBuf::from("config.json"),
+            fields,
+        }
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Small {
+        size: u32,
+        #[serde(default)]
+        logit_scale: Option<f32>,
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_unless_they_change_the_arithmetic() {
+        let parse = |value| config(value).parse::<Small>();
+        let small = parse(
+            json!({"size": 3, "torch_dtype": "bfloat16", "sliding_window": null,
+            "residual_multiplier": 1.0, "logit_scale": 0.5}),
+        )
+        .unwrap();
+        assert_eq!((small.size, small.logit_scale), (3, Some(0.5)));
+
+        for (key, value) in [
+            ("final_logit_softcapping", json!(30.0)),
+            ("residual_multiplier", json!(0.22)),
+            ("sliding_window", json!(4096)),
+            ("use_qk_norm", json!(true)),
+        ] {
+            let error = parse(json!({"size": 3, key: value}))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_field_of_the_wrong_type_is_named() {
+        let error = config(json!({"size": "big"}))
+            .parse::<Small>()
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("size") && error.contains("big"), "{error}");
+        let error = config(json!({})).parse::<Small>().unwrap_err().to_string();
+        assert!(error.contains("size"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_without_a_config_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = ConfigFile::read(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("no config.json"), "{error}");
+        let error = ConfigFile::read(&dir.path().join("nothing"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("not a folder"), "{error}");
+        std::fs::write(dir.path().join("config.json"), "{").unwrap();
+        assert!(matches!(
+            ConfigFile::read(dir.path()),
+            Err(LoadError::Json { .. })
+        ));
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        assert_eq!(dimension("hidden_size", 64).unwrap(), 64);
+        for size in [0, 1 << 29, u64::MAX] {
+            assert!(dimension("hidden_size", size).is_err());
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Linear layers, dense and quantized.
+
+use crate::mlx::{Affine, Array, MlxError};
+
+/// `x Wᵀ + b`.
+pub struct Linear {
+    weight: Weight,
+    bias: Option<Array>,
+}
+
+/// A matrix `[out, in]`, to be multiplied from the right as its transpose.
+pub(super) enum Weight {
+    /// As it is, and its transposed view `[in, out]`, which shares its memory.
+    Dense { rows: Array, transposed: Array },
+    /// Groups of a row share a scale.
+    Quantized(Packed),
+}
+
+/// An affine-quantized matrix `[out, in]`.
+pub struct Packed {
+    /// `[out, in · bits / 32]` words.
+    pub words: Array,
+    /// `[out, in / group_size]`.
+    pub scales: Array,
+    /// `[out, in / group_size]`.
+    pub biases: Array,
+    /// How the words are packed.
+    pub affine: Affine,
+}
+
+impl Weight {
+    #[track_caller]
+    pub(super) fn dense(rows: Array) -> Result<Self, MlxError> {
+        let transposed = rows.transpose(&[1, 0])?;
+        // Once, so that no step builds the view again.
+        Array::eval_all(&[&transposed])?;
+        Ok(Self::Dense { rows, transposed })
+    }
+
+    #[track_caller]
+    pub(super) fn apply(&self, x: &Array) -> Result<Array, MlxError> {
+        match self {
+            Self::Dense { transposed, .. } => x.matmul(transposed),
+            Self::Quantized(packed) => {
+                x.quantized_matmul(&packed.words, &packed.scales, &packed.biases, packed.affine)
+            }
+        }
+    }
+
+    /// The rows `[rows, in]` that `indices` names.
+    #[track_caller]
+    pub(super) fn rows(&self, indices: &Array) -> Result<Array, MlxError> {
+        match self {
+            Self::Dense { rows, .. } => rows.take(indices, 0),
+            Self::Quantized(packed) => packed.words.take(indices, 0)?.dequantize(
+                &packed.scales.take(indices, 0)?,
+                &packed.biases.take(indices, 0)?,
+                packed.affine,
+            ),
+        }
+    }
+}
+
+impl Linear {
+    /// A dense layer: `weight` is `[out, in]`, `bias` `[out]`.
+    #[track_caller]
+    pub fn dense(weight: Array, bias: Option<Array>) -> Result<Self, MlxError> {
+        Ok(Self {
+            weight: Weight::dense(weight)?,
+            bias,
+        })
+    }
+
+    /// A quantized layer; `bias` is `[out]`.
+    pub fn quantized(packed: Packed, bias: Option<Array>) -> Self {
+        Self {
+            weight: Weight::Quantized(packed),
+            bias,
+        }
+    }
+
+    /// `[tokens, in]` to `[tokens, out]`.
+    #[track_caller]
+    pub fn forward(&self, x: &Array) -> Result<Array, MlxError> {
+        match (&self.weight, &self.bias) {
+            (Weight::Dense { transposed, .. }, Some(bias)) => x.matmul_add(transposed, bias),
+            (weight, Some(bias)) => weight.apply(x)?.add(bias),
+            (weight, None) => weight.apply(x),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two rows of 32 values in 4 bits: value `i` of a row is `i mod 16`, before scale and bias.
+    fn packed() -> Packed {
+        let word = |start: u32| (0..8).map(|i| (start + i) << (4 * i)).sum::<u32>();
+        let row = [word(0), word(8), word(0), word(8)];
+        Packed {
+            words: Array::from_u32(&[row, row].concat(), &[2, 4]).unwrap(),
+            scales: Array::from_f32(&[1.0, 0.5], &[2, 1]).unwrap(),
+            biases: Array::from_f32(&[0.0, -1.0], &[2, 1]).unwrap(),
+            affine: Affine {
+                group_size: 32,
+                bits: 4,
+            },
+        }
+    }
+
+    #[test]
+    fn dense_multiplies_by_the_transpose_and_adds_the_bias() {
+        let weight = Array::from_f32(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[3, 2]).unwrap();
+        let x = Array::from_f32(&[1.0, 10.0], &[1, 2]).unwrap();
+        let linear = Linear::dense(weight.clone(), None).unwrap();
+        assert_eq!(
+            linear.forward(&x).unwrap().to_vec_f32().unwrap(),
+            [21.0, 43.0, 65.0]
+        );
+        let bias = Array::from_f32(&[0.5, 1.5, -65.0], &[3]).unwrap();
+        let linear = Linear::dense(weight, Some(bias)).unwrap();
+        assert_eq!(
+            linear.forward(&x).unwrap().to_vec_f32().unwrap(),
+            [21.5, 44.5, 0.0]
+        );
+    }
+
+    #[test]
+    fn quantized_multiplies_by_the_dequantized_matrix() {
+        let bias = Array::from_f32(&[1.0, 2.0], &[2]).unwrap();
+        let linear = Linear::quantized(packed(), Some(bias));
+        let x = Array::from_f32(&[1.0; 32], &[1, 32]).unwrap();
+        // The integers of a row sum up to 2 · (0 + … + 15) = 240.
+        assert_eq!(
+            linear.forward(&x).unwrap().to_vec_f32().unwrap(),
+            [241.0, 120.0 - 32.0 + 2.0]
+        );
+    }
+}

@@ -1,0 +1,210 @@
+//! Rotary position embeddings and the ways to stretch them, as in mlx-lm's `rope_utils`.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::mlx::fast::{RopeAngles, RopeParams, rope};
+use crate::mlx::{Array, MlxError};
+use crate::models::LoadError;
+
+/// The fields of `config.json` that say how positions are encoded.
+#[derive(Debug, Clone, Default)]
+pub struct RopeConfig {
+    /// `rope_theta`; 10,000 where it is absent.
+    pub theta: Option<f64>,
+    /// `rope_traditional`.
+    pub traditional: bool,
+    /// `rope_scaling`.
+    pub scaling: Option<Map<String, Value>>,
+    /// `rope_parameters`, where transformers 5 keeps both of the above.
+    pub parameters: Option<Map<String, Value>>,
+}
+
+/// How far the positions are stretched.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Scaling {
+    None,
+    /// Every position is divided by the factor.
+    Linear(f64),
+    Llama3(Llama3),
+}
+
+/// Llama 3.1's: long wavelengths are stretched, short ones are not, those between are blended.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Llama3 {
+    factor: f64,
+    #[serde(default = "one")]
+    low_freq_factor: f64,
+    #[serde(default = "four")]
+    high_freq_factor: f64,
+    #[serde(default = "context")]
+    original_max_position_embeddings: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn four() -> f64 {
+    4.0
+}
+
+fn context() -> f64 {
+    8192.0
+}
+
+/// Turns queries and keys by their positions.
+pub struct Rope(RopeParams);
+
+impl Rope {
+    /// For heads of `dims` features.
+    pub fn new(dims: i32, config: &RopeConfig) -> Result<Self, LoadError> {
+        if dims % 2 != 0 {
+            return Err(LoadError::config("head_dim", format!("{dims} is odd")));
+        }
+        let (theta, scaling) = config.resolve()?;
+        let base = |scale: f64| RopeAngles::Base {
+            base: theta as f32,
+            scale: scale as f32,
+        };
+        let angles = match scaling {
+            Scaling::None => base(1.0),
+            Scaling::Linear(factor) => base(1.0 / factor),
+            Scaling::Llama3(llama3) => {
+                let periods = llama3.periods(dims, theta);
+                RopeAngles::Periods(Array::from_f32(&periods, &[dims / 2])?)
+            }
+        };
+        Ok(Self(RopeParams {
+            dims,
+            traditional: config.traditional,
+            angles,
+        }))
+    }
+
+    /// `[1, heads, seq, head_dim]`, the first position being `offset`, to the same.
+    #[track_caller]
+    pub fn forward(&self, x: &Array, offset: i32) -> Result<Array, MlxError> {
+        rope(x, &self.0, offset)
+    }
+}
+
+impl RopeConfig {
+    fn resolve(&self) -> Result<(f64, Scaling), LoadError> {
+        let mut theta = self.theta;
+        let mut scaling = Scaling::None;
+        for (key, section) in [
+            ("rope_scaling", &self.scaling),
+            ("rope_parameters", &self.parameters),
+        ] {
+            let Some(section) = section else { continue };
+            let mut fields = section.clone();
+            if let Some(value) = fields.remove("rope_theta") {
+                let field = format!("{key}.rope_theta");
+                theta = Some(value.as_f64().ok_or_else(|| not_a_number(&field, &value))?);
+            }
+            // Older files hold `rope_scaling`, newer ones `rope_parameters`; some both, equal.
+            let parsed = Scaling::parse(key, fields)?;
+            if parsed != Scaling::None {
+                scaling = parsed;
+            }
+        }
+        let theta = theta.unwrap_or(10_000.0);
+        if !(theta.is_finite() && theta > 0.0) {
+            return Err(LoadError::config(
+                "rope_theta",
+                format!("{theta} is not positive"),
+            ));
+        }
+        Ok((theta, scaling))
+    }
+}
+
+impl Scaling {
+    fn parse(key: &str, mut fields: Map<String, Value>) -> Result<Self, LoadError> {
+        let (old, new) = (fields.remove("type"), fields.remove("rope_type"));
+        let kind = match old.or(new) {
+            None | Some(Value::Null) => "default".to_owned(),
+            Some(Value::String(kind)) => kind,
+            Some(other) => return Err(unsupported(key, &other.to_string())),
+        };
+        fields.retain(|_, value| !value.is_null());
+        let section = |what: serde_json::Error| LoadError::config(key, format!("{kind}: {what}"));
+        let parsed = match kind.as_str() {
+            "default" => {
+                reject_partial(key, &fields)?;
+                Self::None
+            }
+            "linear" => {
+                #[derive(Deserialize)]
+                #[serde(deny_unknown_fields)]
+                struct Linear {
+                    factor: f64,
+                }
+                let linear: Linear =
+                    serde_json::from_value(Value::Object(fields)).map_err(section)?;
+                Self::Linear(linear.factor)
+            }
+            "llama3" => {
+                let llama3 = serde_json::from_value(Value::Object(fields)).map_err(section)?;
+                Self::Llama3(llama3)
+            }
+            other => return Err(unsupported(key, other)),
+        };
+        if let Self::Linear(factor) | Self::Llama3(Llama3 { factor, .. }) = parsed
+            && !(factor.is_finite() && factor > 0.0)
+        {
+            return Err(LoadError::config(
+                format!("{key}.factor"),
+                format!("{factor} is not positive"),
+            ));
+        }
+        Ok(parsed)
+    }
+}
+
+/// Rotating only some of the features would be another arithmetic.
+fn reject_partial(key: &str, fields: &Map<String, Value>) -> Result<(), LoadError> {
+    match fields.get("partial_rotary_factor") {
+        Some(value) if value.as_f64() != Some(1.0) => Err(LoadError::config(
+            format!("{key}.partial_rotary_factor"),
+            format!("{value} is not supported"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn not_a_number(key: &str, value: &Value) -> LoadError {
+    LoadError::config(key, format!("{value} is not a number"))
+}
+
+fn unsupported(key: &str, kind: &str) -> LoadError {
+    LoadError::config(
+        format!("{key}.rope_type"),
+        format!("\"{kind}\" is not supported; supported are \"default\", \"linear\", \"llama3\""),
+    )
+}
+
+impl Llama3 {
+    /// Positions in which each feature pair turns by one radian.
+    fn periods(&self, dims: i32, theta: f64) -> Vec<f32> {
+        let long = self.original_max_position_embeddings / self.low_freq_factor;
+        let short = self.original_max_position_embeddings / self.high_freq_factor;
+        let period = |pair: i32| {
+            let period = theta.powf(f64::from(2 * pair) / f64::from(dims));
+            let wavelength = 2.0 * std::f64::consts::PI * period;
+            if wavelength > long {
+                period * self.factor
+            } else if wavelength > short {
+                let smooth = (self.original_max_position_embeddings / wavelength
+                    - self.low_freq_factor)
+                    / (self.high_freq_factor - self.low_freq_factor);
+                period / ((1.0 - smooth) / self.factor + smooth)
+            } else {
+                period
+            }
+        };
+        (0..dims / 2).map(|pair| period(pair) as f32).collect()
+    }
+}

@@ -1,0 +1,75 @@
+//! Which architectures there are: one line each.
+
+use serde::de::DeserializeOwned;
+
+use super::Model;
+use super::builder::Builder;
+use super::error::LoadError;
+use super::llama::Llama;
+use super::load::{LoadFn, load_as};
+use super::weights::Weights;
+
+/// By `model_type`.
+const ARCHITECTURES: &[(&str, LoadFn)] = &[("llama", load_as::<Llama>)];
+
+/// Types that are another one under their own name, as in mlx-lm.
+const REMAPPED: &[(&str, &str)] = &[("mistral", "llama")];
+
+/// An architecture: its part of `config.json`, and how its model is built.
+pub trait Architecture: Model + Sized + 'static {
+    /// The fields of `config.json` that it reads.
+    type Config: DeserializeOwned;
+
+    /// Checks the configuration, and discards the tensors that the architecture does not use
+    /// (mlx-lm's `sanitize`).
+    fn sanitize(config: &Self::Config, weights: &mut Weights<'_>) -> Result<(), LoadError>;
+
+    /// Takes the tensors, and makes the model of them.
+    fn build(config: &Self::Config, builder: &mut Builder<'_, '_>) -> Result<Self, LoadError>;
+}
+
+/// The architecture for a `model_type`, and its own name.
+pub fn find(model_type: &str) -> Result<(&'static str, LoadFn), LoadError> {
+    let name = REMAPPED
+        .iter()
+        .find(|(from, _)| *from == model_type)
+        .map_or(model_type, |(_, to)| to);
+    ARCHITECTURES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .copied()
+        .ok_or_else(|| LoadError::UnknownArchitecture {
+            model_type: model_type.to_owned(),
+            supported: supported().join(", "),
+        })
+}
+
+/// Every `model_type` that can be loaded, in alphabetical order.
+pub fn supported() -> Vec<&'static str> {
+    let own = ARCHITECTURES.iter().map(|(name, _)| *name);
+    let mut names: Vec<_> = own.chain(REMAPPED.iter().map(|(from, _)| *from)).collect();
+    names.sort_unstable();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remapped_types_are_found_under_their_own_architecture() {
+        assert_eq!(find("mistral").unwrap().0, "llama");
+        for (_, to) in REMAPPED {
+            assert!(find(to).is_ok(), "{to}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_type_lists_the_known_ones() {
+        let error = find("rwkv7").unwrap_err().to_string();
+        assert!(
+            error.contains("rwkv7") && error.contains("llama, mistral"),
+            "{error}"
+        );
+    }
+}
