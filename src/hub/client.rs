@@ -225,13 +225,16 @@ impl<'a> Hub<'a> {
                 .header(header::ACCEPT_ENCODING, "identity");
             let response = request.headers(self.auth.clone()).send().await;
             let response = response.map_err(|error| self.transport(error))?;
-            let within = redirect_target(&response)
-                .filter(|to| response.status().is_redirection() && same_host(to, &self.endpoint));
-            if let Some(to) = within {
+            let redirected = response.status().is_redirection();
+            if redirected
+                && !response.headers().contains_key(LINKED_ETAG)
+                && let Some(to) = redirect_target(&response)
+                && same_host(&to, &self.endpoint)
+            {
                 url = to;
                 continue;
             }
-            let response = if response.status().is_redirection() {
+            let response = if redirected {
                 response
             } else {
                 self.accept(response).await?

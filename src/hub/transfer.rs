@@ -43,6 +43,10 @@ impl Transfer<'_> {
         }
 
         let mut partial = Partial::open(path).await?;
+        if meta.sha256().is_none() {
+            // A small file: nothing would tell whether what an earlier attempt left is sound.
+            partial.restart().await?;
+        }
         let resumed = partial.len > 0;
         if resumed {
             tracing::info!(file = %meta.file, bytes = partial.len, "resuming a download");
