@@ -44,6 +44,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--fake-port-taken", type=Path, help="fail as if the port were taken until this file exists"
     )
+    parser.add_argument("--fake-port-error", help="what it then says")
     parser.add_argument("--fake-dump", type=Path, help="write argv, environment and process facts here")
     parser.add_argument("--fake-record", type=Path, help="append every request here, one JSON object a line")
     parser.add_argument("--fake-print-key", action="store_true", help="leak the key to stderr")
@@ -218,7 +219,7 @@ def main() -> None:
         os.kill(os.getpid(), options.fake_die_by)
     if options.fake_port_taken is not None and not options.fake_port_taken.exists():
         options.fake_port_taken.touch()
-        print("error: cannot listen: Address already in use (os error 98)", file=sys.stderr, flush=True)
+        print(f"error: {options.fake_port_error}", file=sys.stderr, flush=True)
         os._exit(1)
     if options.fake_ignore_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

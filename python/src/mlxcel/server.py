@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["ManagedServer"]
 
 _PORT_ATTEMPTS = 5
-_PORT_TAKEN = re.compile(r"address (already )?in use|EADDRINUSE|os error (98|48|10048)\b", re.IGNORECASE)
+_PORT_TAKEN = re.compile(r"\b(already|address) in use\b|EADDRINUSE|os error (98|48|10048)\b", re.IGNORECASE)
 
 
 class ManagedServer:

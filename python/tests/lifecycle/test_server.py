@@ -206,9 +206,17 @@ def test_tcp_with_an_older_binary(make: Make) -> None:
         assert server.served_models == ("tiny",)
 
 
-def test_a_port_taken_in_between_is_picked_again(make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "says",
+    [
+        "127.0.0.1:8080 is already in use; choose another with --port",  # ours
+        "Address already in use (os error 98)",
+        "bind: address in use",
+    ],
+)
+def test_a_port_taken_in_between_is_picked_again(make: Make, tmp_path: Path, says: str) -> None:
     marker = tmp_path / "taken-once"
-    with make("--fake-port-taken", str(marker), port=0) as server:
+    with make("--fake-port-taken", str(marker), "--fake-port-error", says, port=0) as server:
         assert server.served_models == ("tiny",)
     assert marker.exists()
 
