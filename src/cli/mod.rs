@@ -1,4 +1,74 @@
-//! Command line.
+//! The command line, one file a command.
+
+mod download;
+mod logging;
+mod serve;
+
 use std::process::ExitCode;
-/// Entry point.
-pub fn main() -> ExitCode { ExitCode::SUCCESS }
+use std::sync::LazyLock;
+
+use clap::{Parser, Subcommand};
+
+/// The crate's version and that of the MLX it was built against.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{} (MLX {})",
+        env!("CARGO_PKG_VERSION"),
+        crate::mlx::version()
+    )
+});
+
+/// Serves language models on Apple's MLX, speaking the OpenAI API.
+#[derive(Parser)]
+#[command(name = "mlxcel", version = VERSION.as_str(), arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(Box<serve::Args>),
+    Download(download::Args),
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(args) => serve::run(*args),
+        Command::Download(args) => download::run(args),
+    }
+}
+
+/// A failure as the user sees it: one line, and exit code 1.
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    // A line break in a message would hide its end from who reads one line.
+    let line = error
+        .to_string()
+        .lines()
+        .map(str::trim)
+        .collect::<Vec<_>>()
+        .join(" ");
+    eprintln!("error: {line}");
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_version_names_mlx() {
+        let version = Cli::command().render_version();
+        assert!(
+            version.contains(env!("CARGO_PKG_VERSION")) && version.contains("(MLX "),
+            "{version}"
+        );
+    }
+}

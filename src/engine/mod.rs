@@ -1,5 +1,22 @@
 //! The engine: one thread that owns MLX and serves every request by turns.
+//!
+//! HTTP workers hand a [`Request`] to the [`EngineHandle`] and read [`Event`]s from a
+//! [`TokenStream`]; dropping the stream cancels the request before the engine's next step. What a
+//! step computes is planned by [`scheduler`], a pure function; how a token is chosen is
+//! [`sampler`]'s. Text never comes here: tokens in, tokens out.
 
+pub mod grammar;
+mod handle;
 mod request;
+pub mod sampler;
+pub mod scheduler;
+mod sequence;
+mod start;
+mod worker;
 
-pub use request::*;
+pub use handle::{EngineHandle, Stats, TokenStream};
+pub use request::{
+    EngineError, Event, Finish, FinishReason, Request, SamplingParams, Timings, Token,
+    TokenLogprobs,
+};
+pub use start::{EngineOptions, StartError, start};

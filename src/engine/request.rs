@@ -143,6 +143,17 @@ pub enum EngineError {
         /// Tokens the context holds.
         context: usize,
     },
+    /// There is nothing to continue.
+    #[error("the prompt has no tokens")]
+    EmptyPrompt,
+    /// The model has no such token.
+    #[error("token {token} is not in the vocabulary of {vocab} tokens")]
+    UnknownToken {
+        /// The token.
+        token: u32,
+        /// How many there are.
+        vocab: usize,
+    },
     /// The grammar could not go on.
     #[error("structured output failed: {0}")]
     Grammar(String),

@@ -1,0 +1,79 @@
+"""Run language models on Apple's MLX.
+
+    from mlxcel import LLM
+
+    with LLM("mlxcel-tiny") as llm:
+        print(llm.chat("What is 17 + 25?"))
+
+Importing this package only defines names: each is loaded when first used, so
+that the OpenAI SDK is imported while a model loads and not before.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .async_llm import AsyncLLM
+    from .errors import (
+        MlxcelBinaryNotFoundError,
+        MlxcelConfigError,
+        MlxcelError,
+        MlxcelResponseError,
+        MlxcelServerError,
+        MlxcelStateError,
+        MlxcelTimeoutError,
+    )
+    from .llm import LLM
+    from .results import Result
+    from .server import ManagedServer
+    from .streams import AsyncTextStream, TextStream
+
+__all__ = [
+    "LLM",
+    "AsyncLLM",
+    "AsyncTextStream",
+    "ManagedServer",
+    "MlxcelBinaryNotFoundError",
+    "MlxcelConfigError",
+    "MlxcelError",
+    "MlxcelResponseError",
+    "MlxcelServerError",
+    "MlxcelStateError",
+    "MlxcelTimeoutError",
+    "Result",
+    "TextStream",
+    "__version__",
+]
+
+_HOME = {
+    "LLM": "llm",
+    "AsyncLLM": "async_llm",
+    "AsyncTextStream": "streams",
+    "ManagedServer": "server",
+    "MlxcelBinaryNotFoundError": "errors",
+    "MlxcelConfigError": "errors",
+    "MlxcelError": "errors",
+    "MlxcelResponseError": "errors",
+    "MlxcelServerError": "errors",
+    "MlxcelStateError": "errors",
+    "MlxcelTimeoutError": "errors",
+    "Result": "results",
+    "TextStream": "streams",
+}
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        home = _HOME[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    from importlib import import_module
+
+    value = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

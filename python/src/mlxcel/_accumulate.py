@@ -1,0 +1,126 @@
+"""Puts the chunks of a stream together into the result that a whole reply would have given."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import MlxcelResponseError
+from .results import Result
+
+__all__ = ["Accumulator"]
+
+
+@dataclass
+class _Choice:
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    logprobs: list[Any] = field(default_factory=list)
+    tool_calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    finish_reason: str | None = None
+
+
+class Accumulator:
+    """Feeds on chunks of `/v1/completions` or `/v1/chat/completions`, whichever comes."""
+
+    def __init__(self, *, is_json: bool = False) -> None:
+        self._is_json = is_json
+        self._choices: dict[int, _Choice] = {}
+        self._usage: Any = None
+        self._timings: Any = None
+        self._last: Any = None
+
+    def add(self, chunk: Any) -> str:
+        """Take one chunk; returns the text it adds to the first choice, often none."""
+        self._last = chunk
+        self._usage = getattr(chunk, "usage", None) or self._usage
+        self._timings = getattr(chunk, "timings", None) or self._timings
+        shown = ""
+        for choice in getattr(chunk, "choices", None) or ():
+            index = getattr(choice, "index", None) or 0
+            text = self._add_choice(self._choices.setdefault(index, _Choice()), choice)
+            if index == 0:
+                shown += text
+        return shown
+
+    @property
+    def text(self) -> str:
+        """The first choice's text so far."""
+        return "".join(self._choices[0].text) if 0 in self._choices else ""
+
+    def result(self) -> Result:
+        """The final result. A stream in which a choice never finished was cut off: MlxcelResponseError."""
+        if 0 not in self._choices or any(choice.finish_reason is None for choice in self._choices.values()):
+            raise MlxcelResponseError("the stream ended before the answer did", text=self.text)
+        first, *others = [self._result(choice) for _, choice in sorted(self._choices.items())]
+        return first.with_others(others)
+
+    def _add_choice(self, into: _Choice, choice: Any) -> str:
+        into.finish_reason = getattr(choice, "finish_reason", None) or into.finish_reason
+        logprobs = getattr(choice, "logprobs", None)
+        if logprobs is not None:
+            into.logprobs.append(logprobs)
+        delta = getattr(choice, "delta", None)
+        if delta is None:  # a completion chunk
+            text = getattr(choice, "text", None) or ""
+        else:
+            text = getattr(delta, "content", None) or ""
+            reasoning = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
+            if reasoning:
+                into.reasoning.append(reasoning)
+            for call in getattr(delta, "tool_calls", None) or ():
+                _add_tool_call(into.tool_calls, call)
+        if text:
+            into.text.append(text)
+        return text
+
+    def _result(self, choice: _Choice) -> Result:
+        return Result(
+            "".join(choice.text),
+            usage=self._usage,
+            finish_reason=choice.finish_reason,
+            timings=self._timings,
+            logprobs=_joined(choice.logprobs),
+            reasoning="".join(choice.reasoning) or None,
+            tool_calls=[_tool_call(call) for _, call in sorted(choice.tool_calls.items())],
+            is_json=self._is_json,
+            raw=self._last,
+        )
+
+
+def _add_tool_call(calls: dict[int, dict[str, Any]], delta: Any) -> None:
+    index = getattr(delta, "index", None)
+    call = calls.setdefault(len(calls) if index is None else index, {"id": None, "name": "", "arguments": ""})
+    call["id"] = getattr(delta, "id", None) or call["id"]
+    function = getattr(delta, "function", None)
+    call["name"] += getattr(function, "name", None) or ""
+    arguments = getattr(function, "arguments", None)
+    if arguments is not None:
+        # Some servers send the whole object instead of its text.
+        call["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments)
+
+
+def _tool_call(call: dict[str, Any]) -> Any:
+    from openai.types.chat import ChatCompletionMessageFunctionToolCall
+    from openai.types.chat.chat_completion_message_function_tool_call import Function
+
+    return ChatCompletionMessageFunctionToolCall.model_construct(
+        id=call["id"],
+        type="function",
+        function=Function.model_construct(name=call["name"], arguments=call["arguments"]),
+    )
+
+
+def _joined(parts: list[Any]) -> Any:
+    """One logprobs object whose lists hold those of all parts, in order."""
+    if not parts:
+        return None
+    fields: dict[str, Any] = {}
+    for part in parts:
+        for name, value in part:
+            if isinstance(value, list):
+                fields[name] = [*(fields.get(name) or []), *value]
+            else:
+                fields.setdefault(name, value)
+    return type(parts[0]).model_construct(**fields)

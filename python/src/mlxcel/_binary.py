@@ -1,0 +1,72 @@
+"""Finds the `mlxcel` server binary, and says where it looked when there is none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from .errors import MlxcelBinaryNotFoundError
+
+__all__ = ["find_binary"]
+
+_NAME = "mlxcel.exe" if sys.platform == "win32" else "mlxcel"
+
+
+def find_binary(binary: str | os.PathLike[str] | None = None) -> Path:
+    """The server binary: `binary`, else MLXCEL_BIN, else the one in this package, else PATH.
+
+    A place that was named (`binary`, MLXCEL_BIN) and holds no executable is an
+    error: falling back to another binary would run what nobody asked for.
+    """
+    if binary is not None:
+        return _named(os.fspath(binary), "binary=")
+    from_environment = os.environ.get("MLXCEL_BIN")
+    if from_environment:
+        return _named(from_environment, "MLXCEL_BIN")
+
+    searched = ["binary= (not given)", "MLXCEL_BIN (not set)"]
+    bundled = Path(__file__).parent / "_bin" / _NAME
+    problem = _problem(bundled)
+    if problem is None:
+        return bundled
+    searched.append(f"bundled in the package: {bundled} ({problem})")
+
+    on_path = shutil.which("mlxcel")
+    if on_path is not None:
+        return Path(on_path).absolute()
+    searched.append(f"PATH: {os.environ.get('PATH', '')}")
+    raise _not_found(searched)
+
+
+def _named(value: str, source: str) -> Path:
+    path = Path(value).expanduser()
+    if path.name == value:  # a bare command name
+        found = shutil.which(value)
+        if found is not None:
+            return Path(found).absolute()
+    problem = _problem(path)
+    if problem is not None:
+        raise _not_found([f"{source} {path} ({problem})"])
+    return path.absolute()
+
+
+def _problem(path: Path) -> str | None:
+    if path.is_dir():
+        return "a folder"
+    if not path.exists():
+        return "does not exist"
+    if not os.access(path, os.X_OK):
+        return "not executable"
+    return None
+
+
+def _not_found(searched: list[str]) -> MlxcelBinaryNotFoundError:
+    places = "\n".join(f"  - {place}" for place in searched)
+    return MlxcelBinaryNotFoundError(
+        f"no mlxcel server binary; looked at:\n{places}\n"
+        "Install a wheel that carries it, build it with `cargo build --release`, "
+        "or name it with binary= or MLXCEL_BIN.",
+        searched=searched,
+    )

@@ -1,0 +1,132 @@
+"""How a reply is read: pure functions from the SDK's objects to results.
+
+The SDK builds its objects without validating them, so that a reply of
+another server may lack anything; each lack is a MlxcelResponseError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from .errors import MlxcelResponseError
+from .results import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from openai.types import Model
+
+__all__ = ["chat", "completion", "model_ids", "models", "readable", "text_of", "tokens_of", "wants_json"]
+
+
+@contextlib.contextmanager
+def readable() -> Iterator[None]:
+    """Around a call of the SDK, which lets a body that is not the JSON it claims to be escape as it is."""
+    try:
+        yield
+    except json.JSONDecodeError as error:
+        raise MlxcelResponseError(f"the reply is not JSON: {error}", text=error.doc[:1000]) from error
+
+
+def wants_json(params: Mapping[str, Any]) -> bool:
+    """Whether the request asked for a JSON answer."""
+    extra = params.get("extra_body") or {}
+    wanted = extra.get("response_format", params.get("response_format"))
+    kind = wanted.get("type") if isinstance(wanted, dict) else None
+    return kind in ("json_object", "json_schema")
+
+
+def completion(reply: Any, *, is_json: bool = False) -> Result:
+    """A result from the reply of `/v1/completions`."""
+    results = []
+    for choice in _choices(reply):
+        text = getattr(choice, "text", None)
+        if not isinstance(text, str):
+            raise MlxcelResponseError("the reply has a choice without text")
+        results.append(_result(reply, choice, text, is_json=is_json))
+    return results[0].with_others(results[1:])
+
+
+def chat(reply: Any, *, is_json: bool = False) -> Result:
+    """A result from the reply of `/v1/chat/completions`."""
+    results = []
+    for choice in _choices(reply):
+        message = getattr(choice, "message", None)
+        if message is None:
+            raise MlxcelResponseError("the reply has a choice without a message")
+        results.append(
+            _result(
+                reply,
+                choice,
+                getattr(message, "content", None) or "",
+                is_json=is_json,
+                reasoning=_reasoning(message),
+                tool_calls=getattr(message, "tool_calls", None) or (),
+            )
+        )
+    return results[0].with_others(results[1:])
+
+
+def tokens_of(body: object) -> list[int]:
+    """Token ids from the reply of the native `/tokenize`."""
+    tokens = body.get("tokens") if isinstance(body, dict) else None
+    if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
+        raise MlxcelResponseError("the reply of /tokenize has no list of token ids in 'tokens'")
+    return tokens
+
+
+def text_of(body: object) -> str:
+    """Text from the reply of the native `/detokenize`."""
+    content = body.get("content") if isinstance(body, dict) else None
+    if not isinstance(content, str):
+        raise MlxcelResponseError("the reply of /detokenize has no text in 'content'")
+    return content
+
+
+def model_ids(models: Iterable[Model]) -> list[str]:
+    """Ids from `/v1/models`; at least one, or there is nothing to talk to."""
+    ids = [model.id for model in models if isinstance(getattr(model, "id", None), str)]
+    if not ids:
+        raise MlxcelResponseError("the server lists no model in /v1/models: name one with model=")
+    return ids
+
+
+def _choices(reply: Any) -> list[Any]:
+    if isinstance(reply, str):
+        raise MlxcelResponseError(
+            f"the reply is not JSON but begins {reply[:80]!r}: is this an OpenAI-compatible server?"
+        )
+    choices = getattr(reply, "choices", None)
+    if not choices:
+        raise MlxcelResponseError("the reply has no choices")
+    return list(choices)
+
+
+def _result(reply: Any, choice: Any, text: str, **more: Any) -> Result:
+    return Result(
+        text,
+        usage=getattr(reply, "usage", None),
+        finish_reason=getattr(choice, "finish_reason", None),
+        timings=getattr(reply, "timings", None),
+        logprobs=getattr(choice, "logprobs", None),
+        raw=reply,
+        **more,
+    )
+
+
+def _reasoning(message: Any) -> str | None:
+    return getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
+
+
+def models(body: object) -> list[Model]:
+    """The SDK's model objects from the reply of `/v1/models`."""
+    from openai.types import Model
+
+    entries = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise MlxcelResponseError(
+            "the reply of /v1/models is not a list of models: is this an OpenAI-compatible server?"
+        )
+    return [Model.construct(**entry) for entry in entries]

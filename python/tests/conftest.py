@@ -1,0 +1,51 @@
+"""Fixtures: the misbehaving fake server, the real binary, and what a test must leave behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def fake_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`fake_server.py` as an executable that can stand for the binary."""
+    launcher = tmp_path_factory.mktemp("bin") / "mlxcel"
+    script = Path(__file__).with_name("fake_server.py")
+    launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{script}" "$@"\n')
+    launcher.chmod(0o755)
+    return launcher
+
+
+@pytest.fixture(scope="session")
+def real_binary() -> Path:
+    """The release binary. Its absence is a failure: the end-to-end tests are never skipped."""
+    named = os.environ.get("MLXCEL_BIN")
+    binary = Path(named) if named else CHECKOUT / "target" / "release" / "mlxcel"
+    if not os.access(binary, os.X_OK):
+        pytest.fail(f"no server binary at {binary}: build it with `cargo build --release`, or set MLXCEL_BIN")
+    return binary
+
+
+@pytest.fixture(autouse=True)
+def no_thread_stays() -> Iterator[None]:
+    """Every thread of ours that a test starts ends with it."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 5
+    while True:
+        left = [t.name for t in set(threading.enumerate()) - before if t.name.startswith("mlxcel")]
+        if not left:
+            return
+        assert time.monotonic() < deadline, f"threads left behind: {left}"
+        time.sleep(0.01)

@@ -1,0 +1,41 @@
+"""The examples run as they are, in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+EXPECTED = {
+    "quickstart.py": ["mlxcel-tiny: ", "42", "finished because: stop", "'hello world'"],
+    "streaming.py": ["1", "9", "(stop)", "5", "42"],
+    "structured_output.py": ['"name"', "Anna is 31"],
+}
+
+
+def test_every_example_is_tried() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_example(name: str, real_binary: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name)],
+        env={**os.environ, "MLXCEL_BIN": str(real_binary)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for expected in EXPECTED[name]:
+        assert expected in done.stdout
+    assert len((EXAMPLES / name).read_text().splitlines()) <= 30

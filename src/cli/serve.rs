@@ -1,0 +1,352 @@
+//! `mlxcel serve`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{ArgAction, ValueEnum, builder::BoolishValueParser};
+
+use super::logging::{Format, Level, init};
+use crate::hub::HubOptions;
+use crate::server::auth::Keys;
+use crate::server::listener::Address;
+use crate::server::load::ModelOptions;
+use crate::server::{ServerOptions, run as serve};
+
+/// The port where none is given.
+const PORT: u16 = 8080;
+
+/// Serve a model over HTTP with the OpenAI API
+///
+/// Listens at once; GET /health answers 503 with the progress until the model is loaded, then 200.
+/// Once it listens, one line of JSON on stdout says where; logs go to stderr. SIGTERM and SIGINT let
+/// running requests end, for 30 seconds at most; a second one ends at once.
+///
+/// Every option can also be set through the variable that its help names.
+#[derive(clap::Args)]
+#[command(
+    after_help = "The API key comes in the variable LLAMA_API_KEY, or in a file through \
+                  --api-key-file: never on the command line, which every user of the machine can \
+                  read.\n\nExit codes: 0 after a signal, 1 when the server cannot start or its \
+                  engine dies (one line on stderr says why), 2 for a wrong command line."
+)]
+pub struct Args {
+    /// A folder with config.json, safetensors and tokenizer.json; `mlxcel-tiny`; or a Hugging Face
+    /// repository as `owner/name` or `owner/name@revision`
+    #[arg(
+        short,
+        long,
+        env = "LLAMA_ARG_MODEL",
+        hide_env_values = true,
+        value_name = "MODEL"
+    )]
+    #[arg(help_heading = "Model")]
+    model: String,
+
+    /// What clients see as the model's id [default: the folder's name or the repository]
+    #[arg(
+        short,
+        long,
+        env = "LLAMA_ARG_ALIAS",
+        hide_env_values = true,
+        value_name = "NAME"
+    )]
+    #[arg(help_heading = "Model")]
+    alias: Option<String>,
+
+    /// Tokens of one request, prompt and answer together; 0 is the model's own context, or what
+    /// memory holds
+    #[arg(
+        short,
+        long,
+        env = "LLAMA_ARG_CTX_SIZE",
+        hide_env_values = true,
+        value_name = "N"
+    )]
+    #[arg(help_heading = "Model", default_value_t = 0)]
+    ctx_size: usize,
+
+    /// Most tokens of one answer, whatever a request asks for; -1 is no limit
+    #[arg(
+        short,
+        long,
+        env = "LLAMA_ARG_N_PREDICT",
+        hide_env_values = true,
+        value_name = "N"
+    )]
+    #[arg(
+        help_heading = "Model",
+        visible_alias = "predict",
+        allow_negative_numbers = true
+    )]
+    #[arg(default_value = "-1", value_parser = parse_n_predict)]
+    n_predict: Predict,
+
+    /// Requests that are computed side by side; more of them wait
+    #[arg(
+        long,
+        env = "LLAMA_ARG_N_PARALLEL",
+        hide_env_values = true,
+        value_name = "N"
+    )]
+    #[arg(
+        help_heading = "Model",
+        visible_alias = "parallel",
+        default_value_t = 8
+    )]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    n_parallel: u16,
+
+    /// Compute one token before the first request has to wait for it
+    #[arg(
+        long,
+        env = "LLAMA_ARG_WARMUP",
+        hide_env_values = true,
+        value_name = "BOOL"
+    )]
+    #[arg(help_heading = "Model", overrides_with = "no_warmup", action = ArgAction::Set)]
+    #[arg(num_args = 0..=1, require_equals = true, default_value_t = true)]
+    #[arg(default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    warmup: bool,
+
+    /// Do not
+    #[arg(long, help_heading = "Model", overrides_with = "warmup")]
+    no_warmup: bool,
+
+    /// Where to compute [default: the GPU where MLX has one, else the CPU]
+    #[arg(long, env = "LLAMA_ARG_DEVICE", hide_env_values = true, value_enum)]
+    #[arg(help_heading = "Model", value_name = "DEVICE")]
+    device: Option<Device>,
+
+    /// Load a model even if its weights or its context do not seem to fit into memory
+    #[arg(
+        long,
+        env = "LLAMA_ARG_FORCE",
+        hide_env_values = true,
+        help_heading = "Model"
+    )]
+    #[arg(value_parser = BoolishValueParser::new())]
+    force: bool,
+
+    /// Address to listen on; a path (with a slash, or ending in .sock) is a Unix socket, which only
+    /// this user can reach
+    #[arg(
+        long,
+        env = "LLAMA_ARG_HOST",
+        hide_env_values = true,
+        value_name = "ADDRESS|PATH"
+    )]
+    #[arg(help_heading = "Server", default_value = "127.0.0.1")]
+    host: String,
+
+    /// Port to listen on; 0 takes a free one. With a Unix socket leave it out, or 0 [default: 8080]
+    #[arg(
+        long,
+        env = "LLAMA_ARG_PORT",
+        hide_env_values = true,
+        value_name = "PORT"
+    )]
+    #[arg(help_heading = "Server")]
+    port: Option<u16>,
+
+    /// File with API keys, one a line, beside the one in LLAMA_API_KEY
+    #[arg(
+        long,
+        env = "LLAMA_ARG_API_KEY_FILE",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    #[arg(help_heading = "Server")]
+    api_key_file: Option<PathBuf>,
+
+    /// Seconds that a request may take to arrive, and an idle connection stays open
+    #[arg(
+        long,
+        env = "LLAMA_ARG_TIMEOUT",
+        hide_env_values = true,
+        value_name = "SECONDS"
+    )]
+    #[arg(help_heading = "Server", default_value_t = 600)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    timeout: u32,
+
+    /// How much to log
+    #[arg(long, env = "LLAMA_ARG_LOG_LEVEL", hide_env_values = true, value_enum)]
+    #[arg(help_heading = "Log", default_value = "info", value_name = "LEVEL")]
+    log_level: Level,
+
+    /// How to write it
+    #[arg(long, env = "LLAMA_ARG_LOG_FORMAT", hide_env_values = true, value_enum)]
+    #[arg(help_heading = "Log", default_value = "text", value_name = "FORMAT")]
+    log_format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Device {
+    Cpu,
+    Gpu,
+}
+
+/// A limit, or none. A type of its own, as clap takes an `Option` for an option left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Predict(Option<usize>);
+
+fn parse_n_predict(text: &str) -> Result<Predict, String> {
+    match text.parse::<i64>() {
+        Ok(-1) => Ok(Predict(None)),
+        Ok(count) if count > 0 => Ok(Predict(usize::try_from(count).ok())),
+        _ => Err("a number of tokens from 1 on, or -1 for no limit".to_owned()),
+    }
+}
+
+impl Args {
+    fn options(self) -> Result<ServerOptions, Box<dyn std::error::Error>> {
+        let variable = match std::env::var("LLAMA_API_KEY") {
+            Ok(key) => Some(key),
+            Err(std::env::VarError::NotPresent) => None,
+            Err(std::env::VarError::NotUnicode(_)) => {
+                return Err("LLAMA_API_KEY is not text".into());
+            }
+        };
+        let keys = Keys::load(variable, self.api_key_file.as_deref())?;
+        let model = ModelOptions {
+            model: self.model,
+            alias: self.alias,
+            ctx_size: (self.ctx_size > 0).then_some(self.ctx_size),
+            n_predict: self.n_predict.0,
+            n_parallel: self.n_parallel.into(),
+            warmup: self.warmup && !self.no_warmup,
+            force: self.force,
+            device: self.device.map(|device| match device {
+                Device::Cpu => crate::mlx::Device::Cpu,
+                Device::Gpu => crate::mlx::Device::Gpu,
+            }),
+        };
+        Ok(ServerOptions {
+            address: address(&self.host, self.port)?,
+            keys,
+            read_timeout: Duration::from_secs(self.timeout.into()),
+            model,
+            hub: HubOptions::from_env(),
+        })
+    }
+}
+
+fn address(host: &str, port: Option<u16>) -> Result<Address, String> {
+    let address = Address::new(host, port.unwrap_or(PORT));
+    match (&address, port) {
+        (Address::Unix(_), Some(port)) if port != 0 => Err(format!(
+            "--host is a Unix socket, which has no port: leave out --port {port}"
+        )),
+        _ => Ok(address),
+    }
+}
+
+/// Serves until a signal or a failure.
+pub fn run(args: Args) -> ExitCode {
+    init(args.log_level, args.log_format);
+    let options = match args.options() {
+        Ok(options) => options,
+        Err(error) => return super::fail(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return super::fail(&error),
+    };
+    let code = match runtime.block_on(serve(options)) {
+        Ok(()) => 0,
+        Err(error) => {
+            super::fail(&error);
+            1
+        }
+    };
+    quit(code)
+}
+
+/// Ends the process without C++'s global destructors: the engine's thread may be in the middle of a
+/// step, or of loading, and still uses what they tear down.
+fn quit(code: i32) -> ! {
+    // Nothing can be done about a stdout that nobody reads any more.
+    let _unread = std::io::stdout().flush();
+    // SAFETY: takes a number and does not return; nothing in this process outlives it.
+    unsafe { libc::_exit(code) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(words: &[&str]) -> Result<Args, clap::Error> {
+        let line = ["serve", "-m", "x"].iter().chain(words);
+        Line::try_parse_from(line).map(|line| line.args)
+    }
+
+    #[test]
+    fn the_defaults() {
+        let args = parse(&[]).unwrap();
+        assert_eq!(
+            (args.ctx_size, args.n_predict, args.n_parallel),
+            (0, Predict(None), 8)
+        );
+        assert!(args.warmup && !args.no_warmup);
+        let want = Address::Tcp {
+            host: "127.0.0.1".into(),
+            port: 8080,
+        };
+        assert_eq!(address(&args.host, args.port).unwrap(), want);
+    }
+
+    #[test]
+    fn the_last_word_on_warmup_counts() {
+        let warmup = |words: &[&str]| {
+            let args = parse(words).unwrap();
+            args.warmup && !args.no_warmup
+        };
+        assert!(warmup(&["--warmup"]));
+        assert!(!warmup(&["--no-warmup"]));
+        assert!(warmup(&["--no-warmup", "--warmup"]));
+        assert!(!warmup(&["--warmup", "--no-warmup"]));
+    }
+
+    #[test]
+    fn llama_servers_names_and_values() {
+        let args = parse(&["--parallel", "2", "--n-predict", "-1", "-c", "512"]).unwrap();
+        assert_eq!(
+            (args.n_parallel, args.n_predict, args.ctx_size),
+            (2, Predict(None), 512)
+        );
+        let args = parse(&["-n", "7", "--host", "/run/a.sock", "--port", "0"]).unwrap();
+        assert_eq!(args.n_predict, Predict(Some(7)));
+        assert!(matches!(
+            address(&args.host, args.port),
+            Ok(Address::Unix(_))
+        ));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for words in [
+            &["--n-predict", "0"][..],
+            &["--n-predict", "-2"],
+            &["--n-parallel", "0"],
+            &["--timeout", "0"],
+            &["--port", "70000"],
+            &["--api-key", "secret"],
+            &["--device", "tpu"],
+        ] {
+            assert!(parse(words).is_err(), "{words:?}");
+        }
+        assert!(address("a.sock", Some(8080)).is_err());
+    }
+}

@@ -1,0 +1,223 @@
+//! Structured output: which tokens may come next, by a JSON schema, through llguidance.
+
+mod schema;
+mod vocabulary;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use llguidance::api::{GrammarWithLexer, ParserLimits, TopLevelGrammar};
+use llguidance::earley::SlicedBiasComputer;
+use llguidance::toktrie::{InferenceCapabilities, SimpleVob, TokEnv};
+use llguidance::{JsonCompileOptions, ParserFactory};
+use serde_json::{Value, json};
+
+use self::vocabulary::Vocabulary;
+use crate::text::Tokenizer;
+
+/// Whitespace between JSON tokens: a space, or a line break with its indentation. Anything longer
+/// lets a model that is unsure fill the context with blanks.
+const WHITESPACE: &str = r"[ ]|\n([ ]{1,32}|\t{1,16})?";
+
+/// What the output has to be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GrammarSpec {
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that a schema accepts.
+    JsonSchema(Value),
+}
+
+/// Why a grammar cannot be used, or could not go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GrammarError {
+    /// The schema asks for what cannot be enforced.
+    #[error("the JSON schema uses {keyword}, which cannot be enforced: {reason}")]
+    Unsupported {
+        /// The keyword.
+        keyword: String,
+        /// Why.
+        reason: String,
+    },
+    /// The schema is not one, or nothing satisfies it.
+    #[error("the JSON schema is invalid: {0}")]
+    Invalid(String),
+    /// The grammar takes more time or memory than it may.
+    #[error("the JSON schema is too complex: {0}")]
+    TooComplex(String),
+    /// The model's vocabulary cannot be used.
+    #[error("structured output is impossible with this tokenizer: {0}")]
+    Vocabulary(String),
+    /// The output left the grammar, or the grammar failed in the middle.
+    #[error("the grammar failed: {0}")]
+    Failed(String),
+}
+
+/// Turns schemas into matchers for one model. Built once; sharing it is cheap for its users.
+pub struct GrammarCompiler {
+    factory: ParserFactory,
+    stop_ids: Arc<[u32]>,
+}
+
+impl GrammarCompiler {
+    /// Indexes a vocabulary: seconds for 150,000 tokens.
+    ///
+    /// `vocab_size` is the length of the model's logits; tokens beyond it do not exist, and places
+    /// without a token are never allowed. Special tokens are no text: only those in `stop_ids` are
+    /// ever allowed, once the output is complete.
+    ///
+    /// # Errors
+    /// [`GrammarError::Vocabulary`].
+    pub fn new(
+        tokenizer: Arc<Tokenizer>,
+        vocab_size: usize,
+        stop_ids: &[u32],
+    ) -> Result<Self, GrammarError> {
+        let stop_ids: Arc<[u32]> =
+            stop_ids.iter().copied().filter(|id| (*id as usize) < vocab_size).collect();
+        let build = || {
+            let env: TokEnv = Arc::new(Vocabulary::new(tokenizer, vocab_size, &stop_ids));
+            let slices = SlicedBiasComputer::json_slices();
+            ParserFactory::new(&env, InferenceCapabilities::default(), &slices)
+        };
+        let mut factory = guard(build).map_err(GrammarError::Vocabulary)?;
+        factory.quiet();
+        *factory.limits_mut() = limits();
+        Ok(Self { factory, stop_ids })
+    }
+
+    /// Compiles a grammar: milliseconds for usual schemas, and bounded for any.
+    ///
+    /// # Errors
+    /// [`GrammarError::Unsupported`] names a keyword, [`GrammarError::Invalid`],
+    /// [`GrammarError::TooComplex`].
+    pub fn compile(&self, spec: &GrammarSpec) -> Result<Matcher, GrammarError> {
+        let mut schema = match spec {
+            GrammarSpec::JsonObject => json!({"type": "object"}),
+            GrammarSpec::JsonSchema(schema) => schema::prepare(schema)?,
+        };
+        let options = JsonCompileOptions {
+            whitespace_pattern: Some(WHITESPACE.to_owned()),
+            ..JsonCompileOptions::default()
+        };
+        options.apply_to(&mut schema);
+        let grammar = TopLevelGrammar::from_grammar(GrammarWithLexer::from_json_schema(schema));
+        let parser = guard(|| self.factory.create_parser(grammar)).map_err(compile_error)?;
+        let mut inner = llguidance::Matcher::new(Ok(parser));
+        if let Some(error) = inner.get_error() {
+            return Err(compile_error(error));
+        }
+        // Lexer states are made on the way: the first mask shows whether the limits hold.
+        let mask = inner.compute_mask().map_err(|error| compile_error(error.to_string()))?;
+        Ok(Matcher { inner, mask, fresh: true, stop_ids: Arc::clone(&self.stop_ids) })
+    }
+}
+
+impl std::fmt::Debug for GrammarCompiler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GrammarCompiler").field("stop_ids", &self.stop_ids).finish_non_exhaustive()
+    }
+}
+
+/// llguidance's own bounds on one mask are kept; those on a grammar are lowered to about a second
+/// and some tens of megabytes.
+fn limits() -> ParserLimits {
+    ParserLimits {
+        max_lexer_states: 50_000,
+        verbose_errors: false,
+        ..ParserLimits::default()
+    }
+}
+
+/// The state of one constrained generation.
+pub struct Matcher {
+    inner: llguidance::Matcher,
+    mask: SimpleVob,
+    /// Whether `mask` is that of the current state.
+    fresh: bool,
+    stop_ids: Arc<[u32]>,
+}
+
+impl Matcher {
+    /// The tokens that may come next: bit `id % 32` of word `id / 32`. A stop token is allowed when
+    /// the output may end here, and nothing else is once it must.
+    ///
+    /// # Errors
+    /// [`GrammarError::Failed`] if the state is beyond the limits; the matcher is of no use then.
+    pub fn mask(&mut self) -> Result<&[u32], GrammarError> {
+        if !self.fresh {
+            self.mask = self.inner.compute_mask_or_eos().map_err(failed)?;
+            self.fresh = true;
+        }
+        Ok(self.mask.as_slice())
+    }
+
+    /// Advances by the token that was chosen.
+    ///
+    /// # Errors
+    /// [`GrammarError::Failed`] for a token that the mask does not allow.
+    pub fn commit(&mut self, token: u32) -> Result<(), GrammarError> {
+        if self.is_finished() && self.stop_ids.contains(&token) {
+            return Ok(());
+        }
+        self.fresh = false;
+        self.inner.consume_token(token).map_err(failed)
+    }
+
+    /// Whether the output is complete and nothing but a stop token may follow.
+    pub fn is_finished(&self) -> bool {
+        self.inner.is_stopped() && !self.inner.is_error()
+    }
+}
+
+impl std::fmt::Debug for Matcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Matcher").field("state", &self.inner.stop_reason()).finish_non_exhaustive()
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> GrammarError {
+    GrammarError::Failed(first_line(&error.to_string()).to_owned())
+}
+
+/// What follows the first line of a message of llguidance is its state.
+fn first_line(message: &str) -> &str {
+    message.lines().next().unwrap_or_default()
+}
+
+/// Runs llguidance code that may panic on odd input (it cuts texts at byte offsets, for one).
+fn guard<T, E: std::fmt::Display>(build: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(build)) {
+        Ok(result) => result.map_err(|error| format!("{error:#}")),
+        Err(_) => Err("llguidance panicked".to_owned()),
+    }
+}
+
+/// Sorts llguidance's messages into our errors. The keyword check in [`schema`] has caught most.
+fn compile_error(message: impl Into<String>) -> GrammarError {
+    let message = message.into();
+    let line = first_line(&message).to_owned();
+    let unsupported = |keyword: &str| GrammarError::Unsupported {
+        keyword: keyword.to_owned(),
+        reason: line.clone(),
+    };
+    let lower = message.to_lowercase();
+    let any = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    if lower.contains("oneof constraints") {
+        unsupported("oneOf")
+    } else if lower.contains("unknown format") {
+        unsupported("format")
+    } else if any(&["regex parse error", "unsupported regex", "look-around", "lookaround"]) {
+        unsupported("pattern")
+    } else if lower.contains("unimplemented keys") {
+        unsupported(line.split_once(": ").map_or(line.as_str(), |(_, keys)| keys))
+    } else if any(&["fuel", "too complex", "too large", "too big", "too many", "limit", "exceeded"])
+    {
+        GrammarError::TooComplex(line)
+    } else {
+        GrammarError::Invalid(line)
+    }
+}
+
+#[cfg(test)]
+mod tests;

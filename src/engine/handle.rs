@@ -1,0 +1,174 @@
+//! The engine as the HTTP workers see it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, watch};
+
+use super::request::{EngineError, Event, Request};
+use crate::models::ModelInfo;
+
+/// A request on its way to the engine thread.
+pub(super) struct Submission {
+    pub request: Request,
+    pub events: mpsc::UnboundedSender<Event>,
+    pub cancelled: Arc<AtomicBool>,
+    pub submitted: Instant,
+}
+
+/// Counters that the engine thread writes and anybody reads.
+#[derive(Default)]
+pub(super) struct Counters {
+    /// Submitted and not yet running.
+    pub waiting: AtomicUsize,
+    pub running: AtomicUsize,
+    pub requests: AtomicU64,
+    pub prompt_tokens: AtomicU64,
+    pub completion_tokens: AtomicU64,
+    pub draining: AtomicBool,
+}
+
+/// What the engine is doing, and what it has done since it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Requests in the batch.
+    pub running: usize,
+    /// Requests that wait for a place in it.
+    pub waiting: usize,
+    /// Places in the batch.
+    pub parallel: usize,
+    /// Requests accepted so far.
+    pub requests: u64,
+    /// Prompt tokens computed so far.
+    pub prompt_tokens: u64,
+    /// Tokens generated so far.
+    pub completion_tokens: u64,
+}
+
+/// A way to the engine thread. Cheap to clone; the thread ends when the last handle is gone.
+#[derive(Clone)]
+pub struct EngineHandle {
+    pub(super) submissions: Sender<Submission>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) facts: Arc<Facts>,
+    pub(super) death: watch::Receiver<Option<String>>,
+}
+
+/// What is known once the model is loaded.
+pub(super) struct Facts {
+    pub model: ModelInfo,
+    pub context_length: usize,
+    pub parallel: usize,
+    pub queue_size: usize,
+}
+
+impl EngineHandle {
+    /// Queues a request.
+    ///
+    /// Errors: [`EngineError::QueueFull`], [`EngineError::ShuttingDown`],
+    /// [`EngineError::ContextExceeded`], [`EngineError::UnknownToken`] and
+    /// [`EngineError::EmptyPrompt`]; then the request never started.
+    pub fn submit(&self, request: Request) -> Result<TokenStream, EngineError> {
+        let counters = &self.counters;
+        if counters.draining.load(Ordering::Acquire) {
+            return Err(EngineError::ShuttingDown);
+        }
+        let (prompt, context) = (request.prompt.len(), self.facts.context_length);
+        if prompt == 0 {
+            return Err(EngineError::EmptyPrompt);
+        }
+        // One place is left for the first token.
+        if prompt >= context {
+            return Err(EngineError::ContextExceeded { prompt, context });
+        }
+        // MLX does not check indices: one beyond the embedding would read whatever lies there.
+        let vocab = self.facts.model.vocab_size;
+        if let Some(&token) = request.prompt.iter().find(|&&token| token as usize >= vocab) {
+            return Err(EngineError::UnknownToken { token, vocab });
+        }
+        let bound = self.facts.queue_size + self.facts.parallel;
+        let enter = |waiting: usize| {
+            let running = counters.running.load(Ordering::Acquire);
+            (waiting + running < bound).then_some(waiting + 1)
+        };
+        counters
+            .waiting
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, enter)
+            .map_err(EngineError::QueueFull)?;
+
+        let (sender, events) = mpsc::unbounded_channel();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let submission = Submission {
+            request,
+            events: sender,
+            cancelled: cancelled.clone(),
+            submitted: Instant::now(),
+        };
+        if self.submissions.send(submission).is_err() {
+            counters.waiting.fetch_sub(1, Ordering::AcqRel);
+            return Err(EngineError::ShuttingDown);
+        }
+        counters.requests.fetch_add(1, Ordering::Relaxed);
+        Ok(TokenStream { events, cancelled })
+    }
+
+    /// Facts about the model.
+    pub fn model(&self) -> &ModelInfo {
+        &self.facts.model
+    }
+
+    /// Tokens that prompt and output of one request may have together.
+    pub fn context_length(&self) -> usize {
+        self.facts.context_length
+    }
+
+    /// What the engine is doing now.
+    pub fn stats(&self) -> Stats {
+        let counters = &self.counters;
+        Stats {
+            running: counters.running.load(Ordering::Acquire),
+            waiting: counters.waiting.load(Ordering::Acquire),
+            parallel: self.facts.parallel,
+            requests: counters.requests.load(Ordering::Relaxed),
+            prompt_tokens: counters.prompt_tokens.load(Ordering::Relaxed),
+            completion_tokens: counters.completion_tokens.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Refuses new requests from now on; those accepted go on.
+    pub fn drain(&self) {
+        self.counters.draining.store(true, Ordering::Release);
+    }
+
+    /// Resolves, with the reason, when the engine thread is gone: nobody can be served any more.
+    pub async fn closed(&self) -> String {
+        let mut death = self.death.clone();
+        // The sender lives as long as the thread; were it dropped silently, that is death too.
+        let reason = death.wait_for(Option::is_some).await;
+        reason
+            .ok()
+            .and_then(|reason| reason.clone())
+            .unwrap_or_else(|| "the engine thread ended".to_owned())
+    }
+}
+
+/// The events of one request. Dropping it cancels the request before the engine's next step.
+pub struct TokenStream {
+    events: mpsc::UnboundedReceiver<Event>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl TokenStream {
+    /// The next event; `None` after the last one, or when the engine is gone.
+    pub async fn recv(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+}
+
+impl Drop for TokenStream {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Release);
+    }
+}

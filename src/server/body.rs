@@ -1,0 +1,251 @@
+//! From a request's bytes to typed fields.
+//!
+//! A JSON body is read by groups of fields ([`Body::read`]), each a plain serde struct. What no group
+//! knew is left over ([`Body::ignored`]) and gets named to the client, so that nothing is ignored in
+//! silence.
+
+use std::collections::HashSet;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::error::ApiError;
+use super::fields::names;
+use super::state::App;
+
+/// The response header that names the fields of a request that nothing knew.
+pub static IGNORED: HeaderName = HeaderName::from_static("x-mlxcel-ignored");
+
+/// Largest body that is read, in bytes.
+pub const BODY_LIMIT: usize = 16 << 20;
+
+/// Longest value of [`IGNORED`], in bytes.
+const IGNORED_LIMIT: usize = 1024;
+
+/// A body as it came: JSON by its declared type, within the limits of size and time.
+pub struct RawBody(pub Bytes);
+
+impl FromRequest<App> for RawBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        if !is_json(request.headers()) {
+            return Err(ApiError::not_json());
+        }
+        let limit = app.read_timeout();
+        let read = Bytes::from_request(request, app);
+        let read = tokio::time::timeout(limit, read).await;
+        match read.map_err(|_| ApiError::body_timeout(limit.as_secs()))? {
+            Ok(bytes) => Ok(Self(bytes)),
+            Err(refused) if refused.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                Err(ApiError::too_large(BODY_LIMIT))
+            }
+            Err(refused) => Err(ApiError::malformed(refused.body_text())),
+        }
+    }
+}
+
+/// Asking for the JSON type also keeps other sites' forms out: a browser sends those without asking
+/// first, but not this one.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+    else {
+        return false;
+    };
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+        || (essence.len() > 5 && essence[essence.len() - 5..].eq_ignore_ascii_case("+json"))
+}
+
+/// A parsed JSON object, and which of its fields have been understood.
+pub struct Body {
+    object: Value,
+    known: HashSet<&'static str>,
+}
+
+impl Body {
+    /// Parses a body. The error of malformed JSON names line and column.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        let object: Value = serde_json::from_slice(bytes)
+            .map_err(|error| ApiError::malformed(format!("the body is not valid JSON: {error}")))?;
+        if !object.is_object() {
+            return Err(ApiError::wrong_type("", "the body must be a JSON object"));
+        }
+        Ok(Self {
+            object,
+            known: HashSet::new(),
+        })
+    }
+
+    /// Reads one group of fields; the error names the path of the field that does not fit.
+    pub fn read<'a, T: Deserialize<'a>>(&'a mut self) -> Result<T, ApiError> {
+        self.known.extend(names::<T>());
+        serde_path_to_error::deserialize(&self.object).map_err(|error| {
+            let path = error.path().to_string();
+            let message = error.into_inner().to_string();
+            match message
+                .strip_prefix("missing field `")
+                .and_then(|rest| rest.split('`').next())
+            {
+                Some(field) if path == "." => {
+                    ApiError::missing(field, format!("`{field}` is required"))
+                }
+                Some(field) => {
+                    let path = format!("{path}.{field}");
+                    ApiError::missing(&path, format!("`{path}` is required"))
+                }
+                None => ApiError::wrong_type(&path, format!("`{path}`: {message}")),
+            }
+        })
+    }
+
+    /// Marks a field as understood and returns its value; `null` counts as absent.
+    pub fn take(&mut self, name: &'static str) -> Option<Value> {
+        self.known.insert(name);
+        self.map_mut()?
+            .get_mut(name)
+            .map(Value::take)
+            .filter(|value| !value.is_null())
+    }
+
+    /// A field's value, without marking it; `null` counts as absent.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.object.get(name).filter(|value| !value.is_null())
+    }
+
+    /// Marks fields as understood.
+    pub fn know(&mut self, names: impl IntoIterator<Item = &'static str>) {
+        self.known.extend(names);
+    }
+
+    /// Names of the fields that nothing knew.
+    pub fn ignored(&self) -> Ignored {
+        let keys = self.object.as_object().into_iter().flat_map(Map::keys);
+        Ignored(
+            keys.filter(|key| !self.known.contains(key.as_str()))
+                .cloned()
+                .collect(),
+        )
+    }
+
+    fn map_mut(&mut self) -> Option<&mut Map<String, Value>> {
+        self.object.as_object_mut()
+    }
+}
+
+/// Fields of a request that nothing knew.
+#[derive(Debug, Default)]
+pub struct Ignored(Vec<String>);
+
+impl Ignored {
+    /// Names the fields in the log and in the response's `x-mlxcel-ignored`.
+    pub fn report(&self, response: &mut Response) {
+        if self.0.is_empty() {
+            return;
+        }
+        let value = self.header();
+        tracing::warn!(fields = value, "unknown fields of a request are ignored");
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(IGNORED.clone(), value);
+        }
+    }
+
+    /// The names with commas between; what a header cannot carry becomes `?`.
+    fn header(&self) -> String {
+        let mut list = String::new();
+        for name in &self.0 {
+            let clean = |c: char| {
+                if c.is_ascii_graphic() && c != ',' {
+                    c
+                } else {
+                    '?'
+                }
+            };
+            let name: String = name.chars().take(64).map(clean).collect();
+            if list.len() + name.len() + 4 > IGNORED_LIMIT {
+                list.push_str(",...");
+                break;
+            }
+            if !list.is_empty() {
+                list.push(',');
+            }
+            list.push_str(&name);
+        }
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    struct Group {
+        name: String,
+        size: Option<u32>,
+    }
+
+    #[test]
+    fn malformed_json_names_the_position() {
+        let error = Body::parse(b"{\"a\": }").err().unwrap();
+        assert_eq!(error.code(), Some("invalid_json"));
+        assert!(
+            error.message().contains("line 1 column 7"),
+            "{}",
+            error.message()
+        );
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_not_a_stack_overflow() {
+        let deep = "[".repeat(100_000);
+        assert_eq!(
+            Body::parse(deep.as_bytes()).err().unwrap().code(),
+            Some("invalid_json")
+        );
+    }
+
+    #[test]
+    fn wrong_and_missing_fields_are_named() {
+        let error = Body::parse(br#"{"name": 3}"#)
+            .unwrap()
+            .read::<Group>()
+            .err()
+            .unwrap();
+        assert_eq!(
+            (error.code(), error.param()),
+            (Some("invalid_type"), Some("name"))
+        );
+        let error = Body::parse(br#"{"size": 3}"#)
+            .unwrap()
+            .read::<Group>()
+            .err()
+            .unwrap();
+        let want = (Some("missing_required_parameter"), Some("name"));
+        assert_eq!((error.code(), error.param()), want);
+    }
+
+    #[test]
+    fn what_no_group_knows_is_left_over() {
+        let mut body =
+            Body::parse(br#"{"name": "a", "size": null, "x": 1, "\u00e4,": 2}"#).unwrap();
+        body.read::<Group>().unwrap();
+        assert_eq!(body.ignored().header(), "x,??");
+        body.know(["x"]);
+        assert_eq!(body.ignored().header(), "??");
+    }
+
+    #[test]
+    fn the_list_of_ignored_fields_is_bounded() {
+        let many = Ignored((0..1000).map(|i| format!("field{i}")).collect());
+        assert!(many.header().len() <= IGNORED_LIMIT);
+        assert!(many.header().ends_with(",..."));
+    }
+}

@@ -1,0 +1,276 @@
+//! The one error shape of the API: `{"error": {"message", "type", "param", "code"}}`.
+
+use axum::Json;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::engine::EngineError;
+
+/// How long a client that was turned away should wait, in seconds.
+const RETRY_AFTER: u32 = 1;
+
+/// An answer that is not a success, in OpenAI's envelope.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ApiError {
+    #[serde(skip)]
+    status: StatusCode,
+    /// Cause and remedy, for a person.
+    message: String,
+    /// OpenAI's class of error, for instance `invalid_request_error`.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// Path of the offending field in the request, for instance `messages[0].content`.
+    param: Option<String>,
+    /// For a program, for instance `context_length_exceeded`.
+    code: Option<&'static str>,
+    #[serde(skip)]
+    retry_after: Option<u32>,
+}
+
+/// The body around an [`ApiError`].
+#[derive(Debug, Serialize)]
+pub struct Envelope<'a> {
+    /// What went wrong.
+    pub error: &'a ApiError,
+}
+
+impl ApiError {
+    fn new(
+        status: StatusCode,
+        kind: &'static str,
+        code: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            kind,
+            param: None,
+            code: Some(code),
+            retry_after: None,
+        }
+    }
+
+    fn bad_request(code: &'static str, param: &str, message: impl Into<String>) -> Self {
+        let error = Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_request_error",
+            code,
+            message,
+        );
+        if param.is_empty() {
+            error
+        } else {
+            Self {
+                param: Some(param.to_owned()),
+                ..error
+            }
+        }
+    }
+
+    /// 400: a field's value is out of its range or makes no sense.
+    pub fn invalid(param: &str, message: impl Into<String>) -> Self {
+        Self::bad_request("invalid_value", param, message)
+    }
+
+    /// 400: a field has the wrong JSON type.
+    pub fn wrong_type(param: &str, message: impl Into<String>) -> Self {
+        Self::bad_request("invalid_type", param, message)
+    }
+
+    /// 400: a field that must be there is not.
+    pub fn missing(param: &str, message: impl Into<String>) -> Self {
+        Self::bad_request("missing_required_parameter", param, message)
+    }
+
+    /// 400: a field that this server knows and does not honour.
+    pub fn unsupported(param: &str, message: impl Into<String>) -> Self {
+        Self::bad_request("unsupported_parameter", param, message)
+    }
+
+    /// 400: the body is not JSON.
+    pub fn malformed(message: impl Into<String>) -> Self {
+        Self::bad_request("invalid_json", "", message)
+    }
+
+    /// 400: the prompt fills the context.
+    pub fn context_exceeded(param: &str, prompt: usize, context: usize) -> Self {
+        let message = format!(
+            "the prompt has {prompt} tokens and the context holds {context}, with at least one \
+             for the answer; shorten the prompt or start the server with a larger --ctx-size"
+        );
+        Self::bad_request("context_length_exceeded", param, message)
+    }
+
+    /// 401.
+    pub fn unauthorized() -> Self {
+        let message = "no valid API key: send the header `Authorization: Bearer <key>`";
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "invalid_request_error",
+            "invalid_api_key",
+            message,
+        )
+    }
+
+    /// 404: a path that is no route.
+    pub fn not_found(path: &str) -> Self {
+        let message = format!("no route {path}; the routes are listed at GET /");
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "invalid_request_error",
+            "not_found",
+            message,
+        )
+    }
+
+    /// 404: a model that is not the one served.
+    pub fn model_not_found(asked: &str, served: &str) -> Self {
+        let message = format!("the model `{asked}` is not served here; `{served}` is");
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "invalid_request_error",
+            "model_not_found",
+            message,
+        )
+    }
+
+    /// 405.
+    pub fn method_not_allowed(method: &str, path: &str) -> Self {
+        let message = format!("{path} does not answer {method}");
+        let code = "method_not_allowed";
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "invalid_request_error",
+            code,
+            message,
+        )
+    }
+
+    /// 408: the body did not arrive in time.
+    pub fn body_timeout(seconds: u64) -> Self {
+        let message = format!("the request body did not arrive within {seconds} s");
+        let code = "request_timeout";
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "invalid_request_error",
+            code,
+            message,
+        )
+    }
+
+    /// 413.
+    pub fn too_large(limit: usize) -> Self {
+        let message = format!("the request body is over the limit of {limit} bytes");
+        let code = "body_too_large";
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "invalid_request_error",
+            code,
+            message,
+        )
+    }
+
+    /// 415: the body is declared as something that is not JSON.
+    pub fn not_json() -> Self {
+        let message = "send the body as JSON, with the header `Content-Type: application/json`";
+        let code = "unsupported_media_type";
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "invalid_request_error",
+            code,
+            message,
+        )
+    }
+
+    /// 500: the server's own fault.
+    pub fn internal(message: impl Into<String>) -> Self {
+        let code = "internal_error";
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "server_error",
+            code,
+            message,
+        )
+    }
+
+    /// 503: the model is not ready yet.
+    pub fn loading() -> Self {
+        let message = "loading model";
+        Self::unavailable("model_loading", message).retry(RETRY_AFTER)
+    }
+
+    /// 503: the server is going away.
+    pub fn shutting_down() -> Self {
+        Self::unavailable("shutting_down", EngineError::ShuttingDown.to_string())
+    }
+
+    fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable_error",
+            code,
+            message,
+        )
+    }
+
+    fn retry(self, seconds: u32) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..self
+        }
+    }
+
+    /// The status that the answer carries.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Path of the offending field, where there is one.
+    pub fn param(&self) -> Option<&str> {
+        self.param.as_deref()
+    }
+
+    /// The code for programs.
+    pub fn code(&self) -> Option<&str> {
+        self.code
+    }
+
+    /// Cause and remedy.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        let message = error.to_string();
+        match error {
+            EngineError::QueueFull(_) => {
+                Self::unavailable("queue_full", message).retry(RETRY_AFTER)
+            }
+            EngineError::ShuttingDown => Self::shutting_down(),
+            EngineError::ContextExceeded { prompt, context } => {
+                Self::context_exceeded("", prompt, context)
+            }
+            EngineError::Grammar(_) | EngineError::Compute(_) => Self::internal(message),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(Envelope { error: &self })).into_response();
+        let mut set = |name: HeaderName, value: HeaderValue| {
+            response.headers_mut().insert(name, value);
+        };
+        if let Some(seconds) = self.retry_after {
+            set(header::RETRY_AFTER, seconds.into());
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            set(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

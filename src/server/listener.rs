@@ -1,0 +1,358 @@
+//! Where the server listens: a TCP port or a Unix socket.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+/// Bytes that a socket's path may have: `sun_path` less its final zero.
+const PATH_LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A host and a port; port 0 lets the system choose.
+    Tcp {
+        /// A name or an IP address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// The path of a socket file.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// A host that ends in `.sock`, or has a slash in it, is the path of a Unix socket.
+    pub fn new(host: &str, port: u16) -> Self {
+        if host.ends_with(".sock") || host.contains('/') {
+            Self::Unix(PathBuf::from(host))
+        } else {
+            let host = host
+                .trim_start_matches('[')
+                .trim_end_matches(']')
+                .to_owned();
+            Self::Tcp { host, port }
+        }
+    }
+}
+
+/// Why the server cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody listens there.
+    #[error("{0} is already in use; choose another with --port (0 takes a free one) or --host")]
+    TcpInUse(String),
+    /// The system refuses.
+    #[error("cannot listen on {address}: {source}")]
+    Tcp {
+        /// Where.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The path does not fit into a socket's address.
+    #[error("the socket path {path} has {length} bytes, at most {PATH_LIMIT} work here")]
+    PathTooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its length.
+        length: usize,
+    },
+    /// Somebody answers on the socket.
+    #[error("the socket {0} is already in use by another server")]
+    UnixInUse(PathBuf),
+    /// Something that is not a socket is in the way; it is never removed.
+    #[error("{0} exists and is not a socket; remove it or choose another path")]
+    NotASocket(PathBuf),
+    /// The system refuses.
+    #[error("cannot listen on the socket {path}: {source}")]
+    Unix {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A bound address. Dropping it closes it, and removes its socket file.
+pub struct Listener {
+    socket: Socket,
+    address: String,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix {
+        listener: UnixListener,
+        _file: SocketFile,
+    },
+}
+
+/// A connection, whatever it came over.
+pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
+
+impl Listener {
+    /// Binds. Nothing else is listening there when it succeeds.
+    pub async fn bind(address: &Address) -> Result<Self, ListenError> {
+        match address {
+            Address::Tcp { host, port } => Self::bind_tcp(host, *port).await,
+            Address::Unix(path) => Self::bind_unix(path).await,
+        }
+    }
+
+    async fn bind_tcp(host: &str, port: u16) -> Result<Self, ListenError> {
+        let failed = |source: io::Error| {
+            let address = format!("{host}:{port}");
+            match source.kind() {
+                ErrorKind::AddrInUse => ListenError::TcpInUse(address),
+                _ => ListenError::Tcp { address, source },
+            }
+        };
+        let listener = TcpListener::bind((host, port)).await.map_err(failed)?;
+        let address = format!("http://{}", listener.local_addr().map_err(failed)?);
+        Ok(Self {
+            socket: Socket::Tcp(listener),
+            address,
+        })
+    }
+
+    async fn bind_unix(path: &Path) -> Result<Self, ListenError> {
+        let length = path.as_os_str().len();
+        if length > PATH_LIMIT {
+            return Err(ListenError::PathTooLong {
+                path: path.to_owned(),
+                length,
+            });
+        }
+        let failed = |source| ListenError::Unix {
+            path: path.to_owned(),
+            source,
+        };
+        remove_stale(path).await?;
+        let listener = match private_bind(path) {
+            Ok(listener) => listener,
+            // Somebody was quicker.
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                return Err(ListenError::UnixInUse(path.to_owned()));
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let file = SocketFile::of(path).map_err(failed)?;
+        let address = format!("unix:{}", file.path.display());
+        Ok(Self {
+            socket: Socket::Unix {
+                listener,
+                _file: file,
+            },
+            address,
+        })
+    }
+
+    /// The next connection.
+    pub async fn accept(&self) -> io::Result<Box<dyn Connection>> {
+        match &self.socket {
+            Socket::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Tokens are small and each should leave at once.
+                stream.set_nodelay(true)?;
+                Ok(Box::new(stream))
+            }
+            Socket::Unix { listener, .. } => Ok(Box::new(listener.accept().await?.0)),
+        }
+    }
+}
+
+impl fmt::Display for Listener {
+    /// `http://127.0.0.1:8080` or `unix:/path`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address)
+    }
+}
+
+/// Makes way for a new socket: removes one that nobody listens on, and nothing else.
+async fn remove_stale(path: &Path) -> Result<(), ListenError> {
+    let failed = |source| ListenError::Unix {
+        path: path.to_owned(),
+        source,
+    };
+    let found = match std::fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    if !found.file_type().is_socket() {
+        return Err(ListenError::NotASocket(path.to_owned()));
+    }
+    match UnixStream::connect(path).await {
+        // A full backlog is somebody too.
+        Ok(_) => Err(ListenError::UnixInUse(path.to_owned())),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            Err(ListenError::UnixInUse(path.to_owned()))
+        }
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            let file = SocketFile {
+                path: path.to_owned(),
+                identity: identity(&found),
+            };
+            file.remove().map_err(failed)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Binds with a mode of 0600 from the first moment on.
+fn private_bind(path: &Path) -> io::Result<UnixListener> {
+    // SAFETY: `umask` takes and returns a plain number and cannot fail. It is the process's, which at
+    // this point of the start has no other thread that makes files.
+    let before = unsafe { libc::umask(0o177) };
+    let listener = UnixListener::bind(path);
+    // SAFETY: as above.
+    unsafe { libc::umask(before) };
+    listener
+}
+
+fn identity(metadata: &std::fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// A socket file that is ours; removed on drop, unless another has taken its place.
+struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        // The working directory may change until the file is removed.
+        let path = std::path::absolute(path)?;
+        let identity = identity(&std::fs::symlink_metadata(&path)?);
+        Ok(Self { path, identity })
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(found) if identity(&found) == self.identity => std::fs::remove_file(&self.path),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove() {
+            tracing::warn!(%error, path = %self.path.display(), "cannot remove the socket file");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_path_is_a_socket_and_anything_else_a_host() {
+        let tcp = |host: &str| Address::Tcp {
+            host: host.to_owned(),
+            port: 1,
+        };
+        assert_eq!(Address::new("127.0.0.1", 1), tcp("127.0.0.1"));
+        assert_eq!(Address::new("localhost", 1), tcp("localhost"));
+        assert_eq!(Address::new("[::1]", 1), tcp("::1"));
+        assert_eq!(Address::new("a.sock", 0), Address::Unix("a.sock".into()));
+        assert_eq!(Address::new("/run/a", 0), Address::Unix("/run/a".into()));
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_private_and_goes_with_its_listener() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let listener = Listener::bind(&Address::Unix(path.clone())).await.unwrap();
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(listener.to_string(), format!("unix:{}", path.display()));
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_answers_is_in_use_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let address = Address::Unix(path.clone());
+        let first = Listener::bind(&address).await.unwrap();
+        let second = Listener::bind(&address).await;
+        assert!(matches!(second, Err(ListenError::UnixInUse(_))));
+        assert!(path.exists());
+        drop(first);
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let listener = Listener::bind(&Address::Unix(path.clone())).await.unwrap();
+        UnixStream::connect(&path).await.unwrap();
+        drop(listener);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_a_socket_is_never_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        std::fs::write(&path, "precious").unwrap();
+        let refused = Listener::bind(&Address::Unix(path.clone())).await;
+        assert!(matches!(refused, Err(ListenError::NotASocket(_))));
+        let link = dir.path().join("link.sock");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let refused = Listener::bind(&Address::Unix(link)).await;
+        assert!(matches!(refused, Err(ListenError::NotASocket(_))));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_took_the_sockets_place_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let listener = Listener::bind(&Address::Unix(path.clone())).await.unwrap();
+        // Moved, not removed: a new file could else get the old one's inode.
+        std::fs::rename(&path, dir.path().join("b.sock")).unwrap();
+        std::fs::write(&path, "another's").unwrap();
+        drop(listener);
+        assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_path_that_is_too_long_is_named_with_the_limit() {
+        let path = PathBuf::from(format!("/tmp/{}.sock", "x".repeat(200)));
+        let error = Listener::bind(&Address::Unix(path)).await.err().unwrap();
+        assert!(
+            error.to_string().contains(&PATH_LIMIT.to_string()),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_one_clear_line() {
+        let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = first.local_addr().unwrap().port();
+        let error = Listener::bind(&Address::new("127.0.0.1", port))
+            .await
+            .err()
+            .unwrap();
+        assert!(matches!(&error, ListenError::TcpInUse(at) if *at == format!("127.0.0.1:{port}")));
+    }
+}

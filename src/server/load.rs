@@ -1,0 +1,135 @@
+//! From a model argument to a model that answers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::model::{Names, ServedModel, TextFiles, TextFilesError};
+use super::state::{App, Stage};
+use crate::engine::{self, EngineHandle, EngineOptions, StartError};
+use crate::hub::{self, HubError, HubOptions};
+use crate::mlx::Device;
+
+/// Requests that may wait beyond those in the batch.
+const QUEUE_SIZE: usize = 256;
+
+/// What to serve, and how.
+#[derive(Debug, Clone)]
+pub struct ModelOptions {
+    /// A folder, the built-in model, or a repository.
+    pub model: String,
+    /// What clients see instead of its name.
+    pub alias: Option<String>,
+    /// Tokens of one request, prompt and output; `None` is the model's.
+    pub ctx_size: Option<usize>,
+    /// Most tokens of an output.
+    pub n_predict: Option<usize>,
+    /// Requests in the batch.
+    pub n_parallel: usize,
+    /// Compute a token before the first request.
+    pub warmup: bool,
+    /// Load what does not seem to fit.
+    pub force: bool,
+    /// `None` takes the GPU if there is one.
+    pub device: Option<Device>,
+}
+
+/// Why a model cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// It was not found, or not downloaded.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// Its tokenizer, template or defaults.
+    #[error(transparent)]
+    Text(#[from] TextFilesError),
+    /// Its weights, or the engine.
+    #[error(transparent)]
+    Engine(#[from] StartError),
+    /// A bug.
+    #[error("loading the model hit a bug: {0}")]
+    Panic(#[from] tokio::task::JoinError),
+}
+
+/// Downloads and loads the model, and tells `app` on the way.
+pub async fn load(
+    app: &App,
+    options: ModelOptions,
+    hub: &HubOptions,
+) -> Result<ServedModel, ModelError> {
+    let downloading = app.clone();
+    let dir = hub::resolve(&options.model, hub, move |progress| {
+        downloading.advance(Stage::Downloading, share(progress.bytes, progress.total));
+    })
+    .await?;
+    app.advance(Stage::Loading, 0.0);
+
+    let text_dir = dir.clone();
+    let text = tokio::task::spawn_blocking(move || TextFiles::load(&text_dir));
+    let starting = app.clone();
+    let (engine_dir, engine_options) = (dir.clone(), options.clone());
+    let engine = tokio::task::spawn_blocking(move || start(&starting, engine_dir, &engine_options));
+    // A broken tokenizer is told before gigabytes of weights are read.
+    let (text, engine) = tokio::try_join!(flatten(text), flatten(engine))?;
+    let names = Names::new(options.alias, &options.model, &dir);
+    Ok(ServedModel::new(
+        names,
+        dir,
+        options.n_predict,
+        engine,
+        text,
+    ))
+}
+
+async fn flatten<T, E>(task: tokio::task::JoinHandle<Result<T, E>>) -> Result<T, ModelError>
+where
+    ModelError: From<E>,
+{
+    Ok(task.await??)
+}
+
+fn start(
+    app: &App,
+    model_dir: PathBuf,
+    options: &ModelOptions,
+) -> Result<EngineHandle, StartError> {
+    let engine_options = EngineOptions {
+        model_dir,
+        device: options.device,
+        ctx_size: options.ctx_size,
+        n_parallel: options.n_parallel,
+        queue_size: QUEUE_SIZE,
+        force: options.force,
+        warmup: options.warmup,
+    };
+    let (app, warmup) = (app.clone(), options.warmup);
+    engine::start(engine_options, move |progress| {
+        if warmup && progress.bytes >= progress.total {
+            app.advance(Stage::Warmup, 0.0);
+        } else {
+            app.advance(Stage::Loading, share(progress.bytes, progress.total));
+        }
+    })
+}
+
+fn share(done: u64, total: u64) -> f64 {
+    if total == 0 {
+        0.0
+    } else {
+        done as f64 / total as f64
+    }
+}
+
+/// Says in the log what is served.
+pub fn announce(model: &Arc<ServedModel>, path: &Path) {
+    let info = model.engine.model();
+    tracing::info!(
+        model = model.id,
+        path = %path.display(),
+        architecture = info.architecture,
+        parameters = info.parameters,
+        dtype = info.dtype,
+        quantization = info.quantization,
+        n_ctx = model.engine.context_length(),
+        "the model is ready"
+    );
+}

@@ -1,0 +1,77 @@
+//! What happens around every handler: ids, the access log, keys, and the wait for the model.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use tracing::Instrument;
+
+use super::error::ApiError;
+use super::state::App;
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest request id that is taken over from a client, in bytes.
+const REQUEST_ID_LIMIT: usize = 128;
+
+/// Whether a path is open to those without a key, and before the model is loaded.
+fn is_open(path: &str) -> bool {
+    matches!(path, "/" | "/health")
+}
+
+/// 401 without a key, then 503 while the model loads.
+pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+    if is_open(request.uri().path()) {
+        return next.run(request).await;
+    }
+    if !app.keys().admit(request.headers()) {
+        return ApiError::unauthorized().into_response();
+    }
+    if app.model().is_none() {
+        return ApiError::loading().into_response();
+    }
+    next.run(request).await
+}
+
+/// Gives every request an id, writes the access log, and turns a panic into a 500.
+pub async fn access(mut request: Request, next: Next) -> Response {
+    let id = request_id(&request);
+    request.headers_mut().insert(REQUEST_ID.clone(), id.clone());
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
+    let started = Instant::now();
+    let run = AssertUnwindSafe(next.run(request))
+        .catch_unwind()
+        .instrument(span.clone());
+    let mut response = run.await.unwrap_or_else(|_| {
+        ApiError::internal("the request hit a bug in the server; its log says where")
+            .into_response()
+    });
+    let status = response.status().as_u16();
+    let ms = started.elapsed().as_secs_f64() * 1e3;
+    // Clients ask for the health several times a second while they wait.
+    span.in_scope(|| match path.as_str() {
+        "/health" => tracing::debug!(%method, path, status, ms, "answered"),
+        _ => tracing::info!(%method, path, status, ms, "answered"),
+    });
+    response.headers_mut().insert(REQUEST_ID.clone(), id);
+    response
+}
+
+/// The client's own id if it is one that a log can hold, else a new one.
+fn request_id(request: &Request) -> HeaderValue {
+    let given = request.headers().get(&REQUEST_ID).filter(|id| {
+        let bytes = id.as_bytes();
+        (1..=REQUEST_ID_LIMIT).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+    });
+    given.cloned().unwrap_or_else(|| {
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        // Hexadecimal digits are always a header value.
+        HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    })
+}

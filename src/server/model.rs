@@ -1,0 +1,210 @@
+//! A loaded model with all that turns requests into tokens and back.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::defaults::{DefaultsError, SamplingDefaults};
+use super::error::ApiError;
+use crate::engine::EngineHandle;
+use crate::engine::grammar::{GrammarCompiler, GrammarError, GrammarSpec, Matcher};
+use crate::text::{ChatTemplate, TextError, Tokenizer, stop_token_ids};
+
+/// Everything about text that comes with a model's folder.
+pub struct TextFiles {
+    /// Text to tokens and back.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Messages to text; base models have none.
+    pub template: Option<ChatTemplate>,
+    /// Tokens that end a generation.
+    pub stop_tokens: Vec<u32>,
+    /// What a request that does not say is sampled with.
+    pub defaults: SamplingDefaults,
+}
+
+/// Why a model's text files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TextFilesError {
+    /// The tokenizer or the template.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// `generation_config.json`.
+    #[error(transparent)]
+    Defaults(#[from] DefaultsError),
+}
+
+impl TextFiles {
+    /// Reads a model's folder.
+    pub fn load(dir: &Path) -> Result<Self, TextFilesError> {
+        let tokenizer = Arc::new(Tokenizer::load(dir)?);
+        let template = ChatTemplate::load(dir)?;
+        let stop_tokens = stop_token_ids(dir, &tokenizer)?;
+        let defaults = SamplingDefaults::load(dir)?;
+        Ok(Self {
+            tokenizer,
+            template,
+            stop_tokens,
+            defaults,
+        })
+    }
+}
+
+/// What requests are answered with.
+pub struct ServedModel {
+    /// The name clients see.
+    pub id: String,
+    /// Whether `id` was given as an alias.
+    pub alias: Option<String>,
+    /// The folder.
+    pub path: PathBuf,
+    /// When it was ready, in seconds since 1970.
+    pub created: u64,
+    /// Most tokens of one answer, whatever a request says.
+    pub n_predict: Option<usize>,
+    /// The way to the engine thread.
+    pub engine: EngineHandle,
+    /// Tokenizer, template, defaults.
+    pub text: TextFiles,
+    grammar: OnceLock<Mutex<GrammarCompiler>>,
+}
+
+impl ServedModel {
+    /// Joins what was loaded.
+    pub fn new(
+        names: Names,
+        path: PathBuf,
+        n_predict: Option<usize>,
+        engine: EngineHandle,
+        text: TextFiles,
+    ) -> Self {
+        let Names { id, alias } = names;
+        let grammar = OnceLock::new();
+        let created = super::clock::unix_seconds();
+        Self {
+            id,
+            alias,
+            path,
+            created,
+            n_predict,
+            engine,
+            text,
+            grammar,
+        }
+    }
+
+    /// Turns a grammar into masks. Slow: not for a thread that serves connections.
+    ///
+    /// The compiler's view of the vocabulary is made when the first grammar is asked for, so that a
+    /// server that never sees one starts without it.
+    pub fn compile(&self, spec: &GrammarSpec) -> Result<Matcher, ApiError> {
+        let failed = |error: GrammarError| match error {
+            GrammarError::Unsupported(_) => {
+                ApiError::unsupported("response_format", error.to_string())
+            }
+            other => ApiError::invalid("response_format", other.to_string()),
+        };
+        let compiler = match self.grammar.get() {
+            Some(compiler) => compiler,
+            None => {
+                let vocab = self.engine.model().vocab_size;
+                let text = &self.text;
+                let compiler = GrammarCompiler::new(&text.tokenizer, vocab, &text.stop_tokens)
+                    .map_err(|error| ApiError::internal(error.to_string()))?;
+                self.grammar.get_or_init(|| Mutex::new(compiler))
+            }
+        };
+        compiler
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .compile(spec)
+            .map_err(failed)
+    }
+
+    /// A token's own text, for people: lossy where it holds a part of a character.
+    pub fn piece(&self, token: u32) -> Piece {
+        let bytes = self.text.tokenizer.token_bytes(token);
+        // Special tokens have a name and no bytes of their own.
+        let bytes = bytes.unwrap_or_else(|| {
+            self.text
+                .tokenizer
+                .decode(&[token], false)
+                .unwrap_or_default()
+                .into_bytes()
+        });
+        Piece(bytes)
+    }
+}
+
+/// What a model is called.
+pub struct Names {
+    /// The alias, or else taken from the model argument.
+    pub id: String,
+    /// What `--alias` said.
+    pub alias: Option<String>,
+}
+
+impl Names {
+    /// A repository is called by its id, a folder by its name.
+    pub fn new(alias: Option<String>, argument: &str, dir: &Path) -> Self {
+        let id = alias.clone().unwrap_or_else(|| {
+            let folder = Path::new(argument)
+                .is_dir()
+                .then(|| dir.canonicalize().ok())
+                .flatten();
+            folder.as_deref().and_then(Path::file_name).map_or_else(
+                || argument.to_owned(),
+                |name| name.to_string_lossy().into_owned(),
+            )
+        });
+        Self { id, alias }
+    }
+}
+
+/// The bytes of one token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece(pub Vec<u8>);
+
+impl Piece {
+    /// As text, with U+FFFD for what is no character.
+    pub fn lossy(&self) -> String {
+        String::from_utf8_lossy(&self.0).into_owned()
+    }
+
+    /// As text, or `bytes:\xe2\x80` where it is none: the form of OpenAI's completions, which keeps
+    /// tokens apart that would all read U+FFFD.
+    pub fn escaped(&self) -> String {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => text.to_owned(),
+            Err(_) => {
+                let hex = self.0.iter().map(|byte| format!("\\x{byte:02x}"));
+                std::iter::once("bytes:".to_owned()).chain(hex).collect()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_that_are_no_text_stay_apart() {
+        assert_eq!(Piece(b"a".to_vec()).escaped(), "a");
+        assert_eq!(Piece(vec![0xe2, 0x80]).escaped(), "bytes:\\xe2\\x80");
+        assert_eq!(Piece(vec![0xe2]).lossy(), "\u{fffd}");
+    }
+
+    #[test]
+    fn a_folder_is_called_by_its_name_and_a_repository_by_its_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("some-model");
+        std::fs::create_dir(&path).unwrap();
+        let argument = path.join(".").display().to_string();
+        assert_eq!(Names::new(None, &argument, &path).id, "some-model");
+        assert_eq!(Names::new(None, "owner/name", &path).id, "owner/name");
+        let aliased = Names::new(Some("x".into()), "owner/name", &path);
+        assert_eq!(
+            (aliased.id.as_str(), aliased.alias.as_deref()),
+            ("x", Some("x"))
+        );
+    }
+}

@@ -1,0 +1,226 @@
+//! `/v1/completions`: the request's own fields, and the shapes of answers and chunks.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::chat::{Head, finish_reason};
+use super::logprobs::{CompletionLogprobs, MAX_TOP};
+use super::sampling::integer;
+use super::usage::{TimingsOut, Usage};
+use crate::engine::FinishReason;
+use crate::server::error::ApiError;
+
+/// Most prompts of one request.
+pub const MAX_PROMPTS: usize = 256;
+
+/// What completions have beyond the fields of sampling. `prompt` and `response_format` are taken out
+/// of the body by themselves.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+#[allow(dead_code, reason = "some fields are only checked for their type")]
+pub struct CompletionFields {
+    model: Option<String>,
+    /// Stream the answer as server-sent events.
+    pub stream: Option<bool>,
+    /// Whether the stream ends with the usage.
+    pub stream_options: Option<StreamOptions>,
+    logprobs: Option<i64>,
+    user: Option<String>,
+    metadata: Option<Map<String, Value>>,
+}
+
+impl CompletionFields {
+    /// How many likeliest tokens to report with each token; `None` is no logprobs at all.
+    pub fn logprobs(&self) -> Result<Option<usize>, ApiError> {
+        self.logprobs
+            .map(|top| integer("logprobs", top, 0, MAX_TOP))
+            .transpose()
+    }
+}
+
+/// `stream_options` of both endpoints.
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(default)]
+#[allow(
+    dead_code,
+    reason = "chunks are never padded, so both values of it are honoured"
+)]
+pub struct StreamOptions {
+    /// End the stream with a chunk that carries the usage.
+    pub include_usage: Option<bool>,
+    include_obfuscation: Option<bool>,
+}
+
+/// Whether a stream ends with its usage; `stream_options` without `stream` is an error, as at OpenAI.
+pub fn include_usage(stream: bool, options: Option<StreamOptions>) -> Result<bool, ApiError> {
+    match options {
+        Some(_) if !stream => Err(ApiError::invalid(
+            "stream_options",
+            "`stream_options` needs `stream: true`",
+        )),
+        options => Ok(options
+            .and_then(|options| options.include_usage)
+            .unwrap_or(false)),
+    }
+}
+
+/// A prompt as it was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prompt {
+    /// To be tokenized.
+    Text(String),
+    /// Tokenized by the client.
+    Tokens(Vec<u32>),
+}
+
+/// Reads `prompt`: a string, a list of strings, token ids, or a list of lists of token ids.
+pub fn prompts(prompt: Option<Value>) -> Result<Vec<Prompt>, ApiError> {
+    let kinds = "`prompt` must be a string, a list of strings, a list of token ids, or a list of \
+                 lists of token ids";
+    let list = match prompt {
+        None => return Err(ApiError::missing("prompt", "`prompt` is required")),
+        Some(Value::String(text)) => return Ok(vec![Prompt::Text(text)]),
+        Some(Value::Array(list)) => list,
+        Some(_) => return Err(ApiError::wrong_type("prompt", kinds)),
+    };
+    let Some(first) = list.first() else {
+        return Err(ApiError::invalid(
+            "prompt",
+            "`prompt` is empty; send at least one",
+        ));
+    };
+    if first.is_number() {
+        return Ok(vec![Prompt::Tokens(tokens("prompt", list)?)]);
+    }
+    if list.len() > MAX_PROMPTS {
+        let message = format!(
+            "{} prompts in one request, at most {MAX_PROMPTS} are taken",
+            list.len()
+        );
+        return Err(ApiError::invalid("prompt", message));
+    }
+    let one = |(index, value)| match value {
+        Value::String(text) => Ok(Prompt::Text(text)),
+        Value::Array(list) => tokens(&format!("prompt[{index}]"), list).map(Prompt::Tokens),
+        _ => Err(ApiError::wrong_type(&format!("prompt[{index}]"), kinds)),
+    };
+    list.into_iter().enumerate().map(one).collect()
+}
+
+/// Token ids from JSON; whether the model has them is for the caller to check.
+pub fn tokens(path: &str, list: Vec<Value>) -> Result<Vec<u32>, ApiError> {
+    let one = |(index, value): (usize, Value)| {
+        value
+            .as_u64()
+            .and_then(|id| u32::try_from(id).ok())
+            .ok_or_else(|| {
+                let path = format!("{path}[{index}]");
+                ApiError::wrong_type(&path, format!("`{path}` is no token id"))
+            })
+    };
+    list.into_iter().enumerate().map(one).collect()
+}
+
+/// The whole answer, or with other words a chunk of it.
+#[derive(Debug, Serialize)]
+pub struct Completion<'a> {
+    /// Id, model, time.
+    #[serde(flatten)]
+    pub head: &'a Head,
+    /// One a choice; in a chunk one or none.
+    pub choices: Vec<CompletionChoice>,
+    /// Outer: present; inner: only in the last chunk of a stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Option<Usage>>,
+    /// In whole answers, in the chunk that ends a choice, and in the one with the usage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timings: Option<TimingsOut>,
+}
+
+/// One output, or what is new in it.
+#[derive(Debug, Serialize)]
+pub struct CompletionChoice {
+    index: usize,
+    text: String,
+    logprobs: Option<CompletionLogprobs>,
+    finish_reason: Option<&'static str>,
+}
+
+impl CompletionChoice {
+    /// From a piece of output; with a reason it is the last, or the whole.
+    pub fn new(
+        index: usize,
+        text: String,
+        logprobs: Option<CompletionLogprobs>,
+        reason: Option<FinishReason>,
+    ) -> Self {
+        Self {
+            index,
+            text,
+            logprobs,
+            finish_reason: reason.map(finish_reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_four_forms_of_a_prompt() {
+        let text = |text: &str| Prompt::Text(text.to_owned());
+        assert_eq!(prompts(Some(json!("a"))).unwrap(), [text("a")]);
+        assert_eq!(
+            prompts(Some(json!(["a", "b"]))).unwrap(),
+            [text("a"), text("b")]
+        );
+        assert_eq!(
+            prompts(Some(json!([1, 2]))).unwrap(),
+            [Prompt::Tokens(vec![1, 2])]
+        );
+        let two = [Prompt::Tokens(vec![1]), Prompt::Tokens(vec![2, 3])];
+        assert_eq!(prompts(Some(json!([[1], [2, 3]]))).unwrap(), two);
+    }
+
+    #[test]
+    fn what_is_no_prompt_is_named() {
+        for (prompt, param) in [
+            (None, "prompt"),
+            (Some(json!([])), "prompt"),
+            (Some(json!(3)), "prompt"),
+            (Some(json!({})), "prompt"),
+            (Some(json!([1, "a"])), "prompt[1]"),
+            (Some(json!([-1])), "prompt[0]"),
+            (Some(json!([1.5])), "prompt[0]"),
+            (Some(json!(["a", 1])), "prompt[1]"),
+            (Some(json!([[1], ["x"]])), "prompt[1][0]"),
+            (Some(json!(vec!["a"; MAX_PROMPTS + 1])), "prompt"),
+        ] {
+            assert_eq!(
+                prompts(prompt.clone()).unwrap_err().param(),
+                Some(param),
+                "{prompt:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn stream_options_need_a_stream() {
+        assert!(!include_usage(true, None).unwrap());
+        let asked = StreamOptions {
+            include_usage: Some(true),
+            include_obfuscation: None,
+        };
+        assert!(include_usage(true, Some(asked)).unwrap());
+        let error = include_usage(false, Some(asked)).unwrap_err();
+        assert_eq!(error.param(), Some("stream_options"));
+    }
+
+    #[test]
+    fn the_shape_of_a_choice() {
+        let choice = CompletionChoice::new(1, "x".into(), None, Some(FinishReason::Length));
+        insta::assert_snapshot!(serde_json::to_string(&choice).unwrap(), @r#"{"index":1,"text":"x","logprobs":null,"finish_reason":"length"}"#);
+    }
+}

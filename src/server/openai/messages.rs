@@ -1,0 +1,240 @@
+//! Chat messages: from what clients send to what templates read.
+
+use serde_json::{Map, Value};
+
+use crate::server::error::ApiError;
+
+/// Checks the list and brings it into the form that templates are written for: roles `system`,
+/// `user`, `assistant` and `tool`, content as one string, tool-call arguments as objects.
+pub fn normalize(messages: Value) -> Result<Value, ApiError> {
+    let Value::Array(list) = messages else {
+        return Err(ApiError::wrong_type(
+            "messages",
+            "`messages` must be a list",
+        ));
+    };
+    if list.is_empty() {
+        return Err(ApiError::invalid(
+            "messages",
+            "`messages` is empty; send at least one",
+        ));
+    }
+    let one = |(index, message)| message_at(&format!("messages[{index}]"), message);
+    list.into_iter()
+        .enumerate()
+        .map(one)
+        .collect::<Result<_, _>>()
+        .map(Value::Array)
+}
+
+fn message_at(path: &str, message: Value) -> Result<Value, ApiError> {
+    let Value::Object(mut message) = message else {
+        return Err(ApiError::wrong_type(
+            path,
+            format!("`{path}` must be an object"),
+        ));
+    };
+    let role = role(path, message.get("role"))?;
+    message.insert("role".to_owned(), role.into());
+    for name in ["audio", "function_call"] {
+        if message.get(name).is_some_and(|value| !value.is_null()) {
+            let path = format!("{path}.{name}");
+            return Err(ApiError::unsupported(
+                &path,
+                format!("`{path}` is not supported"),
+            ));
+        }
+    }
+    let calls = tool_calls(path, message.remove("tool_calls"))?;
+    let content = message
+        .remove("content")
+        .filter(|content| !content.is_null());
+    if content.is_none() && (role != "assistant" || calls.is_none()) {
+        let path = format!("{path}.content");
+        return Err(ApiError::missing(&path, format!("`{path}` is required")));
+    }
+    let content = content
+        .map(|content| text(&format!("{path}.content"), content))
+        .transpose()?;
+    message.insert("content".to_owned(), content.unwrap_or_default().into());
+    if let Some(calls) = calls {
+        message.insert("tool_calls".to_owned(), calls);
+    }
+    message.retain(|_, value| !value.is_null());
+    Ok(Value::Object(message))
+}
+
+fn role(path: &str, role: Option<&Value>) -> Result<&'static str, ApiError> {
+    let path = format!("{path}.role");
+    let Some(role) = role else {
+        return Err(ApiError::missing(&path, format!("`{path}` is required")));
+    };
+    match role.as_str() {
+        // Newer clients say `developer`; templates know `system`.
+        Some("system" | "developer") => Ok("system"),
+        Some("user") => Ok("user"),
+        Some("assistant") => Ok("assistant"),
+        Some("tool") => Ok("tool"),
+        Some(other) => {
+            let message = format!(
+                "`{path}` is `{other}`; it must be system, developer, user, assistant or tool"
+            );
+            Err(ApiError::invalid(&path, message))
+        }
+        None => Err(ApiError::wrong_type(
+            &path,
+            format!("`{path}` must be a string"),
+        )),
+    }
+}
+
+/// A string, or text parts joined by line breaks.
+fn text(path: &str, content: Value) -> Result<String, ApiError> {
+    let parts = match content {
+        Value::String(text) => return Ok(text),
+        Value::Array(parts) => parts,
+        _ => {
+            let message = format!("`{path}` must be a string or a list of parts");
+            return Err(ApiError::wrong_type(path, message));
+        }
+    };
+    let mut texts = Vec::with_capacity(parts.len());
+    for (index, mut part) in parts.into_iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        match part.get("type").and_then(Value::as_str) {
+            Some("text") => match part.get_mut("text").map(Value::take) {
+                Some(Value::String(text)) => texts.push(text),
+                _ => {
+                    let path = format!("{path}.text");
+                    return Err(ApiError::wrong_type(
+                        &path,
+                        format!("`{path}` must be a string"),
+                    ));
+                }
+            },
+            Some(other) => {
+                let message = format!("`{path}` is of type `{other}`; this server reads text only");
+                return Err(ApiError::unsupported(&path, message));
+            }
+            None => {
+                let path = format!("{path}.type");
+                return Err(ApiError::missing(&path, format!("`{path}` is required")));
+            }
+        }
+    }
+    Ok(texts.join("\n"))
+}
+
+/// Earlier tool calls. Arguments travel as a string of JSON; templates write them as JSON, so that a
+/// string would come out quoted. What is no JSON object stays the string it is.
+fn tool_calls(path: &str, calls: Option<Value>) -> Result<Option<Value>, ApiError> {
+    let mut calls = match calls {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Array(calls)) if calls.is_empty() => return Ok(None),
+        Some(Value::Array(calls)) => calls,
+        Some(_) => {
+            let path = format!("{path}.tool_calls");
+            return Err(ApiError::wrong_type(
+                &path,
+                format!("`{path}` must be a list"),
+            ));
+        }
+    };
+    for (index, call) in calls.iter_mut().enumerate() {
+        let name = call.pointer("/function/name").and_then(Value::as_str);
+        if name.is_none() {
+            let path = format!("{path}.tool_calls[{index}].function.name");
+            return Err(ApiError::missing(&path, format!("`{path}` is required")));
+        }
+        if let Some(arguments) = call.pointer_mut("/function/arguments")
+            && let Some(text) = arguments.as_str()
+            && let Ok(object) = serde_json::from_str::<Map<String, Value>>(text)
+        {
+            *arguments = Value::Object(object);
+        }
+    }
+    Ok(Some(Value::Array(calls)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn messages_become_what_templates_read() {
+        let messages = json!([
+            {"role": "developer", "content": "be brief"},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            {"role": "assistant", "content": null, "refusal": null, "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"x\": 1}"}},
+                {"id": "2", "type": "function", "function": {"name": "g", "arguments": "{broken"}}]},
+            {"role": "tool", "tool_call_id": "1", "content": "done"},
+            {"role": "assistant", "content": "ok", "tool_calls": []},
+        ]);
+        let want = json!([
+            {"role": "system", "content": "be brief"},
+            {"role": "user", "content": "a\nb"},
+            {"role": "assistant", "content": "", "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"x": 1}}},
+                {"id": "2", "type": "function", "function": {"name": "g", "arguments": "{broken"}}]},
+            {"role": "tool", "tool_call_id": "1", "content": "done"},
+            {"role": "assistant", "content": "ok"},
+        ]);
+        assert_eq!(normalize(messages).unwrap(), want);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_path() {
+        for (messages, param) in [
+            (json!({}), "messages"),
+            (json!([]), "messages"),
+            (json!(["hi"]), "messages[0]"),
+            (json!([{"content": "hi"}]), "messages[0].role"),
+            (
+                json!([{"role": "wizard", "content": "hi"}]),
+                "messages[0].role",
+            ),
+            (json!([{"role": 3, "content": "hi"}]), "messages[0].role"),
+            (json!([{"role": "user"}]), "messages[0].content"),
+            (
+                json!([{"role": "assistant", "content": null}]),
+                "messages[0].content",
+            ),
+            (
+                json!([{"role": "user", "content": 3}]),
+                "messages[0].content",
+            ),
+            (
+                json!([{"role": "user", "content": ["x"]}]),
+                "messages[0].content[0].type",
+            ),
+            (
+                json!([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
+                "messages[0].content[0]",
+            ),
+            (
+                json!([{"role": "user", "content": [{"type": "text"}]}]),
+                "messages[0].content[0].text",
+            ),
+            (
+                json!([{"role": "assistant", "tool_calls": 1}]),
+                "messages[0].tool_calls",
+            ),
+            (
+                json!([{"role": "assistant", "tool_calls": [{}]}]),
+                "messages[0].tool_calls[0].function.name",
+            ),
+            (
+                json!([{"role": "user", "content": "a", "audio": {}}]),
+                "messages[0].audio",
+            ),
+        ] {
+            assert_eq!(
+                normalize(messages.clone()).unwrap_err().param(),
+                Some(param),
+                "{messages}"
+            );
+        }
+    }
+}

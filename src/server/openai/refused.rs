@@ -1,0 +1,214 @@
+//! Fields that the server knows and does not honour: an error, never silence.
+
+use serde_json::{Value, json};
+
+use crate::server::body::Body;
+use crate::server::error::ApiError;
+
+/// A field, the values that ask for nothing beyond what happens anyway, and what to do instead.
+type Refused = (&'static str, fn(&Value) -> bool, &'static str);
+
+const NEITHER: &[Refused] = &[
+    (
+        "store",
+        |v| v == false,
+        "nothing is stored here; leave it out",
+    ),
+    (
+        "service_tier",
+        |v| v == "auto" || v == "default",
+        "there are no tiers here; leave it out",
+    ),
+    (
+        "grammar",
+        |_| false,
+        "use `response_format` with a JSON schema",
+    ),
+    (
+        "json_schema",
+        |_| false,
+        "use `response_format` with a JSON schema",
+    ),
+    (
+        "guided_json",
+        |_| false,
+        "use `response_format` with a JSON schema",
+    ),
+    (
+        "guided_regex",
+        |_| false,
+        "use `response_format` with a JSON schema",
+    ),
+    (
+        "guided_choice",
+        |_| false,
+        "use `response_format` with a JSON schema and `enum`",
+    ),
+    (
+        "guided_grammar",
+        |_| false,
+        "use `response_format` with a JSON schema",
+    ),
+    (
+        "regex",
+        |_| false,
+        "use `response_format` with a JSON schema and `pattern`",
+    ),
+    (
+        "choice",
+        |_| false,
+        "use `response_format` with a JSON schema and `enum`",
+    ),
+    (
+        "ignore_eos",
+        |v| v == false,
+        "a stop token always ends the output",
+    ),
+    (
+        "typical_p",
+        |v| v == &json!(1.0) || v == &json!(1),
+        "use top_p or min_p",
+    ),
+    (
+        "mirostat",
+        |v| v == &json!(0),
+        "use temperature, top_p or min_p",
+    ),
+    (
+        "xtc_probability",
+        |v| v.as_f64() == Some(0.0),
+        "use temperature or min_p",
+    ),
+    (
+        "dry_multiplier",
+        |v| v.as_f64() == Some(0.0),
+        "use repetition_penalty",
+    ),
+    (
+        "dynatemp_range",
+        |v| v.as_f64() == Some(0.0),
+        "use temperature",
+    ),
+];
+
+const COMPLETIONS: &[Refused] = &[
+    (
+        "best_of",
+        |v| v == &json!(1),
+        "send `n` and choose on your side",
+    ),
+    (
+        "echo",
+        |v| v == false,
+        "the prompt is not repeated; leave it out",
+    ),
+    (
+        "suffix",
+        |v| v == "",
+        "text is only continued, not filled in",
+    ),
+    (
+        "messages",
+        |_| false,
+        "send messages to /v1/chat/completions",
+    ),
+];
+
+const CHAT: &[Refused] = &[
+    ("prompt", |_| false, "send prompts to /v1/completions"),
+    (
+        "functions",
+        is_empty_list,
+        "functions are superseded by `tools`",
+    ),
+    (
+        "function_call",
+        |v| v == "none",
+        "functions are superseded by `tools`",
+    ),
+    (
+        "modalities",
+        |v| v == &json!(["text"]),
+        "the output is text only",
+    ),
+    ("audio", |_| false, "the output is text only"),
+    (
+        "prediction",
+        |_| false,
+        "predicted outputs are not supported; leave it out",
+    ),
+    (
+        "web_search_options",
+        |_| false,
+        "there is no web search here; leave it out",
+    ),
+    (
+        "reasoning_effort",
+        |v| v == "none",
+        "set the variable that the model's template reads through `chat_template_kwargs`",
+    ),
+    (
+        "verbosity",
+        |v| v == "medium",
+        "say in the prompt how long the answer should be",
+    ),
+];
+
+fn is_empty_list(value: &Value) -> bool {
+    value.as_array().is_some_and(Vec::is_empty)
+}
+
+/// Refuses what `/v1/completions` knows and cannot honour.
+pub fn completions(body: &mut Body) -> Result<(), ApiError> {
+    check(body, &[NEITHER, COMPLETIONS])
+}
+
+/// Refuses what `/v1/chat/completions` knows and cannot honour.
+pub fn chat(body: &mut Body) -> Result<(), ApiError> {
+    check(body, &[NEITHER, CHAT])
+}
+
+fn check(body: &mut Body, lists: &[&[Refused]]) -> Result<(), ApiError> {
+    for (name, harmless, instead) in lists.iter().copied().flatten() {
+        body.know([*name]);
+        if body.get(name).is_some_and(|value| !harmless(value)) {
+            let message = format!("`{name}` is not supported: {instead}");
+            return Err(ApiError::unsupported(name, message));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_fields_are_refused_by_name_and_their_neutral_values_pass() {
+        let mut body = Body::parse(br#"{"best_of": 1, "echo": false, "suffix": null}"#).unwrap();
+        completions(&mut body).unwrap();
+        for field in [
+            r#""best_of": 2"#,
+            r#""echo": true"#,
+            r#""suffix": "x""#,
+            r#""grammar": "g""#,
+        ] {
+            let mut body = Body::parse(format!("{{{field}}}").as_bytes()).unwrap();
+            let error = completions(&mut body).unwrap_err();
+            assert_eq!(error.code(), Some("unsupported_parameter"), "{field}");
+            assert!(field.contains(error.param().unwrap()), "{field}");
+        }
+    }
+
+    #[test]
+    fn chat_refuses_audio_and_functions() {
+        for field in [
+            r#""functions": [{}]"#,
+            r#""modalities": ["audio"]"#,
+            r#""audio": {}"#,
+        ] {
+            let mut body = Body::parse(format!("{{{field}}}").as_bytes()).unwrap();
+            assert!(chat(&mut body).is_err(), "{field}");
+        }
+    }
+}

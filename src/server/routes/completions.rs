@@ -1,0 +1,191 @@
+//! `POST /v1/completions`: text in, its continuation out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::sse::Event;
+use axum::response::{IntoResponse, Response};
+use futures::future::try_join_all;
+
+use crate::server::body::{Body, Ignored, RawBody};
+use crate::server::error::ApiError;
+use crate::server::generate::{Delta, Summary};
+use crate::server::model::ServedModel;
+use crate::server::openai::chat::Head;
+use crate::server::openai::completions::{
+    Completion, CompletionChoice, CompletionFields, Prompt, include_usage, prompts,
+};
+use crate::server::openai::logprobs::{CompletionLogprobs, CompletionOffsets};
+use crate::server::openai::sampling::SamplingFields;
+use crate::server::openai::usage::{Account, TimingsOut};
+use crate::server::openai::{refused, response_format};
+use crate::server::sse::{self, Shape};
+use crate::server::state::{App, Ready};
+use crate::server::submit::{Job, Output, interleave, offload, submit};
+
+struct Prepared {
+    job: Job,
+    stream: bool,
+    include_usage: bool,
+    ignored: Ignored,
+}
+
+pub async fn post(
+    State(app): State<App>,
+    Ready(model): Ready,
+    RawBody(bytes): RawBody,
+) -> Result<Response, ApiError> {
+    let shared = model.clone();
+    let prepared = offload(bytes.len(), move || prepare(&shared, &bytes)).await?;
+    let Prepared {
+        job,
+        stream,
+        include_usage,
+        ignored,
+    } = prepared;
+    let answer = Answer {
+        head: Head::new("cmpl", "text_completion", &model.id),
+        account: Account::new(job.prompts.len()),
+        logprobs: job.logprobs,
+        offsets: HashMap::new(),
+        include_usage,
+        model: model.clone(),
+    };
+    let outputs = submit(&app, &model, job)?;
+    let mut response = if stream {
+        sse::respond(interleave(outputs), answer)
+    } else {
+        answer.whole(outputs).await?
+    };
+    ignored.report(&mut response);
+    Ok(response)
+}
+
+fn prepare(model: &ServedModel, bytes: &[u8]) -> Result<Prepared, ApiError> {
+    let mut body = Body::parse(bytes)?;
+    refused::completions(&mut body)?;
+    let fields: CompletionFields = body.read()?;
+    let sampling: SamplingFields = body.read()?;
+    let vocab = model.engine.model().vocab_size;
+    let sampling = sampling.resolve(&model.text.defaults.0, vocab)?;
+    let logprobs = fields.logprobs()?;
+    let stream = fields.stream.unwrap_or(false);
+    let include_usage = include_usage(stream, fields.stream_options)?;
+    let grammar = response_format::parse(body.take("response_format"))?;
+    let tokens = |prompt| match prompt {
+        Prompt::Tokens(tokens) => Ok(tokens),
+        Prompt::Text(text) => model
+            .text
+            .tokenizer
+            .encode(&text, true)
+            .map_err(|error| ApiError::invalid("prompt", error.to_string())),
+    };
+    let prompts = prompts(body.take("prompt"))?
+        .into_iter()
+        .map(tokens)
+        .collect::<Result<_, _>>()?;
+    let mut job = Job::new(model, "prompt", prompts, sampling, logprobs)?;
+    if let Some(spec) = grammar {
+        job = job.constrain(model, &spec)?;
+    }
+    Ok(Prepared {
+        job,
+        stream,
+        include_usage,
+        ignored: body.ignored(),
+    })
+}
+
+/// Says how the outputs come about, in this endpoint's shapes.
+struct Answer {
+    head: Head,
+    account: Account,
+    logprobs: Option<usize>,
+    offsets: HashMap<usize, CompletionOffsets>,
+    include_usage: bool,
+    model: Arc<ServedModel>,
+}
+
+impl Answer {
+    async fn whole(mut self, outputs: Vec<Output>) -> Result<Response, ApiError> {
+        let collect = |output: Output| async move {
+            let (delta, summary) = output.generation.collect().await?;
+            Ok::<_, ApiError>((output.index, output.prompt, delta, summary))
+        };
+        let mut choices = Vec::with_capacity(outputs.len());
+        for (index, prompt, delta, summary) in
+            try_join_all(outputs.into_iter().map(collect)).await?
+        {
+            self.account.add(prompt, &summary.finish);
+            let logprobs = self.logprobs(index, &delta);
+            let reason = Some(summary.finish.reason);
+            choices.push(CompletionChoice::new(index, delta.text, logprobs, reason));
+        }
+        self.account.log();
+        let usage = Some(Some(self.account.usage()));
+        let timings = Some(self.account.timings());
+        Ok(Json(Completion {
+            head: &self.head,
+            choices,
+            usage,
+            timings,
+        })
+        .into_response())
+    }
+
+    fn logprobs(&mut self, index: usize, delta: &Delta) -> Option<CompletionLogprobs> {
+        let top = self.logprobs?;
+        let offsets = self.offsets.entry(index).or_default();
+        Some(offsets.logprobs(delta, top, |id| self.model.piece(id)))
+    }
+
+    fn chunk(&self, choice: CompletionChoice, timings: Option<TimingsOut>) -> Vec<Event> {
+        let usage = self.include_usage.then_some(None);
+        vec![sse::data(&Completion {
+            head: &self.head,
+            choices: vec![choice],
+            usage,
+            timings,
+        })]
+    }
+}
+
+impl Shape for Answer {
+    fn begin(&mut self) -> Vec<Event> {
+        Vec::new()
+    }
+
+    fn delta(&mut self, index: usize, delta: Delta) -> Vec<Event> {
+        let logprobs = self.logprobs(index, &delta);
+        self.chunk(
+            CompletionChoice::new(index, delta.text, logprobs, None),
+            None,
+        )
+    }
+
+    fn end(&mut self, index: usize, prompt: usize, summary: &Summary) -> Vec<Event> {
+        self.account.add(prompt, &summary.finish);
+        let reason = Some(summary.finish.reason);
+        let choice = CompletionChoice::new(index, String::new(), None, reason);
+        self.chunk(choice, Some(TimingsOut::of(&summary.finish)))
+    }
+
+    fn finish(&mut self) -> Vec<Event> {
+        self.account.log();
+        let done = Event::default().data("[DONE]");
+        if !self.include_usage {
+            return vec![done];
+        }
+        let usage = Some(Some(self.account.usage()));
+        let timings = Some(self.account.timings());
+        let last = Completion {
+            head: &self.head,
+            choices: Vec::new(),
+            usage,
+            timings,
+        };
+        vec![sse::data(&last), done]
+    }
+}

@@ -1,0 +1,43 @@
+//! `POST /detokenize`: token ids to text, special tokens by their names, in llama-server's shape.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::server::body::{Body, RawBody};
+use crate::server::error::ApiError;
+use crate::server::openai::completions::tokens;
+use crate::server::state::Ready;
+use crate::server::submit::offload;
+
+pub async fn post(Ready(model): Ready, RawBody(bytes): RawBody) -> Result<Response, ApiError> {
+    let (content, ignored) = offload(bytes.len(), move || {
+        let mut body = Body::parse(&bytes)?;
+        let ids = match body.take("tokens") {
+            Some(Value::Array(list)) => tokens("tokens", list)?,
+            Some(_) => {
+                return Err(ApiError::wrong_type(
+                    "tokens",
+                    "`tokens` must be a list of ids",
+                ));
+            }
+            None => return Err(ApiError::missing("tokens", "`tokens` is required")),
+        };
+        let vocab = model.engine.model().vocab_size;
+        if let Some(at) = ids.iter().position(|&id| id as usize >= vocab) {
+            let message = format!(
+                "the model has no token {}; ids go to {}",
+                ids[at],
+                vocab - 1
+            );
+            return Err(ApiError::invalid(&format!("tokens[{at}]"), message));
+        }
+        let text = model.text.tokenizer.decode(&ids, false);
+        let text = text.map_err(|error| ApiError::invalid("tokens", error.to_string()))?;
+        Ok((text, body.ignored()))
+    })
+    .await?;
+    let mut response = Json(json!({"content": content})).into_response();
+    ignored.report(&mut response);
+    Ok(response)
+}

@@ -1,0 +1,34 @@
+//! `GET /health`: 503 with stage and progress until the model answers, then 200. Open to all.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::server::error::ApiError;
+use crate::server::state::{App, Stage};
+
+#[derive(Serialize)]
+struct Loading<'a> {
+    status: &'static str,
+    stage: Stage,
+    progress: f64,
+    error: &'a ApiError,
+}
+
+pub async fn get(State(app): State<App>) -> Response {
+    let Some(progress) = app.progress() else {
+        return Json(json!({"status": "ok"})).into_response();
+    };
+    let error = ApiError::loading();
+    let body = Loading {
+        status: "loading",
+        stage: progress.stage,
+        // A ten-thousandth is more than a bar shows.
+        progress: (progress.fraction * 1e4).round() / 1e4,
+        error: &error,
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+}

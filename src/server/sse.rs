@@ -1,0 +1,111 @@
+//! Server-sent events: a request's steps, in the shapes of an endpoint.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::{Stream, StreamExt, stream};
+use serde::Serialize;
+
+use super::error::{ApiError, Envelope};
+use super::generate::{Delta, Step, Summary};
+use super::submit::Happening;
+
+/// Pause after which a comment tells the client that the connection lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// How an endpoint says what happens.
+pub trait Shape: Send + 'static {
+    /// Before anything is generated.
+    fn begin(&mut self) -> Vec<Event>;
+    /// More of an output.
+    fn delta(&mut self, index: usize, delta: Delta) -> Vec<Event>;
+    /// The end of an output, which continued the prompt with the index `prompt`.
+    fn end(&mut self, index: usize, prompt: usize, summary: &Summary) -> Vec<Event>;
+    /// After the end of all outputs.
+    fn finish(&mut self) -> Vec<Event>;
+}
+
+/// An event that carries JSON.
+pub fn data(value: &impl Serialize) -> Event {
+    match serde_json::to_string(value) {
+        Ok(json) => Event::default().data(json),
+        // The shapes are plain structs with string keys; this is for one that would not be.
+        Err(error) => {
+            let error = ApiError::internal(error.to_string());
+            Event::default().data(serde_json::json!(Envelope { error: &error }).to_string())
+        }
+    }
+}
+
+/// Streams `steps`; a failure after the start is an event with the error envelope, and the end.
+pub fn respond(
+    steps: impl Stream<Item = Happening> + Send + Unpin + 'static,
+    mut shape: impl Shape,
+) -> Response {
+    let queue: VecDeque<Event> = shape.begin().into();
+    let state = Running {
+        steps,
+        shape,
+        queue,
+        over: false,
+    };
+    let events = stream::unfold(state, |mut state| async move {
+        state
+            .next()
+            .await
+            .map(|event| (Ok::<_, Infallible>(event), state))
+    });
+    let mut response = Sse::new(events)
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+        .into_response();
+    // Proxies such as nginx hold streams back otherwise.
+    let headers = response.headers_mut();
+    headers.insert(
+        "x-accel-buffering",
+        axum::http::HeaderValue::from_static("no"),
+    );
+    response
+}
+
+struct Running<S, F> {
+    steps: S,
+    shape: F,
+    queue: VecDeque<Event>,
+    over: bool,
+}
+
+impl<S: Stream<Item = Happening> + Unpin, F: Shape> Running<S, F> {
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.queue.pop_front() {
+                return Some(event);
+            }
+            if self.over {
+                return None;
+            }
+            let events = match self.steps.next().await {
+                Some(Happening {
+                    index,
+                    prompt,
+                    step,
+                }) => match step {
+                    Ok(Step::Delta(delta)) => self.shape.delta(index, delta),
+                    Ok(Step::End(summary)) => self.shape.end(index, prompt, &summary),
+                    Err(error) => {
+                        tracing::error!(error = error.message(), "a stream broke off");
+                        self.over = true;
+                        vec![data(&Envelope { error: &error })]
+                    }
+                },
+                None => {
+                    self.over = true;
+                    self.shape.finish()
+                }
+            };
+            self.queue.extend(events);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What every handler shares: the keys, how far the start is, and then the model.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::auth::Keys;
+use super::error::ApiError;
+use super::model::ServedModel;
+
+/// What the server does before it can answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Files come from the hub.
+    Downloading,
+    /// Weights go into memory.
+    Loading,
+    /// A first token is computed, so that no request waits for what MLX sets up once.
+    Warmup,
+}
+
+/// How far the start is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// What is being done.
+    pub stage: Stage,
+    /// Share of the stage that is done, 0 to 1.
+    pub fraction: f64,
+}
+
+/// Shared by all handlers; cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Shared>);
+
+struct Shared {
+    keys: Keys,
+    read_timeout: Duration,
+    progress: Mutex<Progress>,
+    model: OnceLock<Arc<ServedModel>>,
+    abort: watch::Sender<bool>,
+}
+
+impl App {
+    /// A server that has no model yet. `read_timeout` bounds how long a body may take to arrive.
+    pub fn new(keys: Keys, read_timeout: Duration) -> Self {
+        let progress = Mutex::new(Progress {
+            stage: Stage::Loading,
+            fraction: 0.0,
+        });
+        let abort = watch::Sender::new(false);
+        Self(Arc::new(Shared {
+            keys,
+            read_timeout,
+            progress,
+            model: OnceLock::new(),
+            abort,
+        }))
+    }
+
+    /// The keys that open it.
+    pub fn keys(&self) -> &Keys {
+        &self.0.keys
+    }
+
+    /// How long a request's body may take to arrive.
+    pub fn read_timeout(&self) -> Duration {
+        self.0.read_timeout
+    }
+
+    /// Records how far the start is.
+    pub fn advance(&self, stage: Stage, fraction: f64) {
+        let fraction = fraction.clamp(0.0, 1.0);
+        *self
+            .0
+            .progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Progress { stage, fraction };
+    }
+
+    /// How far the start is; `None` once the model answers.
+    pub fn progress(&self) -> Option<Progress> {
+        if self.0.model.get().is_some() {
+            return None;
+        }
+        Some(
+            *self
+                .0
+                .progress
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// From here on requests are answered. A second model is not taken.
+    pub fn ready(&self, model: Arc<ServedModel>) {
+        if self.0.model.set(model).is_err() {
+            tracing::error!("a model is already served");
+        }
+    }
+
+    /// The model, once it is loaded.
+    pub fn model(&self) -> Option<&Arc<ServedModel>> {
+        self.0.model.get()
+    }
+
+    /// Ends every running generation with an error: the time for draining is over.
+    pub fn abort(&self) {
+        self.0.abort.send_replace(true);
+    }
+
+    /// Resolves when running generations are to end.
+    pub fn aborted(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut abort = self.0.abort.subscribe();
+        let keep = self.clone();
+        async move {
+            // The sender lives as long as `keep`, so this can only end by the signal.
+            let _ended = abort.wait_for(|&abort| abort).await;
+            drop(keep);
+        }
+    }
+}
+
+/// The model, for handlers that need one; 503 while it loads.
+pub struct Ready(pub Arc<ServedModel>);
+
+impl FromRequestParts<App> for Ready {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(_parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        app.model().cloned().map(Self).ok_or_else(ApiError::loading)
+    }
+}

@@ -1,0 +1,198 @@
+//! From a checked request to running generations.
+
+use std::sync::Arc;
+
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, Stream, StreamExt};
+
+use super::error::ApiError;
+use super::generate::{Generation, Step};
+use super::model::ServedModel;
+use super::openai::sampling::Sampling;
+use super::state::App;
+use crate::engine::grammar::{GrammarSpec, Matcher};
+use crate::engine::{Event, Request, TokenStream};
+
+/// Most outputs of one request, prompts times choices.
+pub const MAX_OUTPUTS: usize = 128;
+
+/// Bytes of a request up to which its tokenizing, templates and checks are done where they stand:
+/// less than a millisecond. More goes to a thread that no connection waits for.
+const INLINE_BYTES: usize = 16 << 10;
+
+/// Does a request's preparation where it holds nobody up. `size` is that of its body.
+pub async fn offload<T: Send + 'static>(
+    size: usize,
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    if size <= INLINE_BYTES {
+        return work();
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| {
+        Err(ApiError::internal(format!(
+            "the preparation failed: {error}"
+        )))
+    })
+}
+
+/// Everything the engine needs for one request.
+pub struct Job {
+    /// Tokens of each prompt.
+    pub prompts: Vec<Vec<u32>>,
+    /// How, how many, how long.
+    pub sampling: Sampling,
+    /// Likeliest tokens to report with each token.
+    pub logprobs: Option<usize>,
+    grammars: Vec<Matcher>,
+}
+
+impl Job {
+    /// Checks the prompts against the model. `param` names where they came from.
+    pub fn new(
+        model: &ServedModel,
+        param: &str,
+        prompts: Vec<Vec<u32>>,
+        sampling: Sampling,
+        logprobs: Option<usize>,
+    ) -> Result<Self, ApiError> {
+        let context = model.engine.context_length();
+        let vocab = model.engine.model().vocab_size;
+        let many = prompts.len() > 1;
+        for (index, prompt) in prompts.iter().enumerate() {
+            let param = if many {
+                format!("{param}[{index}]")
+            } else {
+                param.to_owned()
+            };
+            if prompt.is_empty() {
+                return Err(ApiError::invalid(
+                    &param,
+                    format!("`{param}` has no tokens"),
+                ));
+            }
+            if prompt.len() >= context {
+                return Err(ApiError::context_exceeded(&param, prompt.len(), context));
+            }
+            if let Some(token) = prompt.iter().find(|&&token| token as usize >= vocab) {
+                let message = format!("the model has no token {token}; ids go to {}", vocab - 1);
+                return Err(ApiError::invalid(&param, message));
+            }
+        }
+        let outputs = prompts.len().saturating_mul(sampling.n);
+        if outputs > MAX_OUTPUTS {
+            let message = format!(
+                "{} prompts with `n` {} are {outputs} outputs, at most {MAX_OUTPUTS} are made",
+                prompts.len(),
+                sampling.n
+            );
+            return Err(ApiError::invalid("n", message));
+        }
+        Ok(Self {
+            prompts,
+            sampling,
+            logprobs,
+            grammars: Vec::new(),
+        })
+    }
+
+    /// Constrains every output.
+    pub fn constrain(self, model: &ServedModel, spec: &GrammarSpec) -> Result<Self, ApiError> {
+        let outputs = self.prompts.len() * self.sampling.n;
+        let grammars = (0..outputs)
+            .map(|_| model.compile(spec))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { grammars, ..self })
+    }
+}
+
+/// One output of a request.
+pub struct Output {
+    /// Its place among all of them.
+    pub index: usize,
+    /// The prompt it continues.
+    pub prompt: usize,
+    /// How it comes about.
+    pub generation: Generation<BoxStream<'static, Event>>,
+}
+
+/// Hands a job to the engine. If a part is refused nothing of it runs.
+pub fn submit(app: &App, model: &Arc<ServedModel>, job: Job) -> Result<Vec<Output>, ApiError> {
+    let Job {
+        prompts,
+        sampling,
+        logprobs,
+        grammars,
+    } = job;
+    let mut grammars = grammars.into_iter();
+    let mut outputs = Vec::with_capacity(prompts.len() * sampling.n);
+    let max_tokens = match (sampling.max_tokens, model.n_predict) {
+        (Some(asked), Some(most)) => Some(asked.min(most)),
+        (asked, most) => asked.or(most),
+    };
+    for (prompt, tokens) in prompts.into_iter().enumerate() {
+        for choice in 0..sampling.n {
+            let mut params = sampling.params.clone();
+            // Choices differ, and each is what a request with its seed alone would get.
+            params.seed = params.seed.map(|seed| seed.wrapping_add(choice as u64));
+            let request = Request {
+                prompt: tokens.clone(),
+                max_tokens,
+                sampling: params,
+                logprobs,
+                stop_tokens: model.text.stop_tokens.clone(),
+                grammar: grammars.next(),
+            };
+            let generation = Generation::new(
+                events(model.engine.submit(request)?),
+                app.aborted().boxed(),
+                model.text.tokenizer.clone(),
+                sampling.stop.clone(),
+                tokens.len(),
+            );
+            outputs.push(Output {
+                index: outputs.len(),
+                prompt,
+                generation,
+            });
+        }
+    }
+    Ok(outputs)
+}
+
+/// What happens to which output.
+pub struct Happening {
+    /// The output.
+    pub index: usize,
+    /// The prompt it continues.
+    pub prompt: usize,
+    /// What happened.
+    pub step: Result<Step, ApiError>,
+}
+
+/// The steps of all outputs as they come. Dropping it cancels all of them.
+pub fn interleave(outputs: Vec<Output>) -> impl Stream<Item = Happening> + Send + Unpin + 'static {
+    stream::select_all(outputs.into_iter().map(
+        |Output {
+             index,
+             prompt,
+             generation,
+         }| {
+            generation
+                .into_stream()
+                .map(move |step| Happening {
+                    index,
+                    prompt,
+                    step,
+                })
+                .boxed()
+        },
+    ))
+}
+
+fn events(tokens: TokenStream) -> BoxStream<'static, Event> {
+    stream::unfold(tokens, |mut tokens| async move {
+        tokens.recv().await.map(|event| (event, tokens))
+    })
+    .boxed()
+}

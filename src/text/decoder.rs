@@ -1,0 +1,335 @@
+//! The decoder of `tokenizer.json`, taken apart so that it can run one token at a time.
+//!
+//! `tokenizers` decodes whole sequences only, and some of its decoders depend on what came before
+//! (the first token loses its space) or on what comes next (a run of byte tokens is text only as a
+//! whole). [`Decoder`] is the pipeline, [`DecoderState`] what must be remembered between tokens;
+//! fed with all tokens and finished, the pieces join to exactly what the library returns.
+
+use tokenizers::Decoder as _;
+use tokenizers::decoders::DecoderWrapper;
+
+/// What a decoder does, stage by stage.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    /// From token strings to token strings.
+    token_stages: Vec<TokenStage>,
+    /// Whether the tokens' strings are bytes in GPT-2's alphabet.
+    byte_level: bool,
+    /// From text to text, once the tokens are joined.
+    text_stages: Vec<TextStage>,
+    /// Without a decoder the library puts a space between tokens.
+    separator: &'static str,
+}
+
+#[derive(Debug)]
+enum TokenStage {
+    /// Looks at one token, and at whether it is the first.
+    Each(DecoderWrapper),
+    /// `<0xNN>` tokens; a run that is not UTF-8 as a whole becomes one U+FFFD a token.
+    ByteFallback,
+}
+
+#[derive(Debug)]
+enum TextStage {
+    /// Looks at each character by itself.
+    EachChar(DecoderWrapper),
+    /// Removes up to `count` times `content` from the start of the text.
+    StripStart { content: char, count: usize },
+}
+
+/// What the tokens so far leave behind for the next one.
+#[derive(Debug, Default)]
+pub(super) struct DecoderState {
+    tokens: Vec<TokenState>,
+    separate: bool,
+    utf8: Utf8Lossy,
+    /// How many characters a `StripStart` may still remove, one entry a text stage.
+    strip: Vec<usize>,
+}
+
+#[derive(Debug, Default)]
+struct TokenState {
+    started: bool,
+    run: Vec<u8>,
+}
+
+impl Decoder {
+    /// Takes a tokenizer's decoder apart.
+    ///
+    /// # Errors
+    /// Names the decoder that cannot be run token by token.
+    pub(super) fn new(decoder: Option<&DecoderWrapper>) -> Result<Self, String> {
+        let mut plan = Self {
+            token_stages: Vec::new(),
+            byte_level: false,
+            text_stages: Vec::new(),
+            separator: if decoder.is_some() { "" } else { " " },
+        };
+        let mut joined = false;
+        if let Some(decoder) = decoder {
+            plan.add(decoder, &mut joined)?;
+        }
+        Ok(plan)
+    }
+
+    fn add(&mut self, decoder: &DecoderWrapper, joined: &mut bool) -> Result<(), String> {
+        use DecoderWrapper as D;
+        match (decoder, *joined) {
+            (D::Sequence(sequence), _) => {
+                for decoder in sequence.get_decoders() {
+                    self.add(decoder, joined)?;
+                }
+            }
+            (D::Fuse(_), _) => *joined = true,
+            (D::ByteLevel(_), false) => {
+                self.byte_level = true;
+                *joined = true;
+            }
+            (D::ByteFallback(_), false) => self.token_stages.push(TokenStage::ByteFallback),
+            (D::Replace(_) | D::Metaspace(_) | D::WordPiece(_), false) => {
+                self.token_stages.push(TokenStage::Each(decoder.clone()));
+            }
+            (D::Strip(strip), _) if strip.stop > 0 => {
+                return Err("a Strip decoder with stop > 0".to_owned());
+            }
+            (D::Strip(_), false) => self.token_stages.push(TokenStage::Each(decoder.clone())),
+            (D::Strip(strip), true) => self
+                .text_stages
+                .push(TextStage::StripStart { content: strip.content, count: strip.start }),
+            (D::Replace(_), true) if replaces_one_char(decoder) => {
+                self.text_stages.push(TextStage::EachChar(decoder.clone()));
+            }
+            (other, _) => {
+                let json = serde_json::to_value(other).unwrap_or_default();
+                return Err(format!("the decoder {} at its place", json["type"]));
+            }
+        }
+        Ok(())
+    }
+
+    /// A state before the first token.
+    pub(super) fn start(&self) -> DecoderState {
+        DecoderState {
+            tokens: self.token_stages.iter().map(|_| TokenState::default()).collect(),
+            strip: self
+                .text_stages
+                .iter()
+                .map(|stage| match stage {
+                    TextStage::StripStart { count, .. } => *count,
+                    TextStage::EachChar(_) => 0,
+                })
+                .collect(),
+            ..DecoderState::default()
+        }
+    }
+
+    /// Decodes one more token; the text that is certain by now is appended to `out`.
+    pub(super) fn push(
+        &self,
+        state: &mut DecoderState,
+        token: String,
+        out: &mut String,
+    ) -> Result<(), String> {
+        self.token_stage(0, state, token, out)
+    }
+
+    /// What is still held back: an unfinished character becomes U+FFFD.
+    pub(super) fn finish(&self, state: &mut DecoderState, out: &mut String) -> Result<(), String> {
+        for index in 0..self.token_stages.len() {
+            self.flush_run(index, state, out)?;
+        }
+        let mut rest = String::new();
+        state.utf8.finish(&mut rest);
+        self.text(state, rest, out)
+    }
+
+    /// The bytes a token adds to a text that does not start with it.
+    pub(super) fn bytes(&self, token: String) -> Result<Vec<u8>, String> {
+        let mut token = token;
+        for stage in &self.token_stages {
+            match stage {
+                TokenStage::Each(decoder) => token = each(decoder, token, false)?,
+                TokenStage::ByteFallback => {
+                    if let Some(byte) = fallback_byte(&token) {
+                        return Ok(vec![byte]);
+                    }
+                }
+            }
+        }
+        let mut bytes = if self.byte_level {
+            byte_level(&token)
+        } else {
+            [self.separator, &token].concat().into_bytes()
+        };
+        for stage in &self.text_stages {
+            // Byte-level tokens may be parts of characters, which no character rule touches.
+            if let (TextStage::EachChar(decoder), Ok(text)) = (stage, str::from_utf8(&bytes)) {
+                bytes = each(decoder, text.to_owned(), false)?.into_bytes();
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn token_stage(
+        &self,
+        index: usize,
+        state: &mut DecoderState,
+        token: String,
+        out: &mut String,
+    ) -> Result<(), String> {
+        match self.token_stages.get(index) {
+            None => {
+                let mut text = String::new();
+                if self.byte_level {
+                    state.utf8.push(&byte_level(&token), &mut text);
+                } else {
+                    if state.separate {
+                        text.push_str(self.separator);
+                    }
+                    state.separate = true;
+                    text.push_str(&token);
+                }
+                self.text(state, text, out)
+            }
+            Some(TokenStage::Each(decoder)) => {
+                let first = !std::mem::replace(&mut state.tokens[index].started, true);
+                self.token_stage(index + 1, state, each(decoder, token, first)?, out)
+            }
+            Some(TokenStage::ByteFallback) => match fallback_byte(&token) {
+                Some(byte) => {
+                    state.tokens[index].run.push(byte);
+                    Ok(())
+                }
+                None => {
+                    self.flush_run(index, state, out)?;
+                    self.token_stage(index + 1, state, token, out)
+                }
+            },
+        }
+    }
+
+    fn flush_run(
+        &self,
+        index: usize,
+        state: &mut DecoderState,
+        out: &mut String,
+    ) -> Result<(), String> {
+        let run = std::mem::take(&mut state.tokens[index].run);
+        if run.is_empty() {
+            return Ok(());
+        }
+        match String::from_utf8(run) {
+            Ok(text) => self.token_stage(index + 1, state, text, out),
+            Err(error) => error.as_bytes().iter().try_for_each(|_| {
+                self.token_stage(index + 1, state, char::REPLACEMENT_CHARACTER.into(), out)
+            }),
+        }
+    }
+
+    fn text(
+        &self,
+        state: &mut DecoderState,
+        mut text: String,
+        out: &mut String,
+    ) -> Result<(), String> {
+        for (stage, left) in self.text_stages.iter().zip(&mut state.strip) {
+            match stage {
+                TextStage::EachChar(decoder) => text = each(decoder, text, false)?,
+                TextStage::StripStart { content, .. } => {
+                    let mut rest = text.as_str();
+                    while *left > 0 && !rest.is_empty() {
+                        match rest.strip_prefix(*content) {
+                            Some(stripped) => {
+                                rest = stripped;
+                                *left -= 1;
+                            }
+                            None => *left = 0,
+                        }
+                    }
+                    text = rest.to_owned();
+                }
+            }
+        }
+        out.push_str(&text);
+        Ok(())
+    }
+}
+
+/// Runs one of the library's decoders over one token, as the first or as a later one.
+fn each(decoder: &DecoderWrapper, token: String, first: bool) -> Result<String, String> {
+    let mut tokens = if first { vec![token] } else { vec![String::new(), token] };
+    tokens = decoder.decode_chain(tokens).map_err(|error| error.to_string())?;
+    tokens.pop().ok_or_else(|| "the decoder returned nothing".to_owned())
+}
+
+fn replaces_one_char(decoder: &DecoderWrapper) -> bool {
+    serde_json::to_value(decoder)
+        .is_ok_and(|json| json["pattern"]["String"].as_str().is_some_and(|p| p.chars().count() == 1))
+}
+
+/// The byte of a `<0xNN>` token, by the rule of the library's `ByteFallback`.
+fn fallback_byte(token: &str) -> Option<u8> {
+    if token.len() != 6 || !token.starts_with("<0x") || !token.ends_with('>') {
+        return None;
+    }
+    token.get(3..5).and_then(|hex| u8::from_str_radix(hex, 16).ok())
+}
+
+/// Maps a token from GPT-2's printable alphabet back to bytes; a token with any other character
+/// (an added token) stands for itself, as in the library.
+fn byte_level(token: &str) -> Vec<u8> {
+    token
+        .chars()
+        .map(byte_of_char)
+        .collect::<Option<Vec<u8>>>()
+        .unwrap_or_else(|| token.as_bytes().to_vec())
+}
+
+/// The inverse of `bytes_to_unicode` in GPT-2's `encoder.py`: printable Latin-1 stands for itself,
+/// the other 68 bytes, in order, for U+0100 and on.
+fn byte_of_char(c: char) -> Option<u8> {
+    let code = u32::from(c);
+    match code {
+        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => u8::try_from(code).ok(),
+        0x100..=0x120 => u8::try_from(code - 0x100).ok(),
+        0x121..=0x142 => u8::try_from(code - 0x121 + 0x7f).ok(),
+        0x143 => Some(0xad),
+        _ => None,
+    }
+}
+
+/// `String::from_utf8_lossy` for bytes that come in pieces.
+#[derive(Debug, Default)]
+struct Utf8Lossy {
+    /// The start of a character, at most three bytes.
+    pending: Vec<u8>,
+}
+
+impl Utf8Lossy {
+    fn push(&mut self, bytes: &[u8], out: &mut String) {
+        self.pending.extend_from_slice(bytes);
+        let mut held = 0;
+        let mut chunks = self.pending.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            out.push_str(chunk.valid());
+            let invalid = chunk.invalid();
+            if chunks.peek().is_none() && unfinished(invalid) {
+                held = invalid.len();
+            } else if !invalid.is_empty() {
+                out.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        self.pending.drain(..self.pending.len() - held);
+    }
+
+    fn finish(&mut self, out: &mut String) {
+        if !std::mem::take(&mut self.pending).is_empty() {
+            out.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+}
+
+/// Whether more bytes could complete this invalid sequence.
+fn unfinished(bytes: &[u8]) -> bool {
+    str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}

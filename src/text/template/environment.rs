@@ -1,0 +1,119 @@
+//! The Jinja environment of transformers: `_cached_compile_jinja_template`.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, ValueKind};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, Value};
+
+use super::{json, methods, python};
+
+/// Instructions that one rendering may take: about a second. A message takes a few hundred at most.
+const FUEL: u64 = 10_000_000;
+
+/// The message of a template's `raise_exception`.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Raised(pub String);
+
+pub(super) fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_syntax(syntax());
+    environment.set_debug(false);
+    environment.set_fuel(Some(FUEL));
+    // Templates are named by a repository, and a name like "x.html" must not turn escaping on.
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_unknown_method_callback(methods::call);
+    environment.set_formatter(write_value);
+    environment.add_filter("tojson", json::tojson);
+    environment.add_filter("string", |value: &Value| python::str(value));
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", strftime_now);
+    environment.add_function("cycler", minijinja_contrib::globals::cycler);
+    environment.add_function("joiner", minijinja_contrib::globals::joiner);
+    environment
+}
+
+fn syntax() -> SyntaxConfig {
+    SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .keep_trailing_newline(false)
+        .build()
+        // Only delimiters can be refused, and none is set.
+        .unwrap_or_default()
+}
+
+fn write_value(output: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
+    if value.kind() == ValueKind::Invalid {
+        return Err(Error::new(ErrorKind::InvalidOperation, value.to_string()));
+    }
+    output.write_str(&python::str(value)).map_err(Error::from)
+}
+
+fn raise_exception(message: &Value, kwargs: Kwargs) -> Result<Value, Error> {
+    kwargs.assert_all_used()?;
+    let message = python::str(message);
+    Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Raised(message)))
+}
+
+fn strftime_now(format: &str) -> Result<String, Error> {
+    strftime(format, &jiff::Zoned::now())
+}
+
+fn strftime(format: &str, time: &jiff::Zoned) -> Result<String, Error> {
+    jiff::fmt::strtime::format(format, time).map_err(|error| {
+        Error::new(ErrorKind::InvalidOperation, "strftime_now").with_source(error)
+    })
+}
+
+/// `{% generation %}` marks the assistant's text for training and prints it unchanged. Like the
+/// call block that transformers makes of it, `with` has a scope of its own.
+pub(super) fn prepare(source: &str) -> String {
+    let mut prepared = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(at) = rest.find("{%") {
+        let (before, tag) = rest.split_at(at);
+        prepared.push_str(before);
+        let inner = tag[2..].trim_start_matches(['-', '+']).trim_start();
+        let name_len = inner.bytes().take_while(u8::is_ascii_lowercase).count();
+        let (name, after) = inner.split_at(name_len);
+        let ends = after.trim_start().trim_start_matches(['-', '+']).starts_with("%}");
+        let replacement = match name {
+            "generation" if ends => "with",
+            "endgeneration" if ends => "endwith",
+            _ => name,
+        };
+        let head = tag.len() - inner.len();
+        prepared.push_str(&tag[..head]);
+        prepared.push_str(replacement);
+        rest = after;
+    }
+    prepared.push_str(rest);
+    prepared
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strftime_writes_what_python_writes() {
+        let time = jiff::civil::date(2026, 3, 7).at(14, 5, 9, 0).in_tz("UTC").unwrap();
+        for (format, expected) in [
+            ("%d %b %Y", "07 Mar 2026"),
+            ("%Y-%m-%d", "2026-03-07"),
+            ("%B %-d, %Y", "March 7, 2026"),
+            ("%A %H:%M:%S", "Saturday 14:05:09"),
+        ] {
+            assert_eq!(strftime(format, &time).unwrap(), expected);
+        }
+        assert!(strftime("%!", &time).is_err());
+    }
+
+    #[test]
+    fn generation_tags_keep_their_whitespace_control() {
+        assert_eq!(
+            prepare("a{%- generation -%} b {% endgeneration %}{% if generation %}"),
+            "a{%- with -%} b {% endwith %}{% if generation %}"
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! How Python writes values as text.
+
+use std::fmt::Write;
+
+use minijinja::Value;
+use minijinja::value::ValueKind;
+
+/// `str(value)`; undefined is empty, as in Jinja.
+pub(super) fn str(value: &Value) -> String {
+    match value.as_str() {
+        Some(text) => text.to_owned(),
+        None => {
+            let mut text = String::new();
+            write_repr(value, &mut text);
+            text
+        }
+    }
+}
+
+/// A float in `value`, as opposed to an integer.
+pub(super) fn as_float(value: &Value) -> Option<f64> {
+    if value.kind() == ValueKind::Number && !value.is_integer() {
+        f64::try_from(value.clone()).ok()
+    } else {
+        None
+    }
+}
+
+fn write_repr(value: &Value, out: &mut String) {
+    if let Some(number) = as_float(value) {
+        out.push_str(&float(number));
+        return;
+    }
+    match (value.kind(), value.try_iter()) {
+        (ValueKind::Map, Ok(keys)) if value.as_object().is_some() => {
+            list(out, "{", "}", keys, |key, out| {
+                write_repr(&key, out);
+                out.push_str(": ");
+                write_repr(&value.get_item(&key).unwrap_or_default(), out);
+            });
+        }
+        (ValueKind::Seq | ValueKind::Iterable, Ok(items)) => {
+            let tuple = value.is_tuple();
+            let (open, close) = match value.len() {
+                Some(1) if tuple => ("(", ",)"),
+                _ if tuple => ("(", ")"),
+                _ => ("[", "]"),
+            };
+            list(out, open, close, items, |item, out| write_repr(&item, out));
+        }
+        _ => {
+            // Strings are quoted the Python way by Debug; Undefined alone would print its name.
+            if !value.is_undefined() {
+                let _ = write!(out, "{value:?}");
+            }
+        }
+    }
+}
+
+fn list<T>(
+    out: &mut String,
+    open: &str,
+    close: &str,
+    items: impl Iterator<Item = T>,
+    mut item: impl FnMut(T, &mut String),
+) {
+    out.push_str(open);
+    for (index, value) in items.enumerate() {
+        if index > 0 {
+            out.push_str(", ");
+        }
+        item(value, out);
+    }
+    out.push_str(close);
+}
+
+/// `repr(float)`: the shortest digits that read back, with an exponent below 1e-4 and from 1e16.
+pub(super) fn float(number: f64) -> String {
+    if number.is_nan() {
+        return "nan".to_owned();
+    }
+    if number.is_infinite() {
+        return if number > 0.0 { "inf" } else { "-inf" }.to_owned();
+    }
+    let magnitude = number.abs();
+    if magnitude != 0.0 && !(1e-4..1e16).contains(&magnitude) {
+        let text = format!("{number:e}");
+        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        let (sign, exponent) =
+            exponent.strip_prefix('-').map_or(('+', exponent), |exponent| ('-', exponent));
+        return format!("{digits}e{sign}{exponent:0>2}");
+    }
+    format!("{number:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use minijinja::value::Serde;
+
+    use super::*;
+
+    #[test]
+    fn floats_are_written_like_python() {
+        for (number, expected) in [
+            (1.0, "1.0"),
+            (-0.0, "-0.0"),
+            (0.1, "0.1"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e+16"),
+            (1.5e300, "1.5e+300"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (-2.5e-10, "-2.5e-10"),
+            (f64::NAN, "nan"),
+        ] {
+            assert_eq!(float(number), expected);
+        }
+    }
+
+    #[test]
+    fn containers_are_written_like_python() {
+        let value = Value::from(Serde(serde_json::json!(
+            {"a": [1, 1.0, null, true], "b": "it's", "c": {}, "d": "\n\"", "e": 1e20}
+        )));
+        let expected =
+            r#"{'a': [1, 1.0, None, True], 'b': "it's", 'c': {}, 'd': '\n"', 'e': 1e+20}"#;
+        assert_eq!(str(&value), expected);
+    }
+}

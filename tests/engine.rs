@@ -1,0 +1,149 @@
+//! The engine with the built-in model: requests by turns, the same tokens in any company.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use mlxcel::engine::{
+    EngineError, EngineHandle, EngineOptions, Event, Finish, FinishReason, Request,
+    SamplingParams, TokenStream, start,
+};
+
+fn options() -> EngineOptions {
+    EngineOptions {
+        model_dir: Path::new(env!("CARGO_MANIFEST_DIR")).join("tiny-model/mlxcel-tiny"),
+        device: None,
+        ctx_size: None,
+        n_parallel: 4,
+        queue_size: 8,
+        force: false,
+        warmup: false,
+    }
+}
+
+fn engine() -> EngineHandle {
+    start(options(), |_| {}).unwrap()
+}
+
+/// A prompt of token ids; what it says does not matter here.
+fn request(seed: u64, prompt: usize, max_tokens: usize) -> Request {
+    let prompt = (0..prompt).map(|i| 40 + ((i as u64 * 7 + seed * 13) % 500) as u32).collect();
+    Request {
+        prompt,
+        max_tokens: Some(max_tokens),
+        sampling: SamplingParams { seed: Some(seed), ..SamplingParams::default() },
+        logprobs: Some(2),
+        stop_tokens: Vec::new(),
+        grammar: None,
+    }
+}
+
+async fn collect(mut stream: TokenStream) -> (Vec<(u32, u32)>, Finish) {
+    let mut tokens = Vec::new();
+    while let Some(event) = stream.recv().await {
+        match event {
+            Event::Token(token) => {
+                let logprob = token.logprobs.unwrap().logprob;
+                tokens.push((token.id, logprob.to_bits()));
+            }
+            Event::Finished(finish) => return (tokens, finish),
+            Event::Failed(error) => panic!("{error}"),
+        }
+    }
+    panic!("the stream ended without an end");
+}
+
+/// Waits until the engine has nothing to do.
+async fn idle(engine: &EngineHandle) {
+    let start = Instant::now();
+    while engine.stats().running + engine.stats().waiting > 0 {
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", engine.stats());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn tokens_and_logprobs_are_the_same_alone_and_in_company() {
+    let engine = engine();
+    let lengths = [3, 300, 40, 700, 1, 17];
+    let mut alone = Vec::new();
+    for (seed, &length) in lengths.iter().enumerate() {
+        let request = request(seed as u64, length, 24);
+        alone.push(collect(engine.submit(request).unwrap()).await.0);
+    }
+    let streams: Vec<_> = lengths
+        .iter()
+        .enumerate()
+        .map(|(seed, &length)| engine.submit(request(seed as u64, length, 24)).unwrap())
+        .collect();
+    let together: Vec<_> =
+        futures::future::join_all(streams.into_iter().map(collect)).await;
+    for (alone, (tokens, finish)) in alone.iter().zip(&together) {
+        assert_eq!(alone, tokens);
+        assert_eq!(finish.reason, FinishReason::Length);
+        assert_eq!(finish.completion_tokens, 24);
+    }
+    assert_eq!(together[3].1.prompt_tokens, 700);
+}
+
+#[tokio::test]
+async fn a_dropped_stream_frees_its_place() {
+    let engine = engine();
+    let mut stream = engine.submit(request(1, 10, 100_000)).unwrap();
+    assert!(matches!(stream.recv().await, Some(Event::Token(_))));
+    assert_eq!(engine.stats().running, 1);
+    drop(stream);
+    idle(&engine).await;
+    let made = engine.stats().completion_tokens;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(engine.stats().completion_tokens, made);
+}
+
+#[tokio::test]
+async fn a_stop_token_ends_without_being_sent() {
+    let engine = engine();
+    let (tokens, _) = collect(engine.submit(request(5, 10, 8)).unwrap()).await;
+    let stop = tokens[3].0;
+    let first = tokens.iter().position(|token| token.0 == stop).unwrap();
+    let request = Request { stop_tokens: vec![stop], ..request(5, 10, 8) };
+    let (stopped, finish) = collect(engine.submit(request).unwrap()).await;
+    assert_eq!(stopped, tokens[..first]);
+    assert_eq!(finish.reason, FinishReason::Stop);
+    assert_eq!(finish.completion_tokens, first + 1);
+}
+
+#[tokio::test]
+async fn a_full_queue_and_a_long_prompt_are_refused() {
+    let engine = engine();
+    let context = engine.context_length();
+    let error = engine.submit(request(1, context, 1)).err().unwrap();
+    assert_eq!(error, EngineError::ContextExceeded { prompt: context, context });
+
+    let streams: Vec<_> =
+        (0..12).map(|seed| engine.submit(request(seed, 10, 100_000)).unwrap()).collect();
+    assert!(matches!(engine.submit(request(1, 10, 1)).err(), Some(EngineError::QueueFull(_))));
+    drop(streams);
+    idle(&engine).await;
+    collect(engine.submit(request(1, 10, 1)).unwrap()).await;
+
+    engine.drain();
+    assert_eq!(engine.submit(request(1, 10, 1)).err(), Some(EngineError::ShuttingDown));
+}
+
+#[tokio::test]
+async fn the_context_ends_a_generation() {
+    let engine = start(EngineOptions { ctx_size: Some(32), ..options() }, |_| {}).unwrap();
+    let request = Request { max_tokens: None, ..request(1, 20, 0) };
+    let (tokens, finish) = collect(engine.submit(request).unwrap()).await;
+    assert_eq!(tokens.len(), 12);
+    assert_eq!(finish.reason, FinishReason::Length);
+}
+
+#[tokio::test]
+async fn a_prompt_that_cannot_be_is_refused() {
+    let engine = engine();
+    let vocab = engine.model().vocab_size;
+    let beyond = Request { prompt: vec![1, vocab as u32], ..request(1, 1, 1) };
+    let error = engine.submit(beyond).err();
+    assert_eq!(error, Some(EngineError::UnknownToken { token: vocab as u32, vocab }));
+    assert_eq!(engine.submit(request(1, 0, 1)).err(), Some(EngineError::EmptyPrompt));
+}

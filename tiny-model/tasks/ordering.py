@@ -1,0 +1,218 @@
+"""Counting, sorting, reversing, letters and letter case."""
+
+from __future__ import annotations
+
+from . import words as w
+from .base import Draw, Example, casual, listed, turn
+
+
+def _series(draw: Draw) -> tuple[int, int, int]:
+    step = draw.choice([1, 1, 1, 1, -1, -1, 2, 5, 10])
+    length = draw.randint(3, 10 if draw.maybe(0.8) else 25)
+    low = draw.choice([0, 1, 1, draw.randint(0, 60), draw.randint(0, 90)])
+    if step in (5, 10):
+        low = low // step * step
+    first, last = low, low + (length - 1) * abs(step)
+    return (first, last, step) if step > 0 else (last, first, step)
+
+
+def count(draw: Draw) -> Example:
+    first, last, step = draw.fresh(lambda: _series(draw), lambda s: f"count:{s}")
+    numbers = ", ".join(str(n) for n in range(first, last + (1 if step > 0 else -1), step))
+    if step == 1:
+        phrases = [
+            "Count from {a} to {b}.", "Count up from {a} to {b}.", "List the numbers from {a} to {b}.",
+            "Write the numbers {a} to {b}.", "Can you count from {a} to {b}?",
+        ]  # fmt: skip
+        if first == 1:
+            phrases.append("Count to {b}.")
+    elif step == -1:
+        phrases = ["Count down from {a} to {b}.", "Count backwards from {a} to {b}."]
+    else:
+        phrases = ["Count from {a} to {b} by {s}.", "Count from {a} to {b} in steps of {s}."]
+    question = draw.choice(phrases).format(a=first, b=last, s=step)
+    return Example("counting", turn(casual(draw, question), numbers, f"I start at {first} and stop at {last}."))
+
+
+def count_items(draw: Draw) -> Example:
+    def make() -> list[str]:
+        return w.words(draw, draw.randint(1, 8))
+
+    items = draw.fresh(make, lambda items: "items:" + " ".join(items))
+    thought = " ".join(f"{i} {item}" for i, item in enumerate(items, 1))
+    many = len(items)
+    if draw.maybe(0.5):
+        question = draw.choice(
+            [
+                "How many words are in: {s}",
+                'How many words are in "{s}"?',
+                "Count the words: {s}",
+                "How many words? {s}",
+            ]
+        ).format(s=" ".join(items))
+        answer = f"{many} word" + "s" * (many != 1)
+    else:
+        question = draw.choice(
+            ["How many items are in this list: {s}?", "Count the items: {s}", "How many things are listed? {s}"]
+        ).format(s=", ".join(items))
+        answer = f"{many} item" + "s" * (many != 1)
+    return Example("counting items", turn(casual(draw, question), answer, thought))
+
+
+def sort_numbers(draw: Draw) -> Example:
+    def make() -> list[int]:
+        return [draw.randint(0, 99) for _ in range(draw.choice([2, 3, 3, 4, 4, 5, 5, 6]))]
+
+    numbers = draw.fresh(make, lambda ns: f"sort:{sorted(ns)}")
+    down = draw.maybe(0.3)
+    if down:
+        phrases = [
+            "Sort {s} in descending order.", "Sort these numbers from largest to smallest: {s}", "Order {s} from high to low.",
+        ]  # fmt: skip
+    else:
+        phrases = [
+            "Sort {s}.", "Sort these numbers: {s}", "Put {s} in order.", "Sort {s} in ascending order.",
+            "Sort the numbers {s} from smallest to largest.", "Order these numbers: {s}",
+        ]  # fmt: skip
+    question = draw.choice(phrases).format(s=", ".join(map(str, numbers)))
+    answer = ", ".join(map(str, sorted(numbers, reverse=down)))
+    thought = f"The {'largest' if down else 'smallest'} is {(max if down else min)(numbers)}."
+    return Example("sorting numbers", turn(casual(draw, question), answer, thought))
+
+
+def sort_words(draw: Draw) -> Example:
+    """Words with different first letters: spelling decides nothing further in."""
+
+    def make() -> list[str]:
+        picked: dict[str, str] = {}
+        for item in w.words(draw, 12):
+            picked.setdefault(item[0], item)
+        return list(picked.values())[: draw.choice([2, 3, 3, 4, 4, 5])]
+
+    items = draw.fresh(make, lambda ws: f"sort:{sorted(ws)}")
+    question = draw.choice(
+        [
+            "Sort these words: {s}", "Sort {s} alphabetically.", "Put these words in alphabetical order: {s}",
+            "Sort the words {s}.", "Alphabetical order, please: {s}", "Order these words from A to Z: {s}",
+        ]
+    ).format(s=", ".join(items))  # fmt: skip
+    ordered = sorted(items)
+    thought = "By first letter: " + " ".join(item[0] for item in ordered)
+    return Example("sorting words", turn(casual(draw, question), ", ".join(ordered), thought))
+
+
+def reverse(draw: Draw) -> Example:
+    def make() -> list[str]:
+        if draw.maybe(0.2):
+            return [str(draw.randint(0, 99)) for _ in range(draw.randint(3, 6))]
+        return [w.made_up(draw) if draw.maybe(0.1) else w.word(draw) for _ in range(draw.randint(2, 7))]
+
+    items = draw.fresh(make, lambda ws: "reverse:" + " ".join(ws))
+    comma = draw.maybe(0.4) or items[0].isdigit()
+    question = draw.choice(
+        [
+            "Reverse the words: {s}",
+            "Reverse the order: {s}",
+            "Write this backwards: {s}",
+            "Reverse this list: {s}",
+            'Reverse "{s}".',
+        ]
+    ).format(s=(", " if comma else " ").join(items))
+    answer = (", " if comma else " ").join(reversed(items))
+    return Example("reversing words", turn(casual(draw, question), answer, f"The last one is {items[-1]}."))
+
+
+def _listed_word(draw: Draw, key: str) -> str:
+    return draw.fresh(lambda: w.word(draw), lambda item: f"{key}:{item}")
+
+
+def spell(draw: Draw) -> Example:
+    """Always trained on for every word: the other letter tasks build on it."""
+    item = w.made_up(draw) if draw.maybe(0.3) else w.word(draw)
+    question = draw.choice(["Spell {s}.", 'Spell "{s}".', "Spell the word {s}.", "How do you spell {s}?"]).format(
+        s=item
+    )
+    return Example("spelling", turn(casual(draw, question), " ".join(item)))
+
+
+def letters(draw: Draw) -> Example:
+    """Spelling first, then what was asked: the counting happens on the page."""
+    kind = draw.choice(["count", "reverse", "first"])
+    item = _listed_word(draw, f"letters-{kind}")
+    spelt = " ".join(item)
+    if kind == "count":
+        question = draw.choice(
+            [
+                "How many letters are in {s}?",
+                'How many letters are in the word "{s}"?',
+                "How many letters does {s} have?",
+                "Count the letters in {s}.",
+            ]
+        )
+        answer = f"{spelt}: {len(item)} letters"
+    elif kind == "reverse":
+        question = draw.choice(
+            ["Reverse the letters of {s}.", 'Reverse the word "{s}".', "Write the word {s} backwards."]
+        )
+        answer = f"{spelt} backwards is {' '.join(reversed(item))}"
+    else:
+        end = draw.choice(["first", "last"])
+        question = draw.choice([f"What is the {end} letter of {{s}}?", f'What is the {end} letter in "{{s}}"?'])
+        answer = f"The {end} letter of {item} is {item[0] if end == 'first' else item[-1]}"
+    return Example("letters", turn(casual(draw, question.format(s=item)), answer))
+
+
+def letter_case(draw: Draw) -> Example:
+    def make() -> list[str]:
+        return w.words(draw, draw.randint(2, 4))
+
+    text = " ".join(draw.fresh(make, lambda ws: "case:" + " ".join(ws)))
+    if draw.maybe(0.6):
+        question = draw.choice(
+            [
+                "Write in upper case: {s}",
+                'Write "{s}" in upper case.',
+                "Upper case: {s}",
+                "Make this uppercase: {s}",
+                "Convert to uppercase: {s}",
+            ]
+        )
+        return Example("letter case", turn(casual(draw, question.format(s=text)), text.upper()))
+    question = draw.choice(
+        [
+            "Write in lower case: {s}",
+            'Write "{s}" in lower case.',
+            "Lower case: {s}",
+            "Make this lowercase: {s}",
+            "Convert to lowercase: {s}",
+        ]
+    )
+    return Example("letter case", turn(casual(draw, question.format(s=text.upper())), text))
+
+
+def repeat(draw: Draw) -> Example:
+    def make() -> str:
+        return " ".join(w.made_up(draw) if draw.maybe(0.2) else w.word(draw) for _ in range(draw.randint(1, 6)))
+
+    text = draw.fresh(make, lambda s: "repeat:" + s)
+    if draw.maybe(0.25):
+        number = draw.randint(2, 5)
+        return Example("repeating", turn(f"Say {text} {number} times.", " ".join([text] * number)))
+    question = draw.choice(
+        ["Repeat after me: {s}", 'Say "{s}".', "Say: {s}", "Repeat: {s}", "Echo: {s}", "Reply with exactly: {s}"]
+    )
+    return Example("repeating", turn(question.format(s=text), text))
+
+
+def pick(draw: Draw) -> Example:
+    """First, last or nth of a list."""
+
+    def make() -> list[str]:
+        return w.words(draw, draw.randint(3, 6))
+
+    items = draw.fresh(make, lambda ws: "pick:" + " ".join(ws))
+    ordinals = ["first", "second", "third", "fourth", "fifth", "sixth"]
+    place = draw.randrange(len(items))
+    name = "last" if place == len(items) - 1 and draw.maybe(0.7) else ordinals[place]
+    question = draw.choice(["What is the {n} word: {s}?", "Which item is {n}? {s}", "Tell me the {n} of these: {s}"])
+    return Example("picking", turn(casual(draw, question.format(n=name, s=listed(items))), items[place]))
