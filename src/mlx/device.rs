@@ -47,11 +47,16 @@ impl Device {
     }
 }
 
+/// The version of the `libmlx` that is loaded.
+pub fn version() -> String {
+    ffi::library_version()
+}
+
 /// Checks that the `libmlx` that was loaded is the one whose headers the bridge was built with:
 /// the C++ ABI changes between versions.
 #[track_caller]
 pub fn check_version() -> Result<(), MlxError> {
-    compare_versions(&ffi::header_version(), &ffi::library_version())
+    compare_versions(&ffi::header_version(), &version())
 }
 
 #[track_caller]

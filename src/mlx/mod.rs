@@ -13,7 +13,7 @@ mod memory;
 mod ops;
 
 pub use array::Array;
-pub use device::{Device, check_version};
+pub use device::{Device, check_version, version};
 pub use dtype::Dtype;
 pub use error::MlxError;
 pub use memory::{active_memory, cache_memory, clear_cache};
