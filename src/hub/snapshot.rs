@@ -87,6 +87,7 @@ async fn update(
         let heads = stream::iter(heads).buffer_unordered(PARALLEL_HEADS);
         let metas: Vec<Meta> = heads.try_collect().await?;
         let tracker = Tracker::new(cache, &metas, progress);
+        // A disk that does not tell its free space tells when it is full.
         if (options.free_space)(&options.cache_dir).is_ok_and(|free| free < tracker.remaining()) {
             return Err(hub.disk_full(tracker.remaining()));
         }
