@@ -1,5 +1,7 @@
 //! Chat templates render byte for byte what transformers renders (tests/templates/expected.py).
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 
 use mlxcel::text::{ChatTemplate, TemplateError, TemplateInput};

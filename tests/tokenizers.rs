@@ -1,5 +1,7 @@
 //! Tokenizing and streaming, on the tokenizers of tests/tokenizers/build.py.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
