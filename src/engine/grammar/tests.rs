@@ -328,6 +328,7 @@ fn invalid_schemas_are_refused() {
         json!({"$ref": "#/$defs/missing"}),
         json!({"type": "string", "minLength": 3, "maxLength": 2}),
         json!({"enum": []}),
+        json!({"type": "number", "multipleOf": 0}),
         // longer than what llguidance quotes, cut within a character
         json!({"type": "string", "pattern": ["é".repeat(80), "日".repeat(80)]}),
     ] {
@@ -377,12 +378,46 @@ fn compilation_is_bounded() {
     for _ in 0..100 {
         nested = json!({"type": "array", "items": nested});
     }
-    let wide: serde_json::Map<String, Value> = (0..30_000)
-        .map(|n| (format!("p{n}"), json!({"type": "string"})))
-        .collect();
+    let wide = |count: usize| -> serde_json::Map<String, Value> {
+        (0..count)
+            .map(|n| (format!("p{n}"), json!({"type": "string"})))
+            .collect()
+    };
+    let chain = |count: usize, link: fn(String) -> Value| {
+        let links: serde_json::Map<String, Value> = (0..count)
+            .map(|n| (format!("{n}"), link(format!("#/$defs/{}", (n + 1) % count))))
+            .collect();
+        json!({"$defs": links, "$ref": "#/$defs/0"})
+    };
+    let options = |n: usize| {
+        json!({"anyOf": [{"properties": {format!("a{n}"): {"type": "string"}}},
+                         {"properties": {format!("b{n}"): {"type": "integer"}}}]})
+    };
     for schema in [
         nested,
-        json!({"type": "object", "properties": wide}),
+        json!({"type": "object", "properties": wide(30_000)}),
+        json!({"type": "object", "properties": wide(2_000)}),
+        chain(8_000, |next| json!({"$ref": next})),
+        chain(
+            4_000,
+            |next| json!({"type": "array", "items": {"$ref": next}}),
+        ),
+        chain(
+            3_000,
+            |next| json!({"type": "object", "properties": {"x": {"$ref": next}}}),
+        ),
+        chain(
+            3_000,
+            |next| json!({"anyOf": [{"type": "null"}, {"$ref": next}]}),
+        ),
+        chain(
+            2_000,
+            |next| json!({"allOf": [{"title": "t"}, {"$ref": next}]}),
+        ),
+        json!({"type": "object", "allOf": (0..24).map(options).collect::<Vec<_>>()}),
+        json!({"const": "a".repeat(250_000)}),
+        json!({"type": "string", "pattern": "ab?".repeat(80_000)}),
+        json!({"type": "number", "multipleOf": 9_999}),
         json!({"type": "string", "pattern": "^((a{1,900}){1,900}){1,900}$"}),
         json!({"type": "string", "pattern": "^(.*a.{200}){40}$"}),
         json!({"type": "array", "items": {"type": "string"}, "minItems": 1_000_000_000}),
