@@ -38,6 +38,7 @@ impl Vocabulary {
     /// The tokenizer's own tokens for `text`, if they spell exactly its bytes. A tokenizer that
     /// puts a space before a text is asked for it inside another text.
     fn canonical(&self, text: &str) -> Option<Vec<TokenId>> {
+<<<<<<< HEAD
         ["", CONTEXT].iter().find_map(|context| {
             let ids = self
                 .tokenizer
@@ -56,6 +57,25 @@ impl Vocabulary {
             }
             Some(ids.to_vec())
         })
+=======
+        let spell = |text: &str| {
+            let ids = self.tokenizer.encode(text, false).ok()?;
+            Some((self.trie.decode_raw(&ids), ids))
+        };
+        let (spelled, ids) = spell(text)?;
+        if spelled == text.as_bytes() {
+            return Some(ids);
+        }
+        let (spelled, ids) = spell(&[CONTEXT, text].concat())?;
+        let mut before = spelled.strip_suffix(text.as_bytes())?.len();
+        let mut ids = ids.as_slice();
+        while before > 0 {
+            let (first, rest) = ids.split_first()?;
+            before = before.checked_sub(self.trie.token_len(*first))?;
+            ids = rest;
+        }
+        Some(ids.to_vec())
+>>>>>>> text
     }
 }
 
