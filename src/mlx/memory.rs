@@ -1,7 +1,6 @@
 //! MLX's memory, in bytes.
 
 use super::bridge::ffi;
-use super::error::{MlxError, OrMlxError};
 
 /// Bytes that arrays hold now. Memory-mapped weights are not among them.
 pub fn active_memory() -> u64 {
@@ -14,7 +13,6 @@ pub fn cache_memory() -> u64 {
 }
 
 /// Gives the freed buffers back to the system.
-#[track_caller]
-pub fn clear_cache() -> Result<(), MlxError> {
-    ffi::clear_cache().or_mlx()
+pub fn clear_cache() {
+    ffi::clear_cache();
 }
