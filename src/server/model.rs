@@ -97,7 +97,7 @@ impl ServedModel {
     /// server that never sees one starts without it.
     pub fn compile(&self, spec: &GrammarSpec) -> Result<Matcher, ApiError> {
         let failed = |error: GrammarError| match error {
-            GrammarError::Unsupported(_) => {
+            GrammarError::Unsupported { .. } => {
                 ApiError::unsupported("response_format", error.to_string())
             }
             other => ApiError::invalid("response_format", other.to_string()),
@@ -107,8 +107,9 @@ impl ServedModel {
             None => {
                 let vocab = self.engine.model().vocab_size;
                 let text = &self.text;
-                let compiler = GrammarCompiler::new(&text.tokenizer, vocab, &text.stop_tokens)
-                    .map_err(|error| ApiError::internal(error.to_string()))?;
+                let compiler =
+                    GrammarCompiler::new(text.tokenizer.clone(), vocab, &text.stop_tokens)
+                        .map_err(|error| ApiError::internal(error.to_string()))?;
                 self.grammar.get_or_init(|| Mutex::new(compiler))
             }
         };
