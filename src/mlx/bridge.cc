@@ -117,7 +117,7 @@ void set_cache_limit(std::uint64_t bytes) {
   mx::set_cache_limit(bytes);
 }
 
-void clear_cache() noexcept {
+void clear_cache() {
   mx::clear_cache();
 }
 

@@ -35,7 +35,7 @@ std::uint64_t gpu_memory();
 std::uint64_t active_memory() noexcept;
 std::uint64_t cache_memory() noexcept;
 void set_cache_limit(std::uint64_t bytes);
-void clear_cache() noexcept;
+void clear_cache();
 
 // Making and reading arrays. `dtype` is the index in `DTYPES` (dtype.rs has the same order).
 ArrayPtr clone_array(const Array& array) noexcept;

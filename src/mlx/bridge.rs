@@ -29,7 +29,7 @@ pub(crate) mod ffi {
         fn active_memory() -> u64;
         fn cache_memory() -> u64;
         fn set_cache_limit(bytes: u64) -> Result<()>;
-        fn clear_cache();
+        fn clear_cache() -> Result<()>;
 
         fn clone_array(array: &Array) -> UniquePtr<Array>;
         fn from_bytes(bytes: &[u8], shape: &[i32], dtype: u8) -> Result<UniquePtr<Array>>;

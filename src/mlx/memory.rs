@@ -1,6 +1,7 @@
 //! MLX's memory, in bytes.
 
 use super::bridge::ffi;
+use super::error::{MlxError, OrMlxError};
 
 /// Bytes that arrays hold now. Memory-mapped weights are not among them.
 pub fn active_memory() -> u64 {
@@ -13,6 +14,7 @@ pub fn cache_memory() -> u64 {
 }
 
 /// Gives the freed buffers back to the system.
-pub fn clear_cache() {
-    ffi::clear_cache();
+#[track_caller]
+pub fn clear_cache() -> Result<(), MlxError> {
+    ffi::clear_cache().or_mlx()
 }
