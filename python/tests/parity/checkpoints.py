@@ -143,7 +143,7 @@ def transformers_layout(folder: Path) -> None:
     """As transformers saves a tied bfloat16 Llama: no index, its own configuration, and the
     frequencies and the second copy of the embeddings that older versions wrote as well.
     """
-    config = BASE | {"tie_word_embeddings": True}
+    config: Config = BASE | {"tie_word_embeddings": True}
     model = random_model(config)
     model.set_dtype(mx.bfloat16)
     weights: dict[str, mx.array] = {}
@@ -153,17 +153,19 @@ def transformers_layout(folder: Path) -> None:
         weights[f"model.layers.{layer}.self_attn.rotary_emb.inv_freq"] = mx.ones((16,))
     folder.mkdir(parents=True)
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "pt"})
+    theta = config.pop("rope_theta")
     extra = {
         "architectures": ["LlamaForCausalLM"],
         "attention_bias": False,
         "attention_dropout": 0.0,
+        "dtype": "bfloat16",
         "head_dim": 32,
         "initializer_range": 0.02,
         "mlp_bias": False,
+        "pad_token_id": None,
         "pretraining_tp": 1,
-        "rope_scaling": None,
-        "torch_dtype": "bfloat16",
-        "transformers_version": "4.57.0",
+        "rope_parameters": {"rope_theta": theta, "rope_type": "default"},
+        "transformers_version": "5.23.0",
         "use_cache": True,
     }
     (folder / "config.json").write_text(json.dumps(config | extra))
