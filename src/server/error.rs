@@ -254,6 +254,9 @@ impl From<EngineError> for ApiError {
             EngineError::ContextExceeded { prompt, context } => {
                 Self::context_exceeded("", prompt, context)
             }
+            EngineError::EmptyPrompt | EngineError::UnknownToken { .. } => {
+                Self::invalid("", message)
+            }
             EngineError::Grammar(_) | EngineError::Compute(_) => Self::internal(message),
         }
     }
