@@ -9,6 +9,9 @@ mod props;
 mod root;
 mod tokenize;
 
+#[cfg(test)]
+mod tests;
+
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
