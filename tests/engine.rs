@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mlxcel::engine::{
-    EngineError, EngineHandle, EngineOptions, Event, Finish, FinishReason, Request,
-    SamplingParams, TokenStream, start,
+    EngineError, EngineHandle, EngineOptions, Event, Finish, FinishReason, Request, SamplingParams,
+    TokenStream, start,
 };
 
 fn options() -> EngineOptions {
@@ -26,11 +26,16 @@ fn engine() -> EngineHandle {
 
 /// A prompt of token ids; what it says does not matter here.
 fn request(seed: u64, prompt: usize, max_tokens: usize) -> Request {
-    let prompt = (0..prompt).map(|i| 40 + ((i as u64 * 7 + seed * 13) % 500) as u32).collect();
+    let prompt = (0..prompt)
+        .map(|i| 40 + ((i as u64 * 7 + seed * 13) % 500) as u32)
+        .collect();
     Request {
         prompt,
         max_tokens: Some(max_tokens),
-        sampling: SamplingParams { seed: Some(seed), ..SamplingParams::default() },
+        sampling: SamplingParams {
+            seed: Some(seed),
+            ..SamplingParams::default()
+        },
         logprobs: Some(2),
         stop_tokens: Vec::new(),
         grammar: None,
@@ -56,7 +61,11 @@ async fn collect(mut stream: TokenStream) -> (Vec<(u32, u32)>, Finish) {
 async fn idle(engine: &EngineHandle) {
     let start = Instant::now();
     while engine.stats().running + engine.stats().waiting > 0 {
-        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", engine.stats());
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "{:?}",
+            engine.stats()
+        );
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -75,8 +84,7 @@ async fn tokens_and_logprobs_are_the_same_alone_and_in_company() {
         .enumerate()
         .map(|(seed, &length)| engine.submit(request(seed as u64, length, 24)).unwrap())
         .collect();
-    let together: Vec<_> =
-        futures::future::join_all(streams.into_iter().map(collect)).await;
+    let together: Vec<_> = futures::future::join_all(streams.into_iter().map(collect)).await;
     for (alone, (tokens, finish)) in alone.iter().zip(&together) {
         assert_eq!(alone, tokens);
         assert_eq!(finish.reason, FinishReason::Length);
@@ -104,7 +112,10 @@ async fn a_stop_token_ends_without_being_sent() {
     let (tokens, _) = collect(engine.submit(request(5, 10, 8)).unwrap()).await;
     let stop = tokens[3].0;
     let first = tokens.iter().position(|token| token.0 == stop).unwrap();
-    let request = Request { stop_tokens: vec![stop], ..request(5, 10, 8) };
+    let request = Request {
+        stop_tokens: vec![stop],
+        ..request(5, 10, 8)
+    };
     let (stopped, finish) = collect(engine.submit(request).unwrap()).await;
     assert_eq!(stopped, tokens[..first]);
     assert_eq!(finish.reason, FinishReason::Stop);
@@ -116,23 +127,46 @@ async fn a_full_queue_and_a_long_prompt_are_refused() {
     let engine = engine();
     let context = engine.context_length();
     let error = engine.submit(request(1, context, 1)).err().unwrap();
-    assert_eq!(error, EngineError::ContextExceeded { prompt: context, context });
+    assert_eq!(
+        error,
+        EngineError::ContextExceeded {
+            prompt: context,
+            context
+        }
+    );
 
-    let streams: Vec<_> =
-        (0..12).map(|seed| engine.submit(request(seed, 10, 100_000)).unwrap()).collect();
-    assert!(matches!(engine.submit(request(1, 10, 1)).err(), Some(EngineError::QueueFull(_))));
+    let streams: Vec<_> = (0..12)
+        .map(|seed| engine.submit(request(seed, 10, 100_000)).unwrap())
+        .collect();
+    assert!(matches!(
+        engine.submit(request(1, 10, 1)).err(),
+        Some(EngineError::QueueFull(_))
+    ));
     drop(streams);
     idle(&engine).await;
     collect(engine.submit(request(1, 10, 1)).unwrap()).await;
 
     engine.drain();
-    assert_eq!(engine.submit(request(1, 10, 1)).err(), Some(EngineError::ShuttingDown));
+    assert_eq!(
+        engine.submit(request(1, 10, 1)).err(),
+        Some(EngineError::ShuttingDown)
+    );
 }
 
 #[tokio::test]
 async fn the_context_ends_a_generation() {
-    let engine = start(EngineOptions { ctx_size: Some(32), ..options() }, |_| {}).unwrap();
-    let request = Request { max_tokens: None, ..request(1, 20, 0) };
+    let engine = start(
+        EngineOptions {
+            ctx_size: Some(32),
+            ..options()
+        },
+        |_| {},
+    )
+    .unwrap();
+    let request = Request {
+        max_tokens: None,
+        ..request(1, 20, 0)
+    };
     let (tokens, finish) = collect(engine.submit(request).unwrap()).await;
     assert_eq!(tokens.len(), 12);
     assert_eq!(finish.reason, FinishReason::Length);
@@ -142,8 +176,20 @@ async fn the_context_ends_a_generation() {
 async fn a_prompt_that_cannot_be_is_refused() {
     let engine = engine();
     let vocab = engine.model().vocab_size;
-    let beyond = Request { prompt: vec![1, vocab as u32], ..request(1, 1, 1) };
+    let beyond = Request {
+        prompt: vec![1, vocab as u32],
+        ..request(1, 1, 1)
+    };
     let error = engine.submit(beyond).err();
-    assert_eq!(error, Some(EngineError::UnknownToken { token: vocab as u32, vocab }));
-    assert_eq!(engine.submit(request(1, 0, 1)).err(), Some(EngineError::EmptyPrompt));
+    assert_eq!(
+        error,
+        Some(EngineError::UnknownToken {
+            token: vocab as u32,
+            vocab
+        })
+    );
+    assert_eq!(
+        engine.submit(request(1, 0, 1)).err(),
+        Some(EngineError::EmptyPrompt)
+    );
 }

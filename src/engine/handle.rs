@@ -85,7 +85,11 @@ impl EngineHandle {
         }
         // MLX does not check indices: one beyond the embedding would read whatever lies there.
         let vocab = self.facts.model.vocab_size;
-        if let Some(&token) = request.prompt.iter().find(|&&token| token as usize >= vocab) {
+        if let Some(&token) = request
+            .prompt
+            .iter()
+            .find(|&&token| token as usize >= vocab)
+        {
             return Err(EngineError::UnknownToken { token, vocab });
         }
         let bound = self.facts.queue_size + self.facts.parallel;

@@ -48,8 +48,17 @@ impl Sampler {
             Some(seed) => ChaCha12Rng::seed_from_u64(seed),
             None => ChaCha12Rng::seed_from_u64(rand::random()),
         };
-        let seen = if params.repetition_penalty == 1.0 { Vec::new() } else { prompt.to_vec() };
-        Self { params, rng, seen, generated: HashMap::new() }
+        let seen = if params.repetition_penalty == 1.0 {
+            Vec::new()
+        } else {
+            prompt.to_vec()
+        };
+        Self {
+            params,
+            rng,
+            seen,
+            generated: HashMap::new(),
+        }
     }
 
     /// Chooses the next token from `logits` (`[vocab]`, changed in place) and remembers it.
@@ -92,7 +101,11 @@ impl Sampler {
             for token in window {
                 if let Some(logit) = logits.get_mut(token as usize) {
                     let penalty = params.repetition_penalty;
-                    *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+                    *logit = if *logit > 0.0 {
+                        *logit / penalty
+                    } else {
+                        *logit * penalty
+                    };
                 }
             }
         }
@@ -112,13 +125,18 @@ pub fn logprobs(logits: &[f32], chosen: u32, top: usize) -> TokenLogprobs {
     let at = |token: u32| (f64::from(logits[token as usize]) - norm) as f32;
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     let top = keep_best(&mut order, top.min(logits.len()), logits);
-    TokenLogprobs { logprob: at(chosen), top: top.iter().map(|&token| (token, at(token))).collect() }
+    TokenLogprobs {
+        logprob: at(chosen),
+        top: top.iter().map(|&token| (token, at(token))).collect(),
+    }
 }
 
 /// Moves the `count` tokens with the largest logits to the front, in order, and returns them.
 fn keep_best<'a>(order: &'a mut [u32], count: usize, logits: &[f32]) -> &'a [u32] {
     let by_logit = |a: &u32, b: &u32| {
-        logits[*b as usize].total_cmp(&logits[*a as usize]).then_with(|| a.cmp(b))
+        logits[*b as usize]
+            .total_cmp(&logits[*a as usize])
+            .then_with(|| a.cmp(b))
     };
     if count == 0 {
         return &[];
@@ -133,7 +151,9 @@ fn keep_best<'a>(order: &'a mut [u32], count: usize, logits: &[f32]) -> &'a [u32
 
 fn apply_mask(logits: &mut [f32], mask: &[u32]) {
     for (token, logit) in logits.iter_mut().enumerate() {
-        let allowed = mask.get(token / 32).is_some_and(|word| word >> (token % 32) & 1 == 1);
+        let allowed = mask
+            .get(token / 32)
+            .is_some_and(|word| word >> (token % 32) & 1 == 1);
         if !allowed {
             *logit = f32::NEG_INFINITY;
         }
@@ -150,13 +170,17 @@ fn argmax(logits: &[f32]) -> Result<u32, SampleError> {
             best = Some((token as u32, logit));
         }
     }
-    best.map(|(token, _)| token).ok_or(SampleError::NothingAllowed)
+    best.map(|(token, _)| token)
+        .ok_or(SampleError::NothingAllowed)
 }
 
 fn log_sum_exp(logits: &[f32]) -> f64 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let largest = f64::from(largest);
-    let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) - largest).exp()).sum();
+    let sum: f64 = logits
+        .iter()
+        .map(|&logit| (f64::from(logit) - largest).exp())
+        .sum();
     largest + sum.ln()
 }
 
@@ -196,13 +220,19 @@ fn choose(params: &SamplingParams, logits: &[f32], draw: f64) -> u32 {
         }
     }
     // Rounding left a crumb: the last token with any weight.
-    let last = weights.iter().rposition(|&weight| weight > 0.0).unwrap_or(0);
+    let last = weights
+        .iter()
+        .rposition(|&weight| weight > 0.0)
+        .unwrap_or(0);
     candidates[last]
 }
 
 /// Keeps the smallest set of likeliest tokens whose probability reaches `top_p`, at least one.
 fn keep_nucleus(candidates: &mut Vec<u32>, top_p: f32, logits: &[f32]) {
-    let values: Vec<f32> = candidates.iter().map(|&token| logits[token as usize]).collect();
+    let values: Vec<f32> = candidates
+        .iter()
+        .map(|&token| logits[token as usize])
+        .collect();
     let norm = log_sum_exp(&values);
     // Sorting a whole vocabulary takes milliseconds, and the nucleus is nearly always small.
     let mut count = 64.min(candidates.len());
@@ -229,11 +259,20 @@ mod tests {
     use super::*;
 
     fn sampler(params: SamplingParams) -> Sampler {
-        Sampler::new(SamplingParams { seed: Some(7), ..params }, &[])
+        Sampler::new(
+            SamplingParams {
+                seed: Some(7),
+                ..params
+            },
+            &[],
+        )
     }
 
     fn greedy() -> SamplingParams {
-        SamplingParams { temperature: 0.0, ..SamplingParams::default() }
+        SamplingParams {
+            temperature: 0.0,
+            ..SamplingParams::default()
+        }
     }
 
     /// How often each token is drawn in `count` draws.
@@ -255,8 +294,14 @@ mod tests {
 
     #[test]
     fn a_mask_and_a_bias_decide() {
-        assert_eq!(sampler(greedy()).sample(&mut [0.0, 3.0, 2.0], Some(&[0b101])), Ok(2));
-        let params = SamplingParams { logit_bias: vec![(0, 10.0), (99, 5.0)], ..greedy() };
+        assert_eq!(
+            sampler(greedy()).sample(&mut [0.0, 3.0, 2.0], Some(&[0b101])),
+            Ok(2)
+        );
+        let params = SamplingParams {
+            logit_bias: vec![(0, 10.0), (99, 5.0)],
+            ..greedy()
+        };
         assert_eq!(sampler(params).sample(&mut [0.0, 3.0, 2.0], None), Ok(0));
         let nothing = sampler(greedy()).sample(&mut [0.0, 3.0], Some(&[0]));
         assert_eq!(nothing, Err(SampleError::NothingAllowed));
@@ -265,7 +310,10 @@ mod tests {
     #[test]
     fn not_a_number_is_an_error_at_every_temperature() {
         for temperature in [0.0, 1.0] {
-            let params = SamplingParams { temperature, ..SamplingParams::default() };
+            let params = SamplingParams {
+                temperature,
+                ..SamplingParams::default()
+            };
             let result = sampler(params).sample(&mut [0.0, f32::NAN], None);
             assert_eq!(result, Err(SampleError::NotANumber));
         }
@@ -273,12 +321,19 @@ mod tests {
 
     #[test]
     fn penalties_follow_their_formulas() {
-        let params = SamplingParams { repetition_penalty: 2.0, ..greedy() };
+        let params = SamplingParams {
+            repetition_penalty: 2.0,
+            ..greedy()
+        };
         let mut logits = [4.0, -1.0, 3.0];
         Sampler::new(params, &[0, 1, 0]).penalize(&mut logits);
         assert_eq!(logits, [2.0, -2.0, 3.0]);
 
-        let params = SamplingParams { presence_penalty: 0.5, frequency_penalty: 1.0, ..greedy() };
+        let params = SamplingParams {
+            presence_penalty: 0.5,
+            frequency_penalty: 1.0,
+            ..greedy()
+        };
         let mut sampler = Sampler::new(params, &[2]);
         sampler.sample(&mut [9.0, 0.0, 0.0], None).unwrap();
         sampler.sample(&mut [9.0, 0.0, 0.0], None).unwrap();
@@ -289,8 +344,11 @@ mod tests {
 
     #[test]
     fn the_repetition_window_is_the_last_tokens() {
-        let params =
-            SamplingParams { repetition_penalty: 2.0, repetition_context: 1, ..greedy() };
+        let params = SamplingParams {
+            repetition_penalty: 2.0,
+            repetition_context: 1,
+            ..greedy()
+        };
         let mut logits = [4.0, 4.0];
         Sampler::new(params, &[0, 1]).penalize(&mut logits);
         assert_eq!(logits, [4.0, 2.0]);
@@ -299,10 +357,22 @@ mod tests {
     #[test]
     fn filters_leave_only_what_they_promise() {
         // Probabilities 0.5, 0.25, 0.125, 0.125.
-        let logits: Vec<f32> = [0.5f32, 0.25, 0.125, 0.125].iter().map(|p| p.ln()).collect();
-        let top_k = SamplingParams { top_k: 2, ..SamplingParams::default() };
-        let top_p = SamplingParams { top_p: 0.7, ..SamplingParams::default() };
-        let min_p = SamplingParams { min_p: 0.4, ..SamplingParams::default() };
+        let logits: Vec<f32> = [0.5f32, 0.25, 0.125, 0.125]
+            .iter()
+            .map(|p| p.ln())
+            .collect();
+        let top_k = SamplingParams {
+            top_k: 2,
+            ..SamplingParams::default()
+        };
+        let top_p = SamplingParams {
+            top_p: 0.7,
+            ..SamplingParams::default()
+        };
+        let min_p = SamplingParams {
+            min_p: 0.4,
+            ..SamplingParams::default()
+        };
         for params in [top_k, top_p, min_p] {
             let seen = histogram(&params, &logits, 600);
             assert!(seen[0] > seen[1] && seen[1] > 0, "{params:?}: {seen:?}");
@@ -315,7 +385,10 @@ mod tests {
         let logits = [0.8f32.ln(), 0.2f32.ln()];
         let seen = histogram(&SamplingParams::default(), &logits, 4000);
         assert!((3000..3400).contains(&seen[0]), "{seen:?}");
-        let hot = SamplingParams { temperature: 100.0, ..SamplingParams::default() };
+        let hot = SamplingParams {
+            temperature: 100.0,
+            ..SamplingParams::default()
+        };
         let seen = histogram(&hot, &logits, 4000);
         assert!((1850..2200).contains(&seen[0]), "{seen:?}");
     }
@@ -323,9 +396,14 @@ mod tests {
     #[test]
     fn a_seed_repeats_and_seeds_differ() {
         let run = |seed| {
-            let params = SamplingParams { seed: Some(seed), ..SamplingParams::default() };
+            let params = SamplingParams {
+                seed: Some(seed),
+                ..SamplingParams::default()
+            };
             let mut sampler = Sampler::new(params, &[]);
-            (0..32).map(|_| sampler.sample(&mut [0.0; 50], None).unwrap()).collect::<Vec<_>>()
+            (0..32)
+                .map(|_| sampler.sample(&mut [0.0; 50], None).unwrap())
+                .collect::<Vec<_>>()
         };
         assert_eq!(run(1), run(1));
         assert_ne!(run(1), run(2));
@@ -336,7 +414,10 @@ mod tests {
         let logits: Vec<f32> = [0.5f32, 0.25, 0.25].iter().map(|p| p.ln() + 3.0).collect();
         let found = logprobs(&logits, 2, 2);
         assert!((found.logprob - 0.25f32.ln()).abs() < 1e-6);
-        assert_eq!(found.top.iter().map(|top| top.0).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(
+            found.top.iter().map(|top| top.0).collect::<Vec<_>>(),
+            [0, 1]
+        );
         assert!((found.top[0].1 - 0.5f32.ln()).abs() < 1e-6);
         assert_eq!(logprobs(&logits, 2, 0).top, []);
     }

@@ -25,7 +25,10 @@ pub fn plan(pending: &[usize], prefill_budget: usize) -> Vec<Share> {
         .iter()
         .enumerate()
         .filter(|(_, tokens)| **tokens == 1)
-        .map(|(sequence, _)| Share { sequence, tokens: 1 })
+        .map(|(sequence, _)| Share {
+            sequence,
+            tokens: 1,
+        })
         .collect();
 
     // Shortest first: what a short one does not use goes to the longer ones.
@@ -69,7 +72,10 @@ mod tests {
 
     #[test]
     fn decoding_comes_first_and_costs_no_prefill_budget() {
-        assert_eq!(plan(&[1000, 1, 1], 64), [share(1, 1), share(2, 1), share(0, 64)]);
+        assert_eq!(
+            plan(&[1000, 1, 1], 64),
+            [share(1, 1), share(2, 1), share(0, 64)]
+        );
     }
 
     #[test]

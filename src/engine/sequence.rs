@@ -95,8 +95,7 @@ impl Sequence {
         if request.stop_tokens.contains(&id) {
             return Ok(Some(FinishReason::Stop));
         }
-        let logprobs: Option<TokenLogprobs> =
-            untouched.map(|(top, row)| logprobs(&row, id, top));
+        let logprobs: Option<TokenLogprobs> = untouched.map(|(top, row)| logprobs(&row, id, top));
         let mut finished = false;
         if let Some(matcher) = &mut request.grammar {
             matcher.commit(id).map_err(grammar)?;
@@ -121,7 +120,11 @@ impl Sequence {
             timings: Timings {
                 queued: self.started.duration_since(self.submission.submitted),
                 prefill: first.duration_since(self.started),
-                decode: if self.generated > 1 { now - first } else { Duration::ZERO },
+                decode: if self.generated > 1 {
+                    now - first
+                } else {
+                    Duration::ZERO
+                },
             },
         };
         self.send(Event::Finished(finish));

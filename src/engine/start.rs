@@ -92,8 +92,18 @@ pub fn start(
     let (model, context_length) = loaded
         .recv()
         .map_err(|_| StartError::Thread("it ended while loading the model".to_owned()))??;
-    let facts = Arc::new(Facts { model, context_length, parallel, queue_size });
-    Ok(EngineHandle { submissions, counters, facts, death: died })
+    let facts = Arc::new(Facts {
+        model,
+        context_length,
+        parallel,
+        queue_size,
+    });
+    Ok(EngineHandle {
+        submissions,
+        counters,
+        facts,
+        death: died,
+    })
 }
 
 type Loaded = Result<(ModelInfo, usize), StartError>;
@@ -114,11 +124,21 @@ fn serve(
             return;
         }
     };
-    if ready.send(Ok((model.info().clone(), context_length))).is_err() {
+    if ready
+        .send(Ok((model.info().clone(), context_length)))
+        .is_err()
+    {
         return;
     }
     let parallel = options.n_parallel;
-    Worker { model, submissions, counters, context_length, parallel }.run();
+    Worker {
+        model,
+        submissions,
+        counters,
+        context_length,
+        parallel,
+    }
+    .run();
 }
 
 fn load(
@@ -128,8 +148,15 @@ fn load(
     mlx::check_version()?;
     let device = options.device.unwrap_or_else(Device::best);
     device.make_default()?;
-    let memory = if options.force { None } else { available_memory(device) };
-    let load_options = LoadOptions { device, available_memory: memory };
+    let memory = if options.force {
+        None
+    } else {
+        available_memory(device)
+    };
+    let load_options = LoadOptions {
+        device,
+        available_memory: memory,
+    };
     let model = models::load(&options.model_dir, &load_options, progress)?;
     let info = model.info();
     let left = memory.map(|bytes| bytes.saturating_sub(info.weight_bytes));
@@ -174,7 +201,11 @@ fn context_length(
 /// Computes one token, so that the first request does not wait for what MLX sets up once.
 fn warm_up(model: &dyn Model) -> Result<(), MlxError> {
     let mut state = model.new_state();
-    let mut rows = [Row { tokens: &[0], state: &mut state, logits: Logits::Last }];
+    let mut rows = [Row {
+        tokens: &[0],
+        state: &mut state,
+        logits: Logits::Last,
+    }];
     let logits = model.forward(&mut rows)?;
     let arrays: Vec<_> = logits.iter().flatten().collect();
     mlx::Array::eval_all(&arrays)
@@ -213,17 +244,32 @@ mod tests {
     #[test]
     fn the_context_is_the_models_unless_memory_holds_less() {
         assert_eq!(context_length(&info(), None, None).unwrap(), 4096);
-        assert_eq!(context_length(&info(), None, Some(100_000_000)).unwrap(), 4096);
+        assert_eq!(
+            context_length(&info(), None, Some(100_000_000)).unwrap(),
+            4096
+        );
         assert_eq!(context_length(&info(), None, Some(1_000_000)).unwrap(), 900);
-        assert_eq!(context_length(&info(), Some(600), Some(1_000_000)).unwrap(), 600);
+        assert_eq!(
+            context_length(&info(), Some(600), Some(1_000_000)).unwrap(),
+            600
+        );
     }
 
     #[test]
     fn a_context_that_cannot_be_is_refused_with_both_numbers() {
-        let error = context_length(&info(), Some(5000), None).unwrap_err().to_string();
+        let error = context_length(&info(), Some(5000), None)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("5000") && error.contains("4096"), "{error}");
         let error = context_length(&info(), Some(4000), Some(1_000_000)).unwrap_err();
-        assert!(matches!(error, StartError::ContextTooLarge { asked: 4000, needed: 4, .. }));
+        assert!(matches!(
+            error,
+            StartError::ContextTooLarge {
+                asked: 4000,
+                needed: 4,
+                ..
+            }
+        ));
         assert!(context_length(&info(), None, Some(100_000)).is_err());
     }
 }

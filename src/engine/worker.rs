@@ -36,7 +36,7 @@ impl Worker {
         let mut steps = 0usize;
         loop {
             if running.is_empty() && waiting.is_empty() {
-                mlx::clear_cache();
+                return_free_buffers();
                 match self.submissions.recv() {
                     Ok(submission) => waiting.push_back(submission),
                     Err(_) => return,
@@ -53,7 +53,7 @@ impl Worker {
             self.step(&mut running);
             steps += 1;
             if steps.is_multiple_of(STEPS_PER_CLEAR) {
-                mlx::clear_cache();
+                return_free_buffers();
             }
         }
     }
@@ -67,7 +67,9 @@ impl Worker {
             !cancelled
         });
         running.retain(|sequence| !sequence.cancelled());
-        self.counters.running.store(running.len(), Ordering::Release);
+        self.counters
+            .running
+            .store(running.len(), Ordering::Release);
     }
 
     fn admit(&self, waiting: &mut VecDeque<Submission>, running: &mut Vec<Sequence>) {
@@ -76,7 +78,9 @@ impl Worker {
         {
             let sequence = Sequence::new(submission, self.model.new_state(), self.context_length);
             running.push(sequence);
-            self.counters.running.store(running.len(), Ordering::Release);
+            self.counters
+                .running
+                .store(running.len(), Ordering::Release);
             self.counters.waiting.fetch_sub(1, Ordering::AcqRel);
         }
     }
@@ -92,7 +96,10 @@ impl Worker {
             }
             let turn = catch_unwind(AssertUnwindSafe(|| self.turn(sequence, share.tokens)));
             let result = turn.unwrap_or_else(|panic| {
-                Err(EngineError::Compute(format!("internal error: {}", panic_message(&*panic))))
+                Err(EngineError::Compute(format!(
+                    "internal error: {}",
+                    panic_message(&*panic)
+                )))
             });
             match result {
                 Ok(None) => {}
@@ -104,7 +111,9 @@ impl Worker {
         for (index, result) in ended {
             let sequence = running.remove(index);
             // Before the reader learns of the end, so that its next look sees the place free.
-            self.counters.running.store(running.len(), Ordering::Release);
+            self.counters
+                .running
+                .store(running.len(), Ordering::Release);
             match result {
                 Ok(reason) => sequence.finish(reason),
                 Err(error) => {
@@ -123,14 +132,18 @@ impl Worker {
     ) -> Result<Option<super::request::FinishReason>, EngineError> {
         let last = count == sequence.pending();
         if sequence.in_prefill() {
-            self.counters.prompt_tokens.fetch_add(count as u64, Ordering::Relaxed);
+            self.counters
+                .prompt_tokens
+                .fetch_add(count as u64, Ordering::Relaxed);
         }
         let logits = forward(&*self.model, sequence, count, last)
             .map_err(|error| EngineError::Compute(error.to_string()))?;
         let Some(mut logits) = logits else {
             return Ok(None);
         };
-        self.counters.completion_tokens.fetch_add(1, Ordering::Relaxed);
+        self.counters
+            .completion_tokens
+            .fetch_add(1, Ordering::Relaxed);
         sequence.advance(&mut logits)
     }
 }
@@ -144,13 +157,24 @@ fn forward(
 ) -> Result<Option<Vec<f32>>, MlxError> {
     let (tokens, state) = sequence.feed(count);
     let logits = if wanted { Logits::Last } else { Logits::None };
-    let mut rows = [Row { tokens, state, logits }];
+    let mut rows = [Row {
+        tokens,
+        state,
+        logits,
+    }];
     let outputs = model.forward(&mut rows)?;
     let logits = outputs.into_iter().flatten().next();
     let mut arrays: Vec<&Array> = sequence.state.arrays();
     arrays.extend(logits.as_ref());
     Array::eval_all(&arrays)?;
     logits.map(|logits| logits.to_vec_f32()).transpose()
+}
+
+/// Gives MLX's free buffers back to the system.
+fn return_free_buffers() {
+    if let Err(error) = mlx::clear_cache() {
+        tracing::warn!(%error, "MLX kept its free buffers");
+    }
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {

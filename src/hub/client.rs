@@ -139,6 +139,7 @@ impl<'a> Hub<'a> {
             .cache_dir(&options.cache_dir)
             .retry_max_attempts(if cached { 0 } else { RETRIES })
             .retry_base_delay(options.retry_delay / 2);
+        // Given none, hf-hub looks for one itself, by the rules of `HubOptions::from_env`.
         if let Some(token) = &options.token {
             builder = builder.token(token.expose());
         }

@@ -60,7 +60,7 @@ pub enum HubError {
     },
 
     /// The built-in model did not come with this executable.
-    #[error("the built-in model mlxcel-tiny is missing; looked in:{}", lines(.looked))]
+    #[error("the built-in model mlxcel-tiny is missing; looked in {}", list(.looked))]
     BuiltInMissing {
         /// Every folder looked in.
         looked: Vec<PathBuf>,
@@ -246,11 +246,12 @@ fn hint(cached: &bool) -> &'static str {
     }
 }
 
-fn lines(paths: &[PathBuf]) -> String {
-    paths
+fn list(paths: &[PathBuf]) -> String {
+    let paths: Vec<_> = paths
         .iter()
-        .map(|path| format!("\n  {}", path.display()))
-        .collect()
+        .map(|path| path.display().to_string())
+        .collect();
+    paths.join(", ")
 }
 
 /// Bytes for people, and exactly: `4.08 GB (4080263168 bytes)`.

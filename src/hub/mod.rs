@@ -53,7 +53,8 @@ pub async fn resolve(
     options: &HubOptions,
     progress: impl Fn(Progress) + Send + Sync,
 ) -> Result<PathBuf, HubError> {
-    match reference::parse(model, options.home.as_deref(), &|path| path.exists())? {
+    let meant = reference::parse(model, options.home.as_deref(), &|path| path.exists())?;
+    match meant {
         ModelRef::Folder(path) => folder::check(path),
         ModelRef::BuiltIn => builtin::find(&options.executable),
         ModelRef::Repo(repo) => snapshot::fetch(&repo, options, &progress).await,

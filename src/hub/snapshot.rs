@@ -78,9 +78,16 @@ async fn update(
     absent.retain(|file| !snapshot.join(file).is_file());
     if !absent.is_empty() {
         cache.create()?;
-        let heads = stream::iter(absent).map(|file| hub.head(&listing.commit, file));
-        let metas: Vec<Meta> = heads.buffer_unordered(PARALLEL_HEADS).try_collect().await?;
+        // The futures are made before the stream: a closure inside it that takes a reference keeps
+        // rustc from seeing that this future is `Send`.
+        let heads: Vec<_> = absent
+            .iter()
+            .map(|file| hub.head(&listing.commit, file))
+            .collect();
+        let heads = stream::iter(heads).buffer_unordered(PARALLEL_HEADS);
+        let metas: Vec<Meta> = heads.try_collect().await?;
         let tracker = Tracker::new(cache, &metas, progress);
+        // A disk that does not tell its free space tells when it is full.
         if (options.free_space)(&options.cache_dir).is_ok_and(|free| free < tracker.remaining()) {
             return Err(hub.disk_full(tracker.remaining()));
         }
@@ -90,11 +97,9 @@ async fn update(
             commit: &listing.commit,
             tracker: &tracker,
         };
-        let blobs = stream::iter(&metas).map(|meta| transfer.blob(meta));
-        blobs
-            .buffer_unordered(PARALLEL_FILES)
-            .try_collect::<()>()
-            .await?;
+        let blobs: Vec<_> = metas.iter().map(|meta| transfer.blob(meta)).collect();
+        let blobs = stream::iter(blobs).buffer_unordered(PARALLEL_FILES);
+        blobs.try_collect::<()>().await?;
         publish(cache, &listing.commit, &metas)?;
     }
     let snapshot = folder::check(snapshot)?;

@@ -93,9 +93,10 @@ impl Decoder {
                 return Err("a Strip decoder with stop > 0".to_owned());
             }
             (D::Strip(_), false) => self.token_stages.push(TokenStage::Each(decoder.clone())),
-            (D::Strip(strip), true) => self
-                .text_stages
-                .push(TextStage::StripStart { content: strip.content, count: strip.start }),
+            (D::Strip(strip), true) => self.text_stages.push(TextStage::StripStart {
+                content: strip.content,
+                count: strip.start,
+            }),
             (D::Replace(_), true) if replaces_one_char(decoder) => {
                 self.text_stages.push(TextStage::EachChar(decoder.clone()));
             }
@@ -110,7 +111,11 @@ impl Decoder {
     /// A state before the first token.
     pub(super) fn start(&self) -> DecoderState {
         DecoderState {
-            tokens: self.token_stages.iter().map(|_| TokenState::default()).collect(),
+            tokens: self
+                .token_stages
+                .iter()
+                .map(|_| TokenState::default())
+                .collect(),
             strip: self
                 .text_stages
                 .iter()
@@ -257,14 +262,25 @@ impl Decoder {
 
 /// Runs one of the library's decoders over one token, as the first or as a later one.
 fn each(decoder: &DecoderWrapper, token: String, first: bool) -> Result<String, String> {
-    let mut tokens = if first { vec![token] } else { vec![String::new(), token] };
-    tokens = decoder.decode_chain(tokens).map_err(|error| error.to_string())?;
-    tokens.pop().ok_or_else(|| "the decoder returned nothing".to_owned())
+    let mut tokens = if first {
+        vec![token]
+    } else {
+        vec![String::new(), token]
+    };
+    tokens = decoder
+        .decode_chain(tokens)
+        .map_err(|error| error.to_string())?;
+    tokens
+        .pop()
+        .ok_or_else(|| "the decoder returned nothing".to_owned())
 }
 
 fn replaces_one_char(decoder: &DecoderWrapper) -> bool {
-    serde_json::to_value(decoder)
-        .is_ok_and(|json| json["pattern"]["String"].as_str().is_some_and(|p| p.chars().count() == 1))
+    serde_json::to_value(decoder).is_ok_and(|json| {
+        json["pattern"]["String"]
+            .as_str()
+            .is_some_and(|p| p.chars().count() == 1)
+    })
 }
 
 /// The byte of a `<0xNN>` token, by the rule of the library's `ByteFallback`.
@@ -272,7 +288,9 @@ fn fallback_byte(token: &str) -> Option<u8> {
     if token.len() != 6 || !token.starts_with("<0x") || !token.ends_with('>') {
         return None;
     }
-    token.get(3..5).and_then(|hex| u8::from_str_radix(hex, 16).ok())
+    token
+        .get(3..5)
+        .and_then(|hex| u8::from_str_radix(hex, 16).ok())
 }
 
 /// Maps a token from GPT-2's printable alphabet back to bytes; a token with any other character

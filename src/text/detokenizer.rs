@@ -26,7 +26,11 @@ impl Detokenizer {
     /// Shows special tokens if `show_special` is set.
     pub fn with_special(tokenizer: Arc<Tokenizer>, show_special: bool) -> Self {
         let state = tokenizer.start_decoding();
-        Self { tokenizer, state, skip_special: !show_special }
+        Self {
+            tokenizer,
+            state,
+            skip_special: !show_special,
+        }
     }
 
     /// The text that one more token completes, which may be none.
@@ -34,7 +38,8 @@ impl Detokenizer {
     /// # Errors
     /// [`TextError::Decode`].
     pub fn push(&mut self, id: u32) -> Result<String, TextError> {
-        self.tokenizer.decode_next(&mut self.state, id, self.skip_special)
+        self.tokenizer
+            .decode_next(&mut self.state, id, self.skip_special)
     }
 
     /// The text still held back: bytes that are no whole character become U+FFFD.

@@ -16,17 +16,27 @@ const MAX_BYTES: u64 = 512 << 20;
 /// # Errors
 /// [`TextError::Read`], or [`TextError::Invalid`] for a file that is too large or not UTF-8.
 pub(super) fn read_text(path: &Path) -> Result<Option<String>, TextError> {
-    let read = |source| TextError::Read { path: path.to_owned(), source };
+    let read = |source| TextError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let file = match File::open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         other => other.map_err(read)?,
     };
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
+    file.take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(read)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(invalid(path, format!("larger than {} MiB", MAX_BYTES >> 20)));
+        return Err(invalid(
+            path,
+            format!("larger than {} MiB", MAX_BYTES >> 20),
+        ));
     }
-    String::from_utf8(bytes).map(Some).map_err(|error| invalid(path, error))
+    String::from_utf8(bytes)
+        .map(Some)
+        .map_err(|error| invalid(path, error))
 }
 
 /// The file's JSON, or `None` if there is no such file.
@@ -34,7 +44,9 @@ pub(super) fn read_text(path: &Path) -> Result<Option<String>, TextError> {
 /// # Errors
 /// As [`read_text`], and [`TextError::Invalid`] for what is not a JSON object.
 pub(super) fn read_json(path: &Path) -> Result<Option<Value>, TextError> {
-    let Some(text) = read_text(path)? else { return Ok(None) };
+    let Some(text) = read_text(path)? else {
+        return Ok(None);
+    };
     let value: Value = serde_json::from_str(&text).map_err(|error| invalid(path, error))?;
     if !value.is_object() {
         return Err(invalid(path, "not a JSON object"));
@@ -43,5 +55,8 @@ pub(super) fn read_json(path: &Path) -> Result<Option<Value>, TextError> {
 }
 
 pub(super) fn invalid(path: &Path, message: impl ToString) -> TextError {
-    TextError::Invalid { path: path.to_owned(), message: message.to_string() }
+    TextError::Invalid {
+        path: path.to_owned(),
+        message: message.to_string(),
+    }
 }

@@ -68,16 +68,25 @@ pub fn stop_token_ids(dir: &Path, tokenizer: &Tokenizer) -> Result<Vec<u32>, Tex
     let mut ids = Vec::new();
     for name in ["generation_config.json", "config.json"] {
         let path = dir.join(name);
-        let Some(json) = read_json(&path)? else { continue };
+        let Some(json) = read_json(&path)? else {
+            continue;
+        };
         for scope in [Some(&json), json.get("text_config")].into_iter().flatten() {
             let found = eos_ids(&scope["eos_token_id"]).ok_or_else(|| {
                 let value = &scope["eos_token_id"];
-                invalid(&path, format!("eos_token_id must be a token id or a list, not {value}"))
+                invalid(
+                    &path,
+                    format!("eos_token_id must be a token id or a list, not {value}"),
+                )
             })?;
             ids.extend(found);
         }
     }
-    ids.extend(tokenizer.eos_token().and_then(|token| tokenizer.token_id(token)));
+    ids.extend(
+        tokenizer
+            .eos_token()
+            .and_then(|token| tokenizer.token_id(token)),
+    );
     let mut seen = std::collections::HashSet::new();
     ids.retain(|id| seen.insert(*id));
     Ok(ids)

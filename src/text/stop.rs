@@ -24,8 +24,16 @@ pub struct StopStep {
 impl StopMatcher {
     /// Without stop strings all text passes. An empty one never matches (callers reject it).
     pub fn new(stops: Vec<String>) -> Self {
-        let stops = stops.into_iter().filter(|stop| !stop.is_empty()).map(Pattern::new).collect();
-        Self { stops, held: String::new(), matched: false }
+        let stops = stops
+            .into_iter()
+            .filter(|stop| !stop.is_empty())
+            .map(Pattern::new)
+            .collect();
+        Self {
+            stops,
+            held: String::new(),
+            matched: false,
+        }
     }
 
     /// Takes the next piece of text. After a match everything further is dropped.
@@ -51,7 +59,10 @@ impl StopMatcher {
         }
         // Both ends of what is held are character boundaries: a stop string begins with one.
         let held = self.stops.iter().map(|stop| stop.seen).max().unwrap_or(0);
-        StopStep { text: self.held.drain(..self.held.len() - held).collect(), matched: None }
+        StopStep {
+            text: self.held.drain(..self.held.len() - held).collect(),
+            matched: None,
+        }
     }
 
     /// The text held back when the generation ended without a match.
@@ -81,7 +92,11 @@ impl Pattern {
             seen += usize::from(bytes[length] == bytes[seen]);
             fallback[length + 1] = seen;
         }
-        Self { text, fallback, seen: 0 }
+        Self {
+            text,
+            fallback,
+            seen: 0,
+        }
     }
 
     fn advance(&mut self, byte: u8) {
@@ -121,9 +136,14 @@ mod tests {
     /// The definition, by trying every end.
     fn whole(stops: &[&str], text: &str) -> (String, Option<String>) {
         for end in 0..=text.len() {
-            let ending = stops.iter().filter(|stop| text.as_bytes()[..end].ends_with(stop.as_bytes()));
+            let ending = stops
+                .iter()
+                .filter(|stop| text.as_bytes()[..end].ends_with(stop.as_bytes()));
             if let Some(stop) = ending.max_by_key(|stop| stop.len()) {
-                return (text[..end - stop.len()].to_owned(), Some((*stop).to_owned()));
+                return (
+                    text[..end - stop.len()].to_owned(),
+                    Some((*stop).to_owned()),
+                );
             }
         }
         (text.to_owned(), None)
@@ -141,10 +161,16 @@ mod tests {
 
     #[test]
     fn first_complete_stop_wins() {
-        assert_eq!(run(&["abcd", "bc"], &["xabcd"]), ("xa".into(), Some("bc".into())));
+        assert_eq!(
+            run(&["abcd", "bc"], &["xabcd"]),
+            ("xa".into(), Some("bc".into()))
+        );
         assert_eq!(run(&["b", "ab"], &["xab"]), ("x".into(), Some("ab".into())));
         assert_eq!(run(&["aab"], &["aaab"]), ("a".into(), Some("aab".into())));
-        assert_eq!(run(&["é!"], &["caf", "é", "é!"]), ("café".into(), Some("é!".into())));
+        assert_eq!(
+            run(&["é!"], &["caf", "é", "é!"]),
+            ("café".into(), Some("é!".into()))
+        );
         assert_eq!(run(&[], &["any", "thing"]), ("anything".into(), None));
     }
 

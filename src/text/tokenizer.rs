@@ -44,23 +44,41 @@ impl Tokenizer {
                 },
             });
         };
-        let mut inner: tokenizers::Tokenizer =
-            json.parse().map_err(|error: tokenizers::Error| invalid(&path, error))?;
+        let mut inner: tokenizers::Tokenizer = json
+            .parse()
+            .map_err(|error: tokenizers::Error| invalid(&path, error))?;
         let config = TokenizerConfig::load(dir)?;
         // Limits of the tokenizer's training; a prompt is neither cut nor padded.
-        inner.with_truncation(None).map_err(|error| invalid(&path, error))?;
+        inner
+            .with_truncation(None)
+            .map_err(|error| invalid(&path, error))?;
         inner.with_padding(None);
         let added = added_tokens(&inner, &config);
-        inner.add_tokens(added).map_err(|error| invalid(&path, error))?;
+        inner
+            .add_tokens(added)
+            .map_err(|error| invalid(&path, error))?;
 
         let decoder = Decoder::new(inner.get_decoder())
             .map_err(|what| invalid(&path, format!("{what} is not supported")))?;
-        let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+        let vocab_size = inner
+            .get_vocab(true)
+            .into_values()
+            .max()
+            .map_or(0, |id| id as usize + 1);
         let named = |name: &str| {
-            config.named_tokens().find(|(key, _)| *key == name).map(|(_, text)| text.to_owned())
+            config
+                .named_tokens()
+                .find(|(key, _)| *key == name)
+                .map(|(_, text)| text.to_owned())
         };
         let (bos, eos) = (named("bos_token"), named("eos_token"));
-        Ok(Self { inner, decoder, vocab_size, bos, eos })
+        Ok(Self {
+            inner,
+            decoder,
+            vocab_size,
+            bos,
+            eos,
+        })
     }
 
     /// Token ids of a text. Special tokens written in the text become themselves; `add_special`
@@ -81,7 +99,9 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Decode`].
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TextError> {
-        self.inner.decode(ids, skip_special).map_err(|error| TextError::Decode(error.to_string()))
+        self.inner
+            .decode(ids, skip_special)
+            .map_err(|error| TextError::Decode(error.to_string()))
     }
 
     /// The bytes that a token adds to a text, not at its start; `None` for an id without a token.
@@ -139,7 +159,9 @@ impl Tokenizer {
         if let Some(token) = self.token(id) {
             let special = || self.inner.get_added_vocabulary().is_special_token(&token);
             if !(skip_special && special()) {
-                self.decoder.push(state, token, &mut text).map_err(TextError::Decode)?;
+                self.decoder
+                    .push(state, token, &mut text)
+                    .map_err(TextError::Decode)?;
             }
         }
         Ok(text)
@@ -147,14 +169,18 @@ impl Tokenizer {
 
     pub(super) fn finish_decoding(&self, state: &mut DecoderState) -> Result<String, TextError> {
         let mut text = String::new();
-        self.decoder.finish(state, &mut text).map_err(TextError::Decode)?;
+        self.decoder
+            .finish(state, &mut text)
+            .map_err(TextError::Decode)?;
         Ok(text)
     }
 }
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size).finish_non_exhaustive()
+        f.debug_struct("Tokenizer")
+            .field("vocab_size", &self.vocab_size)
+            .finish_non_exhaustive()
     }
 }
 
@@ -163,7 +189,10 @@ impl std::fmt::Debug for Tokenizer {
 /// for them.
 fn added_tokens(inner: &tokenizers::Tokenizer, config: &TokenizerConfig) -> Vec<AddedToken> {
     let flag = |token: &serde_json::Map<String, serde_json::Value>, key: &str, default: bool| {
-        token.get(key).and_then(serde_json::Value::as_bool).unwrap_or(default)
+        token
+            .get(key)
+            .and_then(serde_json::Value::as_bool)
+            .unwrap_or(default)
     };
     let mut tokens: Vec<AddedToken> = config
         .added_tokens()

@@ -167,3 +167,31 @@ async fn a_branch_that_moved_brings_only_what_changed() {
     assert_eq!(gets, [format!("/o/n/resolve/{NEWER}/config.json")]);
     assert_whole(&old);
 }
+
+#[tokio::test]
+async fn a_long_list_of_files_is_asked_for_by_itself() {
+    let (hub, home) = (hub().await, Home::new());
+    hub.without_siblings();
+    assert_whole(&get("o/n", &home.options(&hub)).await.unwrap());
+    let tree = format!("/api/models/o/n/tree/{COMMIT}");
+    assert!(hub.log().iter().any(|request| request.path == tree));
+}
+
+#[tokio::test]
+async fn a_snapshot_with_a_configuration_is_whole() {
+    let (hub, home) = (hub().await, Home::new());
+    let options = home.options(&hub);
+    let snapshot = home.repo().join("snapshots").join(COMMIT);
+    let obstacle = snapshot.join("tokenizer.json/in/the/way");
+    std::fs::create_dir_all(&obstacle).unwrap();
+    assert!(error("o/n", &options).await.contains("cannot create"));
+    assert!(!snapshot.join("config.json").exists());
+    assert!(!home.repo().join("refs/main").exists());
+}
+
+#[test]
+fn a_download_can_be_spawned() {
+    fn is_send(_: impl Send) {}
+    let options = HubOptions::from_env();
+    is_send(resolve("o/n", &options, |_| ()));
+}

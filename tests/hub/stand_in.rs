@@ -107,6 +107,7 @@ struct Inner {
     /// What the listing is refused with, and how often.
     listing_faults: VecDeque<u16>,
     codeless: bool,
+    unlisted: bool,
     log: Vec<Logged>,
 }
 
@@ -183,6 +184,11 @@ impl StandIn {
     /// Leaves `X-Error-Code` out, as a mirror may.
     pub fn without_codes(&self) {
         self.inner.lock().unwrap().codeless = true;
+    }
+
+    /// Leaves the files out of the answer about a revision, as the hub does when they are many.
+    pub fn without_siblings(&self) {
+        self.inner.lock().unwrap().unlisted = true;
     }
 
     pub fn log(&self) -> Vec<Logged> {
@@ -293,7 +299,8 @@ impl Inner {
             };
             files.iter().map(entry).collect()
         } else {
-            let names = files.keys().map(|name| json!({"rfilename": name}));
+            let listed = files.keys().filter(|_| !self.unlisted);
+            let names = listed.map(|name| json!({"rfilename": name}));
             json!({
                 "_id": "1", "id": id, "modelId": id, "sha": commit, "private": false, "tags": [],
                 "gated": repo.gated, "siblings": names.collect::<Vec<_>>(),

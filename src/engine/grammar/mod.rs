@@ -73,8 +73,11 @@ impl GrammarCompiler {
         vocab_size: usize,
         stop_ids: &[u32],
     ) -> Result<Self, GrammarError> {
-        let stop_ids: Arc<[u32]> =
-            stop_ids.iter().copied().filter(|id| (*id as usize) < vocab_size).collect();
+        let stop_ids: Arc<[u32]> = stop_ids
+            .iter()
+            .copied()
+            .filter(|id| (*id as usize) < vocab_size)
+            .collect();
         let build = || {
             let env: TokEnv = Arc::new(Vocabulary::new(tokenizer, vocab_size, &stop_ids));
             let slices = SlicedBiasComputer::json_slices();
@@ -108,14 +111,23 @@ impl GrammarCompiler {
             return Err(compile_error(error));
         }
         // Lexer states are made on the way: the first mask shows whether the limits hold.
-        let mask = inner.compute_mask().map_err(|error| compile_error(error.to_string()))?;
-        Ok(Matcher { inner, mask, fresh: true, stop_ids: Arc::clone(&self.stop_ids) })
+        let mask = inner
+            .compute_mask()
+            .map_err(|error| compile_error(error.to_string()))?;
+        Ok(Matcher {
+            inner,
+            mask,
+            fresh: true,
+            stop_ids: Arc::clone(&self.stop_ids),
+        })
     }
 }
 
 impl std::fmt::Debug for GrammarCompiler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GrammarCompiler").field("stop_ids", &self.stop_ids).finish_non_exhaustive()
+        f.debug_struct("GrammarCompiler")
+            .field("stop_ids", &self.stop_ids)
+            .finish_non_exhaustive()
     }
 }
 
@@ -172,7 +184,9 @@ impl Matcher {
 
 impl std::fmt::Debug for Matcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Matcher").field("state", &self.inner.stop_reason()).finish_non_exhaustive()
+        f.debug_struct("Matcher")
+            .field("state", &self.inner.stop_reason())
+            .finish_non_exhaustive()
     }
 }
 
@@ -207,12 +221,27 @@ fn compile_error(message: impl Into<String>) -> GrammarError {
         unsupported("oneOf")
     } else if lower.contains("unknown format") {
         unsupported("format")
-    } else if any(&["regex parse error", "unsupported regex", "look-around", "lookaround"]) {
+    } else if any(&[
+        "regex parse error",
+        "unsupported regex",
+        "look-around",
+        "lookaround",
+    ]) {
         unsupported("pattern")
     } else if lower.contains("unimplemented keys") {
-        unsupported(line.split_once(": ").map_or(line.as_str(), |(_, keys)| keys))
-    } else if any(&["fuel", "too complex", "too large", "too big", "too many", "limit", "exceeded"])
-    {
+        unsupported(
+            line.split_once(": ")
+                .map_or(line.as_str(), |(_, keys)| keys),
+        )
+    } else if any(&[
+        "fuel",
+        "too complex",
+        "too large",
+        "too big",
+        "too many",
+        "limit",
+        "exceeded",
+    ]) {
         GrammarError::TooComplex(line)
     } else {
         GrammarError::Invalid(line)

@@ -36,7 +36,12 @@ const UNSUPPORTED: [&str; 21] = [
 ];
 
 /// Annotations that llguidance refuses as unknown to it.
-const ANNOTATIONS: [&str; 4] = ["deprecated", "contentSchema", "$vocabulary", "$dynamicAnchor"];
+const ANNOTATIONS: [&str; 4] = [
+    "deprecated",
+    "contentSchema",
+    "$vocabulary",
+    "$dynamicAnchor",
+];
 
 /// Keywords whose value is one schema, a list of schemas, or schemas by name.
 const ONE: [&str; 3] = ["additionalProperties", "additionalItems", "items"];
@@ -51,10 +56,15 @@ pub(super) fn prepare(schema: &Value) -> Result<Value, GrammarError> {
     if schema.as_bool() == Some(true) {
         return Ok(json!({}));
     }
-    let mut walk = Walk { root: schema, schemas: 0 };
+    let mut walk = Walk {
+        root: schema,
+        schemas: 0,
+    };
     let prepared = walk.schema(schema, 0)?;
     if !prepared.is_object() {
-        return Err(GrammarError::Invalid("no value satisfies the schema false".to_owned()));
+        return Err(GrammarError::Invalid(
+            "no value satisfies the schema false".to_owned(),
+        ));
     }
     Ok(prepared)
 }
@@ -106,7 +116,11 @@ impl Walk<'_> {
                 "unevaluatedItems" | "unevaluatedProperties" => value.as_bool() == Some(true),
                 _ => false,
             };
-            return if harmless { Ok(None) } else { Err(unsupported(keyword)) };
+            return if harmless {
+                Ok(None)
+            } else {
+                Err(unsupported(keyword))
+            };
         }
         if keyword == "$ref" && !value.as_str().is_some_and(|target| target.starts_with('#')) {
             return Err(GrammarError::Unsupported {
@@ -118,7 +132,11 @@ impl Walk<'_> {
             Value::Array(list) if LIST.contains(&keyword) => {
                 let list = list.iter().map(|schema| {
                     let prepared = self.schema(schema, depth + 1)?;
-                    Ok(if keyword == "oneOf" { self.resolved(prepared) } else { prepared })
+                    Ok(if keyword == "oneOf" {
+                        self.resolved(prepared)
+                    } else {
+                        prepared
+                    })
                 });
                 Value::Array(list.collect::<Result<_, GrammarError>>()?)
             }

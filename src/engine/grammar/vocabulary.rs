@@ -39,7 +39,10 @@ impl Vocabulary {
     /// puts a space before a text is asked for it inside another text.
     fn canonical(&self, text: &str) -> Option<Vec<TokenId>> {
         ["", CONTEXT].iter().find_map(|context| {
-            let ids = self.tokenizer.encode(&[context, text].concat(), false).ok()?;
+            let ids = self
+                .tokenizer
+                .encode(&[context, text].concat(), false)
+                .ok()?;
             let spelled = self.trie.decode_raw(&ids);
             let mut before = spelled.len().checked_sub(text.len())?;
             if (before > 0) != (!context.is_empty()) || !spelled.ends_with(text.as_bytes()) {

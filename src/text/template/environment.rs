@@ -60,9 +60,8 @@ fn strftime_now(format: &str) -> Result<String, Error> {
 }
 
 fn strftime(format: &str, time: &jiff::Zoned) -> Result<String, Error> {
-    jiff::fmt::strtime::format(format, time).map_err(|error| {
-        Error::new(ErrorKind::InvalidOperation, "strftime_now").with_source(error)
-    })
+    jiff::fmt::strtime::format(format, time)
+        .map_err(|error| Error::new(ErrorKind::InvalidOperation, "strftime_now").with_source(error))
 }
 
 /// `{% generation %}` marks the assistant's text for training and prints it unchanged. Like the
@@ -76,7 +75,10 @@ pub(super) fn prepare(source: &str) -> String {
         let inner = tag[2..].trim_start_matches(['-', '+']).trim_start();
         let name_len = inner.bytes().take_while(u8::is_ascii_lowercase).count();
         let (name, after) = inner.split_at(name_len);
-        let ends = after.trim_start().trim_start_matches(['-', '+']).starts_with("%}");
+        let ends = after
+            .trim_start()
+            .trim_start_matches(['-', '+'])
+            .starts_with("%}");
         let replacement = match name {
             "generation" if ends => "with",
             "endgeneration" if ends => "endwith",
@@ -97,7 +99,10 @@ mod tests {
 
     #[test]
     fn strftime_writes_what_python_writes() {
-        let time = jiff::civil::date(2026, 3, 7).at(14, 5, 9, 0).in_tz("UTC").unwrap();
+        let time = jiff::civil::date(2026, 3, 7)
+            .at(14, 5, 9, 0)
+            .in_tz("UTC")
+            .unwrap();
         for (format, expected) in [
             ("%d %b %Y", "07 Mar 2026"),
             ("%Y-%m-%d", "2026-03-07"),

@@ -23,30 +23,47 @@ pub(super) fn tojson(
         Some(indent) => Some(indent),
         None => kwargs.get::<Option<Value>>("indent")?,
     };
-    let indent = indent.filter(|indent| !indent.is_none()).map(|i| indentation(&i)).transpose()?;
+    let indent = indent
+        .filter(|indent| !indent.is_none())
+        .map(|i| indentation(&i))
+        .transpose()?;
     let separators = kwargs.get::<Option<Vec<String>>>("separators")?;
     let sort_keys = kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
     kwargs.assert_all_used()?;
     let (item, key) = match separators.as_deref() {
-        None => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
+        None => (
+            if indent.is_some() { "," } else { ", " }.to_owned(),
+            ": ".to_owned(),
+        ),
         Some([item, key]) => (item.clone(), key.clone()),
         Some(_) => return Err(invalid("separators must be a pair of strings")),
     };
-    let mut writer =
-        Writer { out: String::new(), ensure_ascii, indent, item, key, sort_keys };
+    let mut writer = Writer {
+        out: String::new(),
+        ensure_ascii,
+        indent,
+        item,
+        key,
+        sort_keys,
+    };
     writer.value(value, 0)?;
     Ok(writer.out)
 }
 
 fn invalid(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, format!("tojson: {}", message.into()))
+    Error::new(
+        ErrorKind::InvalidOperation,
+        format!("tojson: {}", message.into()),
+    )
 }
 
 fn indentation(indent: &Value) -> Result<String, Error> {
     if let Some(text) = indent.as_str() {
         return Ok(text.to_owned());
     }
-    let width = indent.as_i64().ok_or_else(|| invalid("indent must be a number or a string"))?;
+    let width = indent
+        .as_i64()
+        .ok_or_else(|| invalid("indent must be a number or a string"))?;
     // Every nested line carries it: a wide one multiplies the output.
     Ok(" ".repeat(usize::try_from(width).unwrap_or(0).min(64)))
 }
@@ -67,7 +84,9 @@ impl Writer {
         }
         match value.kind() {
             ValueKind::None => self.out.push_str("null"),
-            ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Bool => self
+                .out
+                .push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => self.number(value),
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => {
@@ -102,7 +121,11 @@ impl Writer {
         match python::as_float(value) {
             Some(number) if number.is_nan() => self.out.push_str("NaN"),
             Some(number) if number.is_infinite() => {
-                self.out.push_str(if number > 0.0 { "Infinity" } else { "-Infinity" });
+                self.out.push_str(if number > 0.0 {
+                    "Infinity"
+                } else {
+                    "-Infinity"
+                });
             }
             Some(number) => self.out.push_str(&python::float(number)),
             None => self.out.push_str(&value.to_string()),

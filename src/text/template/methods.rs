@@ -16,7 +16,10 @@ pub(super) fn call(
     {
         return Ok(result);
     }
-    if matches!(method, "append" | "extend" | "insert" | "pop" | "update" | "clear" | "remove") {
+    if matches!(
+        method,
+        "append" | "extend" | "insert" | "pop" | "update" | "clear" | "remove"
+    ) {
         // As transformers' ImmutableSandboxedEnvironment does.
         return Err(Error::new(
             ErrorKind::UnknownMethod,
@@ -38,13 +41,16 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Valu
         }
         "partition" => {
             let (separator,): (&str,) = from_args(args)?;
-            let parts = text.split_once(separator).map_or((text, "", ""), |(a, b)| (a, separator, b));
+            let parts = text
+                .split_once(separator)
+                .map_or((text, "", ""), |(a, b)| (a, separator, b));
             triple(parts)
         }
         "rpartition" => {
             let (separator,): (&str,) = from_args(args)?;
-            let parts =
-                text.rsplit_once(separator).map_or(("", "", text), |(a, b)| (a, separator, b));
+            let parts = text
+                .rsplit_once(separator)
+                .map_or(("", "", text), |(a, b)| (a, separator, b));
             triple(parts)
         }
         "split" => {
@@ -108,7 +114,10 @@ fn split_args(args: &[Value]) -> Result<(Option<String>, Option<usize>), Error> 
         None => kwargs.get::<Option<i64>>("maxsplit")?,
     };
     kwargs.assert_all_used()?;
-    Ok((separator, limit.and_then(|limit| usize::try_from(limit).ok())))
+    Ok((
+        separator,
+        limit.and_then(|limit| usize::try_from(limit).ok()),
+    ))
 }
 
 fn split(text: &str, separator: Option<&str>, limit: Option<usize>) -> Result<Value, Error> {
@@ -117,7 +126,9 @@ fn split(text: &str, separator: Option<&str>, limit: Option<usize>) -> Result<Va
         let mut parts = Vec::new();
         let mut rest = text.trim_start();
         while !rest.is_empty() {
-            let end = rest.find(char::is_whitespace).filter(|_| parts.len() < limit);
+            let end = rest
+                .find(char::is_whitespace)
+                .filter(|_| parts.len() < limit);
             let (part, after) = rest.split_at(end.unwrap_or(rest.len()));
             parts.push(Value::from(part));
             rest = after.trim_start();
@@ -125,7 +136,10 @@ fn split(text: &str, separator: Option<&str>, limit: Option<usize>) -> Result<Va
         return Ok(Value::from(parts));
     };
     check_separator(separator)?;
-    Ok(text.splitn(limit.saturating_add(1), separator).map(Value::from).collect())
+    Ok(text
+        .splitn(limit.saturating_add(1), separator)
+        .map(Value::from)
+        .collect())
 }
 
 fn rsplit(text: &str, separator: Option<&str>, limit: Option<usize>) -> Result<Value, Error> {
@@ -133,7 +147,9 @@ fn rsplit(text: &str, separator: Option<&str>, limit: Option<usize>) -> Result<V
     let mut parts: Vec<Value> = match separator {
         Some(separator) => {
             check_separator(separator)?;
-            text.rsplitn(limit.saturating_add(1), separator).map(Value::from).collect()
+            text.rsplitn(limit.saturating_add(1), separator)
+                .map(Value::from)
+                .collect()
         }
         None => {
             let mut parts = Vec::new();
@@ -155,7 +171,10 @@ fn rsplit(text: &str, separator: Option<&str>, limit: Option<usize>) -> Result<V
 
 fn check_separator(separator: &str) -> Result<(), Error> {
     if separator.is_empty() {
-        return Err(Error::new(ErrorKind::InvalidOperation, "split: empty separator"));
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "split: empty separator",
+        ));
     }
     Ok(())
 }
@@ -166,8 +185,10 @@ fn split_lines(text: &str, keepends: bool) -> Value {
     let mut rest = text;
     while !rest.is_empty() {
         let boundary = |c: char| {
-            matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}')
-                || matches!(c, '\u{2028}' | '\u{2029}')
+            matches!(
+                c,
+                '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}'
+            ) || matches!(c, '\u{2028}' | '\u{2029}')
         };
         let end = rest.find(boundary).unwrap_or(rest.len());
         let after = &rest[end..];
@@ -176,7 +197,9 @@ fn split_lines(text: &str, keepends: bool) -> Value {
         } else {
             after.chars().next().map_or(0, char::len_utf8)
         };
-        lines.push(Value::from(&rest[..if keepends { end + mark } else { end }]));
+        lines.push(Value::from(
+            &rest[..if keepends { end + mark } else { end }],
+        ));
         rest = &rest[end + mark..];
     }
     Value::from(lines)

@@ -67,7 +67,9 @@ impl ChatTemplate {
     /// [`TextError::Read`], and [`TextError::Invalid`] for a template with a syntax error.
     pub fn load(dir: &Path) -> Result<Option<Self>, TextError> {
         let config = TokenizerConfig::load(dir)?;
-        let Some(sources) = Sources::load(dir, &config)? else { return Ok(None) };
+        let Some(sources) = Sources::load(dir, &config)? else {
+            return Ok(None);
+        };
         let mut environment = environment::environment();
         for source in sources.iter() {
             environment
@@ -78,7 +80,11 @@ impl ChatTemplate {
             .named_tokens()
             .map(|(name, text)| (name.to_owned(), Json::from(text)))
             .collect();
-        Ok(Some(Self { environment, sources, special_tokens }))
+        Ok(Some(Self {
+            environment,
+            sources,
+            special_tokens,
+        }))
     }
 
     /// The template's text that a request with or without tools is rendered with.
@@ -86,7 +92,9 @@ impl ChatTemplate {
     /// # Errors
     /// [`TemplateError::Input`] if there are several templates and none is called `default`.
     pub fn source(&self, with_tools: bool) -> Result<&str, TemplateError> {
-        self.sources.choose(with_tools).map(|source| source.text.as_str())
+        self.sources
+            .choose(with_tools)
+            .map(|source| source.text.as_str())
     }
 
     /// Renders a conversation.
@@ -100,9 +108,14 @@ impl ChatTemplate {
         let source = self.sources.choose(input.tools.is_some())?;
         let context = self.context(input)?;
         let failed = |error: minijinja::Error| TemplateError::from(error);
-        let template = self.environment.get_template(&source.name).map_err(failed)?;
+        let template = self
+            .environment
+            .get_template(&source.name)
+            .map_err(failed)?;
         let mut output = Bounded(Vec::new());
-        template.render_captured_to(context, &mut output).map_err(failed)?;
+        template
+            .render_captured_to(context, &mut output)
+            .map_err(failed)?;
         String::from_utf8(output.0).map_err(|error| TemplateError::Failed(error.to_string()))
     }
 
@@ -110,15 +123,24 @@ impl ChatTemplate {
         let mut context = self.special_tokens.clone();
         context.insert("documents".to_owned(), Json::Null);
         for (name, value) in input.kwargs {
-            if matches!(name.as_str(), "messages" | "tools" | "add_generation_prompt") {
+            if matches!(
+                name.as_str(),
+                "messages" | "tools" | "add_generation_prompt"
+            ) {
                 let text = format!("chat_template_kwargs must not contain {name:?}");
                 return Err(TemplateError::Input(text));
             }
             context.insert(name.clone(), value.clone());
         }
         context.insert("messages".to_owned(), messages(input.messages)?);
-        context.insert("tools".to_owned(), input.tools.cloned().unwrap_or(Json::Null));
-        context.insert("add_generation_prompt".to_owned(), input.add_generation_prompt.into());
+        context.insert(
+            "tools".to_owned(),
+            input.tools.cloned().unwrap_or(Json::Null),
+        );
+        context.insert(
+            "add_generation_prompt".to_owned(),
+            input.add_generation_prompt.into(),
+        );
         Ok(Value::from(Serde(context)))
     }
 }
@@ -126,7 +148,9 @@ impl ChatTemplate {
 impl std::fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<_> = self.sources.iter().map(|source| &source.name).collect();
-        f.debug_struct("ChatTemplate").field("names", &names).finish_non_exhaustive()
+        f.debug_struct("ChatTemplate")
+            .field("names", &names)
+            .finish_non_exhaustive()
     }
 }
 
@@ -135,20 +159,32 @@ const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 fn messages(messages: &Json) -> Result<Json, TemplateError> {
     let input = |text: &str| TemplateError::Input(text.to_owned());
-    let list = messages.as_array().ok_or_else(|| input("messages must be a list"))?;
+    let list = messages
+        .as_array()
+        .ok_or_else(|| input("messages must be a list"))?;
     if list.is_empty() {
         return Err(input("messages must not be empty"));
     }
-    list.iter().map(|message| message_fields(message).map(Json::Object)).collect()
+    list.iter()
+        .map(|message| message_fields(message).map(Json::Object))
+        .collect()
 }
 
 fn message_fields(message: &Json) -> Result<Map<String, Json>, TemplateError> {
     let Some(fields) = message.as_object() else {
-        return Err(TemplateError::Input("each message must be an object".to_owned()));
+        return Err(TemplateError::Input(
+            "each message must be an object".to_owned(),
+        ));
     };
     let present = fields.iter().filter(|(_, value)| !value.is_null());
-    let present: Map<_, _> = present.map(|(key, value)| (key.clone(), value.clone())).collect();
-    let Some(reasoning) = REASONING.iter().find_map(|name| present.get(*name)).cloned() else {
+    let present: Map<_, _> = present
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let Some(reasoning) = REASONING
+        .iter()
+        .find_map(|name| present.get(*name))
+        .cloned()
+    else {
         return Ok(present);
     };
     let mut aliased = Map::from_iter([("thinking".to_owned(), reasoning.clone())]);

@@ -25,7 +25,11 @@ impl Sources {
         if sources.is_empty() {
             sources = from_config(dir, config)?;
         }
-        Ok(if sources.is_empty() { None } else { Some(Self(sources)) })
+        Ok(if sources.is_empty() {
+            None
+        } else {
+            Some(Self(sources))
+        })
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Source> {
@@ -50,15 +54,24 @@ fn jinja_files(dir: &Path) -> Result<Vec<Source>, TextError> {
     let mut sources = Vec::new();
     let path = dir.join("chat_template.jinja");
     if let Some(text) = read_text(&path)? {
-        sources.push(Source { name: "default".to_owned(), text, path });
+        sources.push(Source {
+            name: "default".to_owned(),
+            text,
+            path,
+        });
     }
     let Ok(entries) = dir.join("additional_chat_templates").read_dir() else {
         return Ok(sources);
     };
-    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let mut paths: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
     paths.sort();
     for path in paths {
-        let Some(name) = path.file_name().and_then(|n| n.to_str()?.strip_suffix(".jinja")) else {
+        let Some(name) = path
+            .file_name()
+            .and_then(|n| n.to_str()?.strip_suffix(".jinja"))
+        else {
             continue;
         };
         let name = name.to_owned();
