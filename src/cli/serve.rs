@@ -98,7 +98,7 @@ pub struct Args {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     n_parallel: u16,
 
-    /// Compute one token before the first request has to wait for it
+    /// Compute one token before the first request, so that it does not wait for MLX to set itself up
     #[arg(
         long,
         env = "LLAMA_ARG_WARMUP",
@@ -110,7 +110,7 @@ pub struct Args {
     #[arg(default_missing_value = "true", value_parser = BoolishValueParser::new())]
     warmup: bool,
 
-    /// Do not
+    /// Start without that token
     #[arg(long, help_heading = "Model", overrides_with = "warmup")]
     no_warmup: bool,
 
@@ -140,7 +140,8 @@ pub struct Args {
     #[arg(help_heading = "Server", default_value = "127.0.0.1")]
     host: String,
 
-    /// Port to listen on; 0 takes a free one. With a Unix socket leave it out, or 0 [default: 8080]
+    /// Port to listen on; 0 takes a free one. With a Unix socket leave it out, or 0
+    /// [default: 8080]
     #[arg(
         long,
         env = "LLAMA_ARG_PORT",

@@ -5,11 +5,13 @@
 //! silence.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{BodyDataStream, HttpBody};
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
+use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -26,41 +28,66 @@ pub const BODY_LIMIT: usize = 16 << 20;
 /// Longest value of [`IGNORED`], in bytes.
 const IGNORED_LIMIT: usize = 1024;
 
-/// A body as it came: JSON by its declared type, within the limits of size and time.
-pub struct RawBody(pub Bytes);
+/// How long the rest of a body that is refused for its size is read and thrown away: a client that
+/// still writes would lose the answer with the connection.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A body as it came: not declared as anything but JSON, within the limits of size and time.
+pub struct RawBody(pub Vec<u8>);
 
 impl FromRequest<App> for RawBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        if !is_json(request.headers()) {
+        if !may_be_json(request.headers()) {
             return Err(ApiError::not_json());
         }
-        let limit = app.read_timeout();
-        let read = Bytes::from_request(request, app);
-        let read = tokio::time::timeout(limit, read).await;
-        match read.map_err(|_| ApiError::body_timeout(limit.as_secs()))? {
-            Ok(bytes) => Ok(Self(bytes)),
-            Err(refused) if refused.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                Err(ApiError::too_large(BODY_LIMIT))
+        // Such a client asks before it sends.
+        let asks_first = request.headers().contains_key(header::EXPECT);
+        let declared = request.body().size_hint().lower();
+        let mut body = request.into_body().into_data_stream();
+        if declared > BODY_LIMIT as u64 {
+            if !asks_first {
+                discard(&mut body).await;
             }
-            Err(refused) => Err(ApiError::malformed(refused.body_text())),
+            return Err(ApiError::too_large(BODY_LIMIT));
         }
+        let limit = app.read_timeout();
+        let read = tokio::time::timeout(limit, read(&mut body, declared as usize)).await;
+        read.map_err(|_| ApiError::body_timeout(limit.as_secs()))?.map(Self)
     }
 }
 
-/// Asking for the JSON type also keeps other sites' forms out: a browser sends those without asking
-/// first, but not this one.
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-    else {
-        return false;
+async fn read(body: &mut BodyDataStream, declared: usize) -> Result<Vec<u8>, ApiError> {
+    let mut bytes = Vec::with_capacity(declared);
+    while let Some(chunk) = body.next().await {
+        let broken = |error| ApiError::malformed(format!("the body broke off: {error}"));
+        let chunk = chunk.map_err(broken)?;
+        if bytes.len() + chunk.len() > BODY_LIMIT {
+            discard(body).await;
+            return Err(ApiError::too_large(BODY_LIMIT));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+async fn discard(body: &mut BodyDataStream) {
+    let rest = async { while let Some(Ok(_)) = body.next().await {} };
+    if tokio::time::timeout(DISCARD_TIMEOUT, rest).await.is_err() {
+        tracing::debug!("a body over the limit did not come to an end");
+    }
+}
+
+/// Other declared types are refused: a browser sends the forms of any site without asking first, but
+/// not JSON.
+fn may_be_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return true;
     };
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json")
-        || (essence.len() > 5 && essence[essence.len() - 5..].eq_ignore_ascii_case("+json"))
+    let value = value.to_str().unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || essence.ends_with("+json")
 }
 
 /// A parsed JSON object, and which of its fields have been understood.

@@ -255,7 +255,7 @@ impl From<EngineError> for ApiError {
                 Self::context_exceeded("", prompt, context)
             }
             EngineError::EmptyPrompt | EngineError::UnknownToken { .. } => {
-                Self::invalid("prompt", message)
+                Self::invalid("", message)
             }
             EngineError::Grammar(_) | EngineError::Compute(_) => Self::internal(message),
         }

@@ -265,3 +265,117 @@ impl Clock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::stream::{self, BoxStream};
+    use std::path::Path;
+    use std::time::Duration;
+
+    fn tokenizer() -> Arc<Tokenizer> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tiny-model/mlxcel-tiny");
+        Arc::new(Tokenizer::load(&dir).unwrap())
+    }
+
+    fn finish(reason: FinishReason, completion_tokens: usize) -> Finish {
+        let timings = Timings::default();
+        Finish { reason, prompt_tokens: 7, cached_tokens: 2, completion_tokens, timings }
+    }
+
+    /// The events of an engine that says `text`, a character's bytes apart where tokens have them so.
+    fn said(tokenizer: &Tokenizer, text: &str) -> Vec<Event> {
+        let ids = tokenizer.encode(text, false).unwrap();
+        let logprobs = Some(TokenLogprobs { logprob: -1.0, top: vec![] });
+        let token = |id| Event::Token(Token { id, logprobs: logprobs.clone() });
+        let mut events: Vec<Event> = ids.iter().copied().map(token).collect();
+        events.push(Event::Finished(finish(FinishReason::Length, ids.len())));
+        events
+    }
+
+    fn generation(events: Vec<Event>, stops: &[&str]) -> Generation<BoxStream<'static, Event>> {
+        let stops = stops.iter().map(|&stop| stop.to_owned()).collect();
+        let never = futures::future::pending().boxed();
+        Generation::new(stream::iter(events).boxed(), never, tokenizer(), stops, 7)
+    }
+
+    #[tokio::test]
+    async fn streamed_and_whole_are_the_same_and_tokens_lie_where_their_text_is() {
+        let text = "Grüße 世界 👋🏽 and so on";
+        let events = said(&tokenizer(), text);
+        let count = events.len() - 1;
+        let mut generation = generation(events, &["never"]);
+        let (mut streamed, mut tokens) = (String::new(), Vec::new());
+        let mut end = None;
+        while let Some(step) = generation.next().await {
+            match step.unwrap() {
+                Step::Delta(delta) => {
+                    streamed.push_str(&delta.text);
+                    tokens.extend(delta.tokens);
+                }
+                Step::End(summary) => end = Some(summary),
+            }
+        }
+        assert_eq!(streamed, text);
+        assert_eq!(tokens.len(), count);
+        assert!(tokens.iter().all(|token| text.is_char_boundary(token.start)));
+        assert!(tokens.is_sorted_by_key(|token| token.start));
+        let summary = end.unwrap();
+        assert_eq!((summary.finish, summary.stop), (finish(FinishReason::Length, count), None));
+    }
+
+    #[tokio::test]
+    async fn a_stop_string_ends_the_output_before_it_and_its_tokens_do_not_show() {
+        let text = "one two three four";
+        for stop in ["three", "o thr", "e", " ", "one", "e four"] {
+            let events = said(&tokenizer(), text);
+            let (output, summary) = generation(events, &["never", stop]).collect().await.unwrap();
+            let want = &text[..text.find(stop).unwrap()];
+            assert_eq!(output.text, want, "{stop:?}");
+            assert_eq!(summary.stop.as_deref(), Some(stop));
+            assert_eq!(summary.finish.reason, FinishReason::Stop);
+            assert_eq!(summary.finish.prompt_tokens, 7);
+            assert!(output.tokens.iter().all(|token| token.start < want.len()), "{stop:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_only_looked_like_a_stop_string_is_shown_in_the_end() {
+        let events = said(&tokenizer(), "one two thr");
+        let count = events.len() - 1;
+        let (output, summary) = generation(events, &["three"]).collect().await.unwrap();
+        assert_eq!((output.text.as_str(), output.tokens.len()), ("one two thr", count));
+        assert_eq!(summary.stop, None);
+    }
+
+    #[tokio::test]
+    async fn a_failure_comes_through_and_is_the_last_word() {
+        let tokenizer = tokenizer();
+        let mut events = said(&tokenizer, "one two");
+        let last = events.len() - 1;
+        events[last] = Event::Failed(EngineError::Compute("out of memory".into()));
+        let mut generation = generation(events, &[]);
+        for _ in 0..last {
+            assert!(matches!(generation.next().await, Some(Ok(Step::Delta(_)))));
+        }
+        let error = generation.next().await.unwrap().unwrap_err();
+        assert!(error.message().contains("out of memory"));
+        assert!(generation.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_says_nothing_more_is_an_error_not_an_end() {
+        let mut events = said(&tokenizer(), "one two");
+        events.pop();
+        assert!(generation(events, &[]).collect().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_abort_ends_what_would_go_on() {
+        let abort = tokio::time::sleep(Duration::from_millis(1)).boxed();
+        let silent = stream::pending().boxed();
+        let mut generation = Generation::new(silent, abort, tokenizer(), vec![], 7);
+        let error = generation.next().await.unwrap().unwrap_err();
+        assert_eq!(error.code(), Some("shutting_down"));
+    }
+}

@@ -1,7 +1,7 @@
 //! A loaded model with all that turns requests into tokens and back.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use super::defaults::{DefaultsError, SamplingDefaults};
 use super::error::ApiError;
@@ -64,7 +64,7 @@ pub struct ServedModel {
     pub engine: EngineHandle,
     /// Tokenizer, template, defaults.
     pub text: TextFiles,
-    grammar: OnceLock<Mutex<GrammarCompiler>>,
+    grammar: OnceLock<GrammarCompiler>,
 }
 
 impl ServedModel {
@@ -100,22 +100,24 @@ impl ServedModel {
             GrammarError::Unsupported { .. } => {
                 ApiError::unsupported("response_format", error.to_string())
             }
-            other => ApiError::invalid("response_format", other.to_string()),
+            GrammarError::Invalid(_) | GrammarError::TooComplex(_) => {
+                ApiError::invalid("response_format", error.to_string())
+            }
+            GrammarError::Vocabulary(_) | GrammarError::Failed(_) => {
+                ApiError::internal(error.to_string())
+            }
         };
         let compiler = match self.grammar.get() {
             Some(compiler) => compiler,
             None => {
                 let vocab = self.engine.model().vocab_size;
                 let text = &self.text;
-                let compiler =
-                    GrammarCompiler::new(text.tokenizer.clone(), vocab, &text.stop_tokens)
-                        .map_err(|error| ApiError::internal(error.to_string()))?;
-                self.grammar.get_or_init(|| Mutex::new(compiler))
+                let compiler = GrammarCompiler::new(text.tokenizer.clone(), vocab, &text.stop_tokens)
+                    .map_err(failed)?;
+                self.grammar.get_or_init(|| compiler)
             }
         };
         compiler
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
             .compile(spec)
             .map_err(failed)
     }

@@ -96,12 +96,18 @@ impl Job {
         })
     }
 
-    /// Constrains every output.
-    pub fn constrain(self, model: &ServedModel, spec: &GrammarSpec) -> Result<Self, ApiError> {
-        let outputs = self.prompts.len() * self.sampling.n;
-        let grammars = (0..outputs)
-            .map(|_| model.compile(spec))
-            .collect::<Result<_, _>>()?;
+    /// Constrains every output. Compiling can take long, so no connection waits for it.
+    pub async fn constrain(
+        self,
+        model: &Arc<ServedModel>,
+        spec: Option<GrammarSpec>,
+    ) -> Result<Self, ApiError> {
+        let Some(spec) = spec else {
+            return Ok(self);
+        };
+        let (model, outputs) = (model.clone(), self.prompts.len() * self.sampling.n);
+        let compile = move || (0..outputs).map(|_| model.compile(&spec)).collect();
+        let grammars = offload(usize::MAX, compile).await?;
         Ok(Self { grammars, ..self })
     }
 }

@@ -336,7 +336,7 @@ mod tests {
             let mut value = serde_json::to_value(&chunk).unwrap();
             for name in ["id", "object", "created", "model", "system_fingerprint"] {
                 assert!(
-                    value.as_object_mut().unwrap().remove(name).is_some(),
+                    value.as_object_mut().unwrap().shift_remove(name).is_some(),
                     "{name}"
                 );
             }

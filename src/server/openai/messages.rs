@@ -45,9 +45,9 @@ fn message_at(path: &str, message: Value) -> Result<Value, ApiError> {
             ));
         }
     }
-    let calls = tool_calls(path, message.remove("tool_calls"))?;
+    let calls = tool_calls(path, message.shift_remove("tool_calls"))?;
     let content = message
-        .remove("content")
+        .shift_remove("content")
         .filter(|content| !content.is_null());
     if content.is_none() && (role != "assistant" || calls.is_none()) {
         let path = format!("{path}.content");

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use futures::future::try_join_all;
 use serde_json::{Map, Value};
 
+use crate::engine::grammar::GrammarSpec;
 use crate::server::body::{Body, Ignored, RawBody};
 use crate::server::error::ApiError;
 use crate::server::generate::{Delta, Summary};
@@ -27,6 +28,7 @@ use crate::text::TemplateInput;
 
 struct Prepared {
     job: Job,
+    grammar: Option<GrammarSpec>,
     stream: bool,
     include_usage: bool,
     ignored: Ignored,
@@ -39,12 +41,8 @@ pub async fn post(
 ) -> Result<Response, ApiError> {
     let shared = model.clone();
     let prepared = offload(bytes.len(), move || prepare(&shared, &bytes)).await?;
-    let Prepared {
-        job,
-        stream,
-        include_usage,
-        ignored,
-    } = prepared;
+    let Prepared { job, grammar, stream, include_usage, ignored } = prepared;
+    let job = job.constrain(&model, grammar).await?;
     let object = if stream {
         "chat.completion.chunk"
     } else {
@@ -91,12 +89,10 @@ fn prepare(model: &ServedModel, bytes: &[u8]) -> Result<Prepared, ApiError> {
         .tokenizer
         .encode(&prompt, false)
         .map_err(|error| ApiError::invalid("messages", error.to_string()))?;
-    let mut job = Job::new(model, "messages", vec![tokens], sampling, logprobs)?;
-    if let Some(spec) = grammar {
-        job = job.constrain(model, &spec)?;
-    }
+    let job = Job::new(model, "messages", vec![tokens], sampling, logprobs)?;
     Ok(Prepared {
         job,
+        grammar,
         stream,
         include_usage,
         ignored: body.ignored(),

@@ -9,6 +9,7 @@ use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures::future::try_join_all;
 
+use crate::engine::grammar::GrammarSpec;
 use crate::server::body::{Body, Ignored, RawBody};
 use crate::server::error::ApiError;
 use crate::server::generate::{Delta, Summary};
@@ -27,6 +28,7 @@ use crate::server::submit::{Job, Output, interleave, offload, submit};
 
 struct Prepared {
     job: Job,
+    grammar: Option<GrammarSpec>,
     stream: bool,
     include_usage: bool,
     ignored: Ignored,
@@ -39,12 +41,8 @@ pub async fn post(
 ) -> Result<Response, ApiError> {
     let shared = model.clone();
     let prepared = offload(bytes.len(), move || prepare(&shared, &bytes)).await?;
-    let Prepared {
-        job,
-        stream,
-        include_usage,
-        ignored,
-    } = prepared;
+    let Prepared { job, grammar, stream, include_usage, ignored } = prepared;
+    let job = job.constrain(&model, grammar).await?;
     let answer = Answer {
         head: Head::new("cmpl", "text_completion", &model.id),
         account: Account::new(job.prompts.len()),
@@ -86,12 +84,10 @@ fn prepare(model: &ServedModel, bytes: &[u8]) -> Result<Prepared, ApiError> {
         .into_iter()
         .map(tokens)
         .collect::<Result<_, _>>()?;
-    let mut job = Job::new(model, "prompt", prompts, sampling, logprobs)?;
-    if let Some(spec) = grammar {
-        job = job.constrain(model, &spec)?;
-    }
+    let job = Job::new(model, "prompt", prompts, sampling, logprobs)?;
     Ok(Prepared {
         job,
+        grammar,
         stream,
         include_usage,
         ignored: body.ignored(),

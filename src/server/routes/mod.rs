@@ -9,12 +9,14 @@ mod props;
 mod root;
 mod tokenize;
 
+#[cfg(test)]
+mod tests;
+
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
-use super::body::BODY_LIMIT;
 use super::error::ApiError;
 use super::middleware::{access, guard};
 use super::state::App;
@@ -46,7 +48,6 @@ pub fn router(app: App) -> Router {
         .route("/props", get(props::get))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(from_fn_with_state(app.clone(), guard))
         .layer(from_fn(access))
         .with_state(app)

@@ -9,6 +9,7 @@ use crate::server::state::Ready;
 pub async fn get(Ready(model): Ready) -> Json<Value> {
     let info = model.engine.model();
     let defaults = &model.text.defaults.0;
+    let stats = model.engine.stats();
     let n_ctx = model.engine.context_length();
     let template = model
         .text
@@ -28,7 +29,9 @@ pub async fn get(Ready(model): Ready) -> Json<Value> {
             },
         },
         "n_ctx": n_ctx,
-        "total_slots": model.engine.stats().parallel,
+        "total_slots": stats.parallel,
+        "busy_slots": stats.running,
+        "queued_requests": stats.waiting,
         "model_path": model.path,
         "model_alias": model.alias,
         "model_id": model.id,
