@@ -249,10 +249,7 @@ fn compile_error(message: impl Into<String>) -> GrammarError {
     } else if any(&[
         "fuel",
         "too complex",
-<<<<<<< HEAD
-=======
         "toocomplex",
->>>>>>> text
         "too large",
         "too big",
         "too many",

@@ -66,11 +66,6 @@ pub(super) fn prepare(schema: &Value) -> Result<Value, GrammarError> {
     if schema.as_bool() == Some(true) {
         return Ok(json!({}));
     }
-<<<<<<< HEAD
-    let mut walk = Walk {
-        root: schema,
-        schemas: 0,
-=======
     let bytes = schema.to_string().len();
     if bytes > MAX_BYTES {
         return Err(GrammarError::TooComplex(format!(
@@ -80,7 +75,6 @@ pub(super) fn prepare(schema: &Value) -> Result<Value, GrammarError> {
     let mut walk = Walk {
         root: schema,
         multiples: BTreeSet::new(),
->>>>>>> text
     };
     let prepared = walk.schema(schema, 0)?;
     walk.check_multiples()?;

@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 //! Random walks by mask: whatever ends validates, and whatever is cut off could have gone on.
 
 use std::path::Path;
@@ -449,4 +446,3 @@ fn matchers_go_to_the_engine_thread() {
     is_send::<Matcher>();
     is_shared::<GrammarCompiler>();
 }
->>>>>>> text
