@@ -1,5 +1,6 @@
 //! A loaded model with all that turns requests into tokens and back.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -120,6 +121,21 @@ impl ServedModel {
         compiler
             .compile(spec)
             .map_err(failed)
+    }
+
+    /// Tokens of a text that stands in the request's field `param`.
+    ///
+    /// The regular expressions of `tokenizers` give up on some texts (megabytes of spaces) by a panic;
+    /// the text is at fault, so the request is.
+    pub fn encode(&self, param: &str, text: &str, special: bool) -> Result<Vec<u32>, ApiError> {
+        let encode = AssertUnwindSafe(|| self.text.tokenizer.encode(text, special));
+        match catch_unwind(encode) {
+            Ok(tokens) => tokens.map_err(|error| ApiError::invalid(param, error.to_string())),
+            Err(_) => {
+                let message = "the tokenizer gave up on this text; make it shorter";
+                Err(ApiError::invalid(param, message))
+            }
+        }
     }
 
     /// A token's own text, for people: lossy where it holds a part of a character.
