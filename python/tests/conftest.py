@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).parents[2]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--parity",
+        choices=("sample", "all"),
+        default="sample",
+        help="kinds of checkpoints to compare with mlx-lm",
+    )
+
+
 @pytest.fixture(scope="session")
 def fake_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`fake_server.py` as an executable that can stand for the binary."""

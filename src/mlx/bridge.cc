@@ -63,26 +63,30 @@ std::ptrdiff_t cpu_buffer_header() {
 
 } // namespace
 
-std::unique_ptr<ArrayList> new_list() {
+std::unique_ptr<ArrayList> new_list() noexcept {
   return std::make_unique<ArrayList>();
 }
 
-void list_push(ArrayList& list, const Array& array) {
+void list_push(ArrayList& list, const Array& array) noexcept {
   list.arrays.push_back(array);
 }
 
-rust::String library_version() {
+rust::String library_version() noexcept {
   return rust::String(mx::version());
 }
 
-rust::String header_version() {
+rust::String header_version() noexcept {
   return rust::String(
       std::to_string(MLX_VERSION_MAJOR) + "." + std::to_string(MLX_VERSION_MINOR) + "." +
       std::to_string(MLX_VERSION_PATCH));
 }
 
-bool gpu_available() {
-  return mx::is_available(mx::Device(mx::Device::gpu));
+bool gpu_available() noexcept {
+  try {
+    return mx::is_available(mx::Device(mx::Device::gpu));
+  } catch (const std::exception&) {
+    return false; // a driver that cannot be asked is one that cannot be used
+  }
 }
 
 void use_gpu(bool gpu) {
@@ -101,11 +105,11 @@ std::uint64_t gpu_memory() {
   throw std::runtime_error("the device does not tell its memory");
 }
 
-std::uint64_t active_memory() {
+std::uint64_t active_memory() noexcept {
   return mx::get_active_memory();
 }
 
-std::uint64_t cache_memory() {
+std::uint64_t cache_memory() noexcept {
   return mx::get_cache_memory();
 }
 
@@ -117,7 +121,7 @@ void clear_cache() {
   mx::clear_cache();
 }
 
-ArrayPtr clone_array(const Array& array) {
+ArrayPtr clone_array(const Array& array) noexcept {
   return std::make_unique<Array>(array);
 }
 
@@ -162,7 +166,7 @@ ArrayPtr zeros(Dims dims, std::uint8_t index) {
   return own(mx::zeros(to_shape(dims), to_dtype(index)));
 }
 
-rust::Slice<const std::int32_t> shape(const Array& array) {
+rust::Slice<const std::int32_t> shape(const Array& array) noexcept {
   const auto& dims = array.shape();
   return rust::Slice<const std::int32_t>(dims.data(), dims.size());
 }
@@ -176,7 +180,7 @@ std::uint8_t dtype(const Array& array) {
   throw std::runtime_error("an array of a type that the bridge does not know");
 }
 
-std::size_t nbytes(const Array& array) {
+std::size_t nbytes(const Array& array) noexcept {
   return array.nbytes();
 }
 

@@ -1,4 +1,5 @@
-// What Rust may ask of MLX. Every function may throw: `cxx` turns the exception into an error.
+// What Rust may ask of MLX. Functions may throw, `cxx` turns the exception into an error; those that
+// are declared `noexcept` cannot.
 #pragma once
 
 #include <cstddef>
@@ -22,22 +23,22 @@ struct Mapping;
 struct ArrayList {
   std::vector<Array> arrays;
 };
-std::unique_ptr<ArrayList> new_list();
-void list_push(ArrayList& list, const Array& array);
+std::unique_ptr<ArrayList> new_list() noexcept;
+void list_push(ArrayList& list, const Array& array) noexcept;
 
 // The library and its devices.
-rust::String library_version();
-rust::String header_version();
-bool gpu_available();
+rust::String library_version() noexcept;
+rust::String header_version() noexcept;
+bool gpu_available() noexcept;
 void use_gpu(bool gpu);
 std::uint64_t gpu_memory();
-std::uint64_t active_memory();
-std::uint64_t cache_memory();
+std::uint64_t active_memory() noexcept;
+std::uint64_t cache_memory() noexcept;
 void set_cache_limit(std::uint64_t bytes);
 void clear_cache();
 
 // Making and reading arrays. `dtype` is the index in `DTYPES` (dtype.rs has the same order).
-ArrayPtr clone_array(const Array& array);
+ArrayPtr clone_array(const Array& array) noexcept;
 ArrayPtr from_bytes(rust::Slice<const std::uint8_t> bytes, Dims shape, std::uint8_t dtype);
 ArrayPtr from_mapping(
     rust::Slice<const std::uint8_t> bytes,
@@ -45,9 +46,9 @@ ArrayPtr from_mapping(
     std::uint8_t dtype,
     rust::Box<Mapping> owner);
 ArrayPtr zeros(Dims shape, std::uint8_t dtype);
-rust::Slice<const std::int32_t> shape(const Array& array);
+rust::Slice<const std::int32_t> shape(const Array& array) noexcept;
 std::uint8_t dtype(const Array& array);
-std::size_t nbytes(const Array& array);
+std::size_t nbytes(const Array& array) noexcept;
 void eval(const ArrayList& list);
 void async_eval(const ArrayList& list);
 void copy_f32(const Array& array, rust::Slice<float> out);

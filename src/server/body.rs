@@ -54,7 +54,8 @@ impl FromRequest<App> for RawBody {
         }
         let limit = app.read_timeout();
         let read = tokio::time::timeout(limit, read(&mut body, declared as usize)).await;
-        read.map_err(|_| ApiError::body_timeout(limit.as_secs()))?.map(Self)
+        read.map_err(|_| ApiError::body_timeout(limit.as_secs()))?
+            .map(Self)
     }
 }
 
@@ -86,7 +87,12 @@ fn may_be_json(headers: &HeaderMap) -> bool {
         return true;
     };
     let value = value.to_str().unwrap_or_default();
-    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence = value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     essence == "application/json" || essence.ends_with("+json")
 }
 

@@ -280,14 +280,28 @@ mod tests {
 
     fn finish(reason: FinishReason, completion_tokens: usize) -> Finish {
         let timings = Timings::default();
-        Finish { reason, prompt_tokens: 7, cached_tokens: 2, completion_tokens, timings }
+        Finish {
+            reason,
+            prompt_tokens: 7,
+            cached_tokens: 2,
+            completion_tokens,
+            timings,
+        }
     }
 
     /// The events of an engine that says `text`, a character's bytes apart where tokens have them so.
     fn said(tokenizer: &Tokenizer, text: &str) -> Vec<Event> {
         let ids = tokenizer.encode(text, false).unwrap();
-        let logprobs = Some(TokenLogprobs { logprob: -1.0, top: vec![] });
-        let token = |id| Event::Token(Token { id, logprobs: logprobs.clone() });
+        let logprobs = Some(TokenLogprobs {
+            logprob: -1.0,
+            top: vec![],
+        });
+        let token = |id| {
+            Event::Token(Token {
+                id,
+                logprobs: logprobs.clone(),
+            })
+        };
         let mut events: Vec<Event> = ids.iter().copied().map(token).collect();
         events.push(Event::Finished(finish(FinishReason::Length, ids.len())));
         events
@@ -318,10 +332,17 @@ mod tests {
         }
         assert_eq!(streamed, text);
         assert_eq!(tokens.len(), count);
-        assert!(tokens.iter().all(|token| text.is_char_boundary(token.start)));
+        assert!(
+            tokens
+                .iter()
+                .all(|token| text.is_char_boundary(token.start))
+        );
         assert!(tokens.is_sorted_by_key(|token| token.start));
         let summary = end.unwrap();
-        assert_eq!((summary.finish, summary.stop), (finish(FinishReason::Length, count), None));
+        assert_eq!(
+            (summary.finish, summary.stop),
+            (finish(FinishReason::Length, count), None)
+        );
     }
 
     #[tokio::test]
@@ -329,13 +350,19 @@ mod tests {
         let text = "one two three four";
         for stop in ["three", "o thr", "e", " ", "one", "e four"] {
             let events = said(&tokenizer(), text);
-            let (output, summary) = generation(events, &["never", stop]).collect().await.unwrap();
+            let (output, summary) = generation(events, &["never", stop])
+                .collect()
+                .await
+                .unwrap();
             let want = &text[..text.find(stop).unwrap()];
             assert_eq!(output.text, want, "{stop:?}");
             assert_eq!(summary.stop.as_deref(), Some(stop));
             assert_eq!(summary.finish.reason, FinishReason::Stop);
             assert_eq!(summary.finish.prompt_tokens, 7);
-            assert!(output.tokens.iter().all(|token| token.start < want.len()), "{stop:?}");
+            assert!(
+                output.tokens.iter().all(|token| token.start < want.len()),
+                "{stop:?}"
+            );
         }
     }
 
@@ -344,7 +371,10 @@ mod tests {
         let events = said(&tokenizer(), "one two thr");
         let count = events.len() - 1;
         let (output, summary) = generation(events, &["three"]).collect().await.unwrap();
-        assert_eq!((output.text.as_str(), output.tokens.len()), ("one two thr", count));
+        assert_eq!(
+            (output.text.as_str(), output.tokens.len()),
+            ("one two thr", count)
+        );
         assert_eq!(summary.stop, None);
     }
 

@@ -113,14 +113,13 @@ impl ServedModel {
             None => {
                 let vocab = self.engine.model().vocab_size;
                 let text = &self.text;
-                let compiler = GrammarCompiler::new(text.tokenizer.clone(), vocab, &text.stop_tokens)
-                    .map_err(failed)?;
+                let compiler =
+                    GrammarCompiler::new(text.tokenizer.clone(), vocab, &text.stop_tokens)
+                        .map_err(failed)?;
                 self.grammar.get_or_init(|| compiler)
             }
         };
-        compiler
-            .compile(spec)
-            .map_err(failed)
+        compiler.compile(spec).map_err(failed)
     }
 
     /// Tokens of a text that stands in the request's field `param`.

@@ -38,7 +38,7 @@ enum TextStage {
 }
 
 /// What the tokens so far leave behind for the next one.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct DecoderState {
     tokens: Vec<TokenState>,
     separate: bool,
@@ -47,7 +47,7 @@ pub(super) struct DecoderState {
     strip: Vec<usize>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct TokenState {
     started: bool,
     run: Vec<u8>,
@@ -317,7 +317,7 @@ fn byte_of_char(c: char) -> Option<u8> {
 }
 
 /// `String::from_utf8_lossy` for bytes that come in pieces.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Utf8Lossy {
     /// The start of a character, at most three bytes.
     pending: Vec<u8>,
@@ -350,4 +350,89 @@ impl Utf8Lossy {
 /// Whether more bytes could complete this invalid sequence.
 fn unfinished(bytes: &[u8]) -> bool {
     str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The decoders of tokenizer.json files that are around, and some that stress the order.
+    fn decoders() -> Vec<Value> {
+        let replace = json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "});
+        let bytes = json!({"type": "ByteFallback"});
+        let fuse = json!({"type": "Fuse"});
+        let strip = json!({"type": "Strip", "content": " ", "start": 1, "stop": 0});
+        let metaspace = |scheme: &str| json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": true});
+        let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+                           "use_regex": true});
+        let piece = json!({"type": "WordPiece", "prefix": "##", "cleanup": true});
+        let sequence = |stages: Vec<&Value>| json!({"type": "Sequence", "decoders": stages});
+        vec![
+            level.clone(),
+            metaspace("always"),
+            metaspace("never"),
+            piece,
+            sequence(vec![&replace, &bytes, &fuse, &strip]),
+            sequence(vec![&replace, &bytes, &fuse]),
+            sequence(vec![&bytes, &metaspace("first")]),
+            sequence(vec![&bytes, &fuse, &replace, &strip]),
+            sequence(vec![&strip, &replace]),
+            sequence(vec![&level, &strip]),
+            sequence(vec![
+                &bytes,
+                &fuse,
+                &json!({"type": "Strip", "content": "a", "start": 3, "stop": 0}),
+            ]),
+        ]
+    }
+
+    const TOKENS: [&str; 16] = [
+        "▁", "▁a", "a", "##b", "<0xE2>", "<0x82>", "<0xAC>", "<0x41>", "<0xzz>", "", " ", " .",
+        "é", "ĠÃ", "©", "日",
+    ];
+
+    proptest! {
+        #[test]
+        fn one_by_one_equals_all_at_once(
+            which in 0..11usize,
+            picks in prop::collection::vec(0..TOKENS.len(), 0..12),
+        ) {
+            let decoder: DecoderWrapper = serde_json::from_value(decoders().remove(which)).unwrap();
+            let tokens: Vec<String> = picks.iter().map(|pick| TOKENS[*pick].to_owned()).collect();
+            let plan = Decoder::new(Some(&decoder)).unwrap();
+            let (mut state, mut text) = (plan.start(), String::new());
+            for token in tokens.clone() {
+                plan.push(&mut state, token, &mut text).unwrap();
+            }
+            plan.finish(&mut state, &mut text).unwrap();
+            prop_assert_eq!(text, decoder.decode(tokens).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_streamed_is_refused_by_name() {
+        for (decoder, name) in [
+            (
+                json!({"type": "BPEDecoder", "suffix": "</w>"}),
+                "BPEDecoder",
+            ),
+            (
+                json!({"type": "Strip", "content": " ", "start": 0, "stop": 1}),
+                "Strip",
+            ),
+            (
+                json!({"type": "Sequence", "decoders": [
+                    {"type": "Fuse"},
+                    {"type": "Replace", "pattern": {"String": "ab"}, "content": ""},
+                ]}),
+                "Replace",
+            ),
+        ] {
+            let decoder: DecoderWrapper = serde_json::from_value(decoder).unwrap();
+            assert!(Decoder::new(Some(&decoder)).unwrap_err().contains(name));
+        }
+    }
 }

@@ -10,7 +10,7 @@ use super::{TextError, Tokenizer};
 /// The pieces of [`push`](Self::push) and [`finish`](Self::finish) join to exactly
 /// [`Tokenizer::decode`] of all ids. A character whose bytes are spread over tokens comes out when
 /// it is complete. Each step costs by the length of its token, not of the text so far.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Detokenizer {
     tokenizer: Arc<Tokenizer>,
     state: DecoderState,

@@ -3,7 +3,6 @@
 mod schema;
 mod vocabulary;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use llguidance::api::{GrammarWithLexer, ParserLimits, TopLevelGrammar};
@@ -18,6 +17,9 @@ use crate::text::Tokenizer;
 /// Whitespace between JSON tokens: a space, or a line break with its indentation. Anything longer
 /// lets a model that is unsure fill the context with blanks.
 const WHITESPACE: &str = r"[ ]|\n([ ]{1,32}|\t{1,16})?";
+
+/// Address space for compiling; only what is used becomes memory.
+const STACK_BYTES: usize = 256 << 20;
 
 /// What the output has to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,7 +85,7 @@ impl GrammarCompiler {
             let slices = SlicedBiasComputer::json_slices();
             ParserFactory::new(&env, InferenceCapabilities::default(), &slices)
         };
-        let mut factory = guard(build).map_err(GrammarError::Vocabulary)?;
+        let mut factory = isolated(build).map_err(GrammarError::Vocabulary)?;
         factory.quiet();
         *factory.limits_mut() = limits();
         Ok(Self { factory, stop_ids })
@@ -105,7 +107,7 @@ impl GrammarCompiler {
         };
         options.apply_to(&mut schema);
         let grammar = TopLevelGrammar::from_grammar(GrammarWithLexer::from_json_schema(schema));
-        let parser = guard(|| self.factory.create_parser(grammar)).map_err(compile_error)?;
+        let parser = isolated(|| self.factory.create_parser(grammar)).map_err(compile_error)?;
         let mut inner = llguidance::Matcher::new(Ok(parser));
         if let Some(error) = inner.get_error() {
             return Err(compile_error(error));
@@ -199,12 +201,21 @@ fn first_line(message: &str) -> &str {
     message.lines().next().unwrap_or_default()
 }
 
-/// Runs llguidance code that may panic on odd input (it cuts texts at byte offsets, for one).
-fn guard<T, E: std::fmt::Display>(build: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(build)) {
-        Ok(result) => result.map_err(|error| format!("{error:#}")),
-        Err(_) => Err("llguidance panicked".to_owned()),
-    }
+/// Runs llguidance's recursive code on a stack that the longest schema cannot exhaust (a stack
+/// overflow would end the process), and turns a panic on odd input into an error.
+fn isolated<T: Send, E: std::fmt::Display>(
+    build: impl FnOnce() -> Result<T, E> + Send,
+) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("grammar".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, || build().map_err(|error| format!("{error:#}")))
+            .map_err(|error| format!("no thread for it: {error}"))?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err("llguidance panicked".to_owned()))
+    })
 }
 
 /// Sorts llguidance's messages into our errors. The keyword check in [`schema`] has caught most.
@@ -217,7 +228,9 @@ fn compile_error(message: impl Into<String>) -> GrammarError {
     };
     let lower = message.to_lowercase();
     let any = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    if lower.contains("oneof constraints") {
+    if line.contains("NoExtension") {
+        GrammarError::Invalid("no value satisfies it".to_owned())
+    } else if lower.contains("oneof constraints") {
         unsupported("oneOf")
     } else if lower.contains("unknown format") {
         unsupported("format")
@@ -236,6 +249,7 @@ fn compile_error(message: impl Into<String>) -> GrammarError {
     } else if any(&[
         "fuel",
         "too complex",
+        "toocomplex",
         "too large",
         "too big",
         "too many",

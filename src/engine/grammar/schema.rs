@@ -1,13 +1,23 @@
 //! Looks through a JSON schema before llguidance does: what it would pass over in silence is an
 //! error here, and what it refuses without need is written differently.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::GrammarError;
 
-/// Subschemas a schema may have, and how deep they may be nested.
-const MAX_SCHEMAS: usize = 20_000;
+/// How long a schema may be as JSON, and how deep its subschemas may be nested. OpenAI's limits
+/// are 120,000 characters and 10 levels.
+const MAX_BYTES: usize = 256 << 10;
 const MAX_DEPTH: usize = 64;
+
+/// Properties of one object: llguidance takes time by their square.
+const MAX_PROPERTIES: usize = 2_000;
+
+/// What a `multipleOf` takes in states, and llguidance's 32 bits.
+const MAX_MULTIPLE: f64 = 10_000.0;
+const MAX_DECIMALS: u32 = 4;
 
 /// Keywords of any draft that restrict a value in a way that is not enforced.
 const UNSUPPORTED: [&str; 21] = [
@@ -56,11 +66,18 @@ pub(super) fn prepare(schema: &Value) -> Result<Value, GrammarError> {
     if schema.as_bool() == Some(true) {
         return Ok(json!({}));
     }
+    let bytes = schema.to_string().len();
+    if bytes > MAX_BYTES {
+        return Err(GrammarError::TooComplex(format!(
+            "it is {bytes} bytes long, the limit is {MAX_BYTES}"
+        )));
+    }
     let mut walk = Walk {
         root: schema,
-        schemas: 0,
+        multiples: BTreeSet::new(),
     };
     let prepared = walk.schema(schema, 0)?;
+    walk.check_multiples()?;
     if !prepared.is_object() {
         return Err(GrammarError::Invalid(
             "no value satisfies the schema false".to_owned(),
@@ -71,15 +88,15 @@ pub(super) fn prepare(schema: &Value) -> Result<Value, GrammarError> {
 
 struct Walk<'a> {
     root: &'a Value,
-    schemas: usize,
+    /// Each `multipleOf` as a whole number and how many decimals it was shifted by.
+    multiples: BTreeSet<(u32, u32)>,
 }
 
 impl Walk<'_> {
     fn schema(&mut self, schema: &Value, depth: usize) -> Result<Value, GrammarError> {
-        self.schemas += 1;
-        if self.schemas > MAX_SCHEMAS || depth > MAX_DEPTH {
+        if depth > MAX_DEPTH {
             return Err(GrammarError::TooComplex(format!(
-                "more than {MAX_SCHEMAS} subschemas, or nested deeper than {MAX_DEPTH}"
+                "it is nested deeper than {MAX_DEPTH}"
             )));
         }
         let Some(keywords) = schema.as_object() else {
@@ -128,6 +145,9 @@ impl Walk<'_> {
                 reason: "only references within the schema (#/…) are followed".to_owned(),
             });
         }
+        if keyword == "multipleOf" {
+            self.multiples.insert(decimal(value)?);
+        }
         let value = match value {
             Value::Array(list) if LIST.contains(&keyword) => {
                 let list = list.iter().map(|schema| {
@@ -140,6 +160,12 @@ impl Walk<'_> {
                 });
                 Value::Array(list.collect::<Result<_, GrammarError>>()?)
             }
+            Value::Object(named) if keyword == "properties" && named.len() > MAX_PROPERTIES => {
+                return Err(GrammarError::TooComplex(format!(
+                    "an object has {} properties, the limit is {MAX_PROPERTIES}",
+                    named.len()
+                )));
+            }
             Value::Object(named) if NAMED.contains(&keyword) => {
                 let named = named
                     .iter()
@@ -150,6 +176,26 @@ impl Walk<'_> {
             other => other.clone(),
         };
         Ok(Some(value))
+    }
+
+    /// Where several meet, llguidance multiplies them in 32 bits.
+    fn check_multiples(&self) -> Result<(), GrammarError> {
+        let shift = self
+            .multiples
+            .iter()
+            .map(|(_, decimals)| *decimals)
+            .max()
+            .unwrap_or(0);
+        let product = self
+            .multiples
+            .iter()
+            .try_fold(1_u32, |product, (whole, decimals)| {
+                product.checked_mul(whole.checked_mul(10_u32.checked_pow(shift - decimals)?)?)
+            });
+        match product {
+            Some(_) => Ok(()),
+            None => Err(multiple("too many different values in one schema")),
+        }
     }
 
     /// llguidance enforces `oneOf` only where it can see that the options exclude each other, and
@@ -165,6 +211,34 @@ impl Walk<'_> {
             }
             _ => schema,
         }
+    }
+}
+
+/// A `multipleOf` taken apart as llguidance does, if that is exact: it shifts a float by tens until
+/// it is whole, which 0.29 for one never is.
+fn decimal(value: &Value) -> Result<(u32, u32), GrammarError> {
+    let number = value
+        .as_f64()
+        .filter(|number| *number > 0.0)
+        .ok_or_else(|| {
+            GrammarError::Invalid(format!("multipleOf must be a number above 0, not {value}"))
+        })?;
+    let (mut whole, mut decimals) = (number, 0);
+    while whole.fract() != 0.0 && decimals < MAX_DECIMALS {
+        whole *= 10.0;
+        decimals += 1;
+    }
+    if whole.fract() != 0.0 || whole > MAX_MULTIPLE {
+        return Err(multiple("the value has too many digits"));
+    }
+    // In range: at most MAX_MULTIPLE.
+    Ok((whole as u32, decimals))
+}
+
+fn multiple(reason: &str) -> GrammarError {
+    GrammarError::Unsupported {
+        keyword: "multipleOf".to_owned(),
+        reason: reason.to_owned(),
     }
 }
 

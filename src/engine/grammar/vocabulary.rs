@@ -38,24 +38,23 @@ impl Vocabulary {
     /// The tokenizer's own tokens for `text`, if they spell exactly its bytes. A tokenizer that
     /// puts a space before a text is asked for it inside another text.
     fn canonical(&self, text: &str) -> Option<Vec<TokenId>> {
-        ["", CONTEXT].iter().find_map(|context| {
-            let ids = self
-                .tokenizer
-                .encode(&[context, text].concat(), false)
-                .ok()?;
-            let spelled = self.trie.decode_raw(&ids);
-            let mut before = spelled.len().checked_sub(text.len())?;
-            if (before > 0) != (!context.is_empty()) || !spelled.ends_with(text.as_bytes()) {
-                return None;
-            }
-            let mut ids = ids.as_slice();
-            while before > 0 {
-                let (first, rest) = ids.split_first()?;
-                before = before.checked_sub(self.trie.token_len(*first))?;
-                ids = rest;
-            }
-            Some(ids.to_vec())
-        })
+        let spell = |text: &str| {
+            let ids = self.tokenizer.encode(text, false).ok()?;
+            Some((self.trie.decode_raw(&ids), ids))
+        };
+        let (spelled, ids) = spell(text)?;
+        if spelled == text.as_bytes() {
+            return Some(ids);
+        }
+        let (spelled, ids) = spell(&[CONTEXT, text].concat())?;
+        let mut before = spelled.strip_suffix(text.as_bytes())?.len();
+        let mut ids = ids.as_slice();
+        while before > 0 {
+            let (first, rest) = ids.split_first()?;
+            before = before.checked_sub(self.trie.token_len(*first))?;
+            ids = rest;
+        }
+        Some(ids.to_vec())
     }
 }
 

@@ -41,7 +41,13 @@ pub async fn post(
 ) -> Result<Response, ApiError> {
     let shared = model.clone();
     let prepared = offload(bytes.len(), move || prepare(&shared, &bytes)).await?;
-    let Prepared { job, grammar, stream, include_usage, ignored } = prepared;
+    let Prepared {
+        job,
+        grammar,
+        stream,
+        include_usage,
+        ignored,
+    } = prepared;
     let job = job.constrain(&model, grammar).await?;
     let object = if stream {
         "chat.completion.chunk"

@@ -33,11 +33,17 @@ fn engine(n_parallel: usize, queue_size: usize) -> EngineHandle {
 }
 
 fn dir() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tiny-model/mlxcel-tiny"))
+    Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tiny-model/mlxcel-tiny"
+    ))
 }
 
 fn starting() -> App {
-    App::new(Keys::load(Some(KEY.to_owned()), None).unwrap(), Duration::from_secs(5))
+    App::new(
+        Keys::load(Some(KEY.to_owned()), None).unwrap(),
+        Duration::from_secs(5),
+    )
 }
 
 fn serving(engine: EngineHandle, change: impl FnOnce(&mut ServedModel)) -> App {
@@ -81,12 +87,19 @@ impl Answer {
     fn error(&self) -> (u16, Value, Value) {
         let error = self.json()["error"].clone();
         assert!(!error["message"].as_str().unwrap().is_empty());
-        (self.status.as_u16(), error["code"].clone(), error["param"].clone())
+        (
+            self.status.as_u16(),
+            error["code"].clone(),
+            error["param"].clone(),
+        )
     }
 
     /// The data of an event stream.
     fn events(&self) -> Vec<String> {
-        let lines = self.text.lines().filter_map(|line| line.strip_prefix("data: "));
+        let lines = self
+            .text
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "));
         lines.map(str::to_owned).collect()
     }
 }
@@ -96,7 +109,11 @@ async fn ask(router: &Router, request: Request<Body>) -> Answer {
     let (parts, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
-    Answer { status: parts.status, headers: parts.headers, text }
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        text,
+    }
 }
 
 async fn post(path: &str, body: Value) -> Answer {
@@ -111,9 +128,15 @@ async fn while_loading_only_health_and_root_answer() {
     let health = ask(&router, request("GET", "/health", "")).await;
     assert_eq!(health.status, StatusCode::SERVICE_UNAVAILABLE);
     let body = health.json();
-    assert_eq!((&body["stage"], &body["progress"]), (&json!("downloading"), &json!(0.25)));
+    assert_eq!(
+        (&body["stage"], &body["progress"]),
+        (&json!("downloading"), &json!(0.25))
+    );
     assert_eq!(body["error"]["code"], "model_loading");
-    assert_eq!(ask(&router, request("GET", "/", "")).await.status, StatusCode::OK);
+    assert_eq!(
+        ask(&router, request("GET", "/", "")).await.status,
+        StatusCode::OK
+    );
     for path in ["/v1/models", "/props", "/nowhere"] {
         let answer = ask(&router, request("GET", path, "")).await;
         assert_eq!(answer.error().0, 503, "{path}");
@@ -127,7 +150,11 @@ async fn a_key_is_asked_for_before_anything_is_told() {
     for path in ["/v1/models", "/props", "/nowhere", "/v1/completions"] {
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
         let answer = ask(&router, request).await;
-        assert_eq!(answer.error(), (401, json!("invalid_api_key"), Value::Null), "{path}");
+        assert_eq!(
+            answer.error(),
+            (401, json!("invalid_api_key"), Value::Null),
+            "{path}"
+        );
     }
 }
 
@@ -143,15 +170,39 @@ async fn errors_of_http_have_the_envelope() {
         .unwrap();
     for (request, status, code) in [
         (request("GET", "/nowhere", ""), 404, "not_found"),
-        (request("GET", "/v1/completions", ""), 405, "method_not_allowed"),
-        (request("POST", "/v1/completions", "{\"prompt\": "), 400, "invalid_json"),
-        (request("POST", "/v1/completions", "[]"), 400, "invalid_type"),
-        (request("POST", "/v1/completions", vec![b' '; 17 << 20]), 413, "body_too_large"),
-        (request("GET", "/v1/models/other", ""), 404, "model_not_found"),
+        (
+            request("GET", "/v1/completions", ""),
+            405,
+            "method_not_allowed",
+        ),
+        (
+            request("POST", "/v1/completions", "{\"prompt\": "),
+            400,
+            "invalid_json",
+        ),
+        (
+            request("POST", "/v1/completions", "[]"),
+            400,
+            "invalid_type",
+        ),
+        (
+            request("POST", "/v1/completions", vec![b' '; 17 << 20]),
+            413,
+            "body_too_large",
+        ),
+        (
+            request("GET", "/v1/models/other", ""),
+            404,
+            "model_not_found",
+        ),
         (form, 415, "unsupported_media_type"),
     ] {
         let what = request.uri().to_string();
-        assert_eq!(ask(&router, request).await.error(), (status, json!(code), Value::Null), "{what}");
+        assert_eq!(
+            ask(&router, request).await.error(),
+            (status, json!(code), Value::Null),
+            "{what}"
+        );
     }
 }
 
@@ -169,9 +220,14 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 
 #[tokio::test]
 async fn unknown_fields_are_named_and_the_request_id_comes_back() {
-    let mut request =
-        request("POST", "/tokenize", json!({"content": "hi", "tempratur": 1}).to_string());
-    request.headers_mut().insert("x-request-id", "mine-1".parse().unwrap());
+    let mut request = request(
+        "POST",
+        "/tokenize",
+        json!({"content": "hi", "tempratur": 1}).to_string(),
+    );
+    request
+        .headers_mut()
+        .insert("x-request-id", "mine-1".parse().unwrap());
     let answer = ask(&router(), request).await;
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.headers["x-mlxcel-ignored"], "tempratur");
@@ -184,16 +240,27 @@ async fn tokens_go_both_ways() {
     let tokens = post("/tokenize", json!({"content": text})).await.json()["tokens"].clone();
     let back = post("/detokenize", json!({"tokens": tokens})).await.json();
     assert_eq!(back["content"], text);
-    let pieces = post("/tokenize", json!({"content": text, "with_pieces": true})).await.json();
-    assert_eq!(pieces["tokens"].as_array().unwrap().len(), tokens.as_array().unwrap().len());
+    let pieces = post("/tokenize", json!({"content": text, "with_pieces": true}))
+        .await
+        .json();
+    assert_eq!(
+        pieces["tokens"].as_array().unwrap().len(),
+        tokens.as_array().unwrap().len()
+    );
     let unknown = post("/detokenize", json!({"tokens": [1, 1_000_000]})).await;
-    assert_eq!(unknown.error(), (400, json!("invalid_value"), json!("tokens[1]")));
+    assert_eq!(
+        unknown.error(),
+        (400, json!("invalid_value"), json!("tokens[1]"))
+    );
 }
 
 #[tokio::test]
 async fn a_streamed_answer_is_the_whole_one_in_pieces() {
     for (path, body) in [
-        ("/v1/completions", json!({"prompt": "mlxcel is", "max_tokens": 12, "n": 2, "seed": 3})),
+        (
+            "/v1/completions",
+            json!({"prompt": "mlxcel is", "max_tokens": 12, "n": 2, "seed": 3}),
+        ),
         (
             "/v1/chat/completions",
             json!({"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 12, "n": 2}),
@@ -206,20 +273,31 @@ async fn a_streamed_answer_is_the_whole_one_in_pieces() {
         let events = post(path, streaming).await.events();
         let (done, chunks) = events.split_last().unwrap();
         assert_eq!(done, "[DONE]");
-        let chunks: Vec<Value> = chunks.iter().map(|c| serde_json::from_str(c).unwrap()).collect();
+        let chunks: Vec<Value> = chunks
+            .iter()
+            .map(|c| serde_json::from_str(c).unwrap())
+            .collect();
         let (last, chunks) = chunks.split_last().unwrap();
         assert_eq!(last["choices"], json!([]));
         assert_eq!(last["usage"], whole["usage"]);
         assert!(last["timings"]["predicted_n"].as_u64().unwrap() > 0);
         for index in 0..2 {
             let (mut text, mut reasons) = (String::new(), Vec::new());
-            for choice in chunks.iter().map(|c| &c["choices"][0]).filter(|c| c["index"] == index) {
-                let piece = choice["text"].as_str().or(choice["delta"]["content"].as_str());
+            for choice in chunks
+                .iter()
+                .map(|c| &c["choices"][0])
+                .filter(|c| c["index"] == index)
+            {
+                let piece = choice["text"]
+                    .as_str()
+                    .or(choice["delta"]["content"].as_str());
                 text.push_str(piece.unwrap_or_default());
                 reasons.extend(choice["finish_reason"].as_str());
             }
             let choice = &whole["choices"][index];
-            let want = choice["text"].as_str().or(choice["message"]["content"].as_str());
+            let want = choice["text"]
+                .as_str()
+                .or(choice["message"]["content"].as_str());
             assert_eq!(text, want.unwrap(), "{path}");
             assert_eq!(reasons, [choice["finish_reason"].as_str().unwrap()]);
         }
@@ -232,13 +310,28 @@ async fn fields_that_cannot_be_honoured_are_named() {
     for (body, param) in [
         (json!({}), "messages"),
         (json!({"messages": user, "tools": [{}]}), "tools"),
-        (json!({"messages": user, "modalities": ["audio"]}), "modalities"),
+        (
+            json!({"messages": user, "modalities": ["audio"]}),
+            "modalities",
+        ),
         (json!({"messages": user, "top_logprobs": 3}), "top_logprobs"),
-        (json!({"messages": user, "chat_template_kwargs": {"tools": []}}), "chat_template_kwargs.tools"),
-        (json!({"messages": user, "stream_options": {}}), "stream_options"),
+        (
+            json!({"messages": user, "chat_template_kwargs": {"tools": []}}),
+            "chat_template_kwargs.tools",
+        ),
+        (
+            json!({"messages": user, "stream_options": {}}),
+            "stream_options",
+        ),
         (json!({"messages": user, "n": 129}), "n"),
-        (json!({"messages": user, "temperature": "hot"}), "temperature"),
-        (json!({"messages": user, "response_format": {"type": "poem"}}), "response_format.type"),
+        (
+            json!({"messages": user, "temperature": "hot"}),
+            "temperature",
+        ),
+        (
+            json!({"messages": user, "response_format": {"type": "poem"}}),
+            "response_format.type",
+        ),
     ] {
         let answer = post("/v1/chat/completions", body.clone()).await;
         let (status, _, named) = answer.error();
@@ -249,8 +342,15 @@ async fn fields_that_cannot_be_honoured_are_named() {
 #[tokio::test]
 async fn a_prompt_beyond_the_context_is_told_both_numbers() {
     let answer = post("/v1/completions", json!({"prompt": vec![5; 600]})).await;
-    assert_eq!(answer.error(), (400, json!("context_length_exceeded"), json!("prompt")));
-    assert!(answer.text.contains("600") && answer.text.contains("512"), "{}", answer.text);
+    assert_eq!(
+        answer.error(),
+        (400, json!("context_length_exceeded"), json!("prompt"))
+    );
+    assert!(
+        answer.text.contains("600") && answer.text.contains("512"),
+        "{}",
+        answer.text
+    );
 }
 
 #[tokio::test]
@@ -259,7 +359,14 @@ async fn a_schema_that_cannot_be_enforced_is_named() {
     let format = json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}});
     let body = json!({"prompt": "x", "max_tokens": 4, "response_format": format});
     let answer = post("/v1/completions", body).await;
-    assert_eq!(answer.error(), (400, json!("unsupported_parameter"), json!("response_format")));
+    assert_eq!(
+        answer.error(),
+        (
+            400,
+            json!("unsupported_parameter"),
+            json!("response_format")
+        )
+    );
     assert!(answer.text.contains("uniqueItems"), "{}", answer.text);
 }
 
@@ -267,7 +374,11 @@ async fn a_schema_that_cannot_be_enforced_is_named() {
 async fn a_model_without_a_template_points_to_completions() {
     let app = serving(engine(1, 1), |model| model.text.template = None);
     let body = json!({"messages": [{"role": "user", "content": "x"}]}).to_string();
-    let answer = ask(&super::router(app), request("POST", "/v1/chat/completions", body)).await;
+    let answer = ask(
+        &super::router(app),
+        request("POST", "/v1/chat/completions", body),
+    )
+    .await;
     assert_eq!(answer.error().0, 400);
     assert!(answer.text.contains("/v1/completions"), "{}", answer.text);
 }
@@ -276,8 +387,15 @@ async fn a_model_without_a_template_points_to_completions() {
 async fn n_predict_bounds_every_answer() {
     let app = serving(engine(1, 1), |model| model.n_predict = Some(3));
     let router = super::router(app);
-    for fields in [json!({"prompt": "mlxcel is"}), json!({"prompt": "mlxcel is", "max_tokens": 9})] {
-        let answer = ask(&router, request("POST", "/v1/completions", fields.to_string())).await;
+    for fields in [
+        json!({"prompt": "mlxcel is"}),
+        json!({"prompt": "mlxcel is", "max_tokens": 9}),
+    ] {
+        let answer = ask(
+            &router,
+            request("POST", "/v1/completions", fields.to_string()),
+        )
+        .await;
         assert_eq!(answer.json()["usage"]["completion_tokens"], 3);
     }
 }
@@ -289,13 +407,19 @@ async fn idle(engine: &EngineHandle) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), calm).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), calm)
+        .await
+        .unwrap();
 }
 
 /// A request that runs to the end of the context.
 fn endless(stream: bool) -> Request<Body> {
-    let biases: serde_json::Map<_, _> =
-        TextFiles::load(dir()).unwrap().stop_tokens.iter().map(|id| (id.to_string(), json!(-100))).collect();
+    let biases: serde_json::Map<_, _> = TextFiles::load(dir())
+        .unwrap()
+        .stop_tokens
+        .iter()
+        .map(|id| (id.to_string(), json!(-100)))
+        .collect();
     let body = json!({"prompt": "a", "stream": stream, "logit_bias": biases, "temperature": 1});
     request("POST", "/v1/completions", body.to_string())
 }
@@ -331,7 +455,9 @@ async fn after_the_time_for_draining_a_stream_ends_with_an_error_and_no_request_
     engine.drain();
     assert_eq!(ask(&router, endless(true)).await.error().1, "shutting_down");
     app.abort();
-    let bytes = axum::body::to_bytes(running.into_body(), usize::MAX).await.unwrap();
+    let bytes = axum::body::to_bytes(running.into_body(), usize::MAX)
+        .await
+        .unwrap();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
     let last = text.lines().rfind(|line| !line.is_empty()).unwrap();
     let last: Value = serde_json::from_str(last.strip_prefix("data: ").unwrap()).unwrap();

@@ -112,11 +112,12 @@ impl ChatTemplate {
             .environment
             .get_template(&source.name)
             .map_err(failed)?;
-        let mut output = Bounded(Vec::new());
-        template
-            .render_captured_to(context, &mut output)
-            .map_err(failed)?;
-        String::from_utf8(output.0).map_err(|error| TemplateError::Failed(error.to_string()))
+        let mut output = Bounded::default();
+        match template.render_captured_to(context, &mut output) {
+            Err(_) if output.full => return Err(TemplateError::Limit),
+            result => result.map_err(failed)?,
+        };
+        String::from_utf8(output.text).map_err(|error| TemplateError::Failed(error.to_string()))
     }
 
     fn context(&self, input: &TemplateInput<'_>) -> Result<Value, TemplateError> {
@@ -207,9 +208,6 @@ impl From<minijinja::Error> for TemplateError {
             {
                 return Self::Limit;
             }
-            if error.downcast_ref::<OutputLimit>().is_some() {
-                return Self::Limit;
-            }
             let text = error.to_string();
             if !message.contains(&text) {
                 message += if message.is_empty() { "" } else { ": " };
@@ -222,18 +220,19 @@ impl From<minijinja::Error> for TemplateError {
 }
 
 /// An output that refuses to grow without end.
-struct Bounded(Vec<u8>);
-
-#[derive(Debug, thiserror::Error)]
-#[error("the output is too long")]
-struct OutputLimit;
+#[derive(Default)]
+struct Bounded {
+    text: Vec<u8>,
+    full: bool,
+}
 
 impl std::io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_OUTPUT_BYTES {
-            return Err(std::io::Error::other(OutputLimit));
+        self.full = self.text.len() + bytes.len() > MAX_OUTPUT_BYTES;
+        if self.full {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
         }
-        self.0.extend_from_slice(bytes);
+        self.text.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

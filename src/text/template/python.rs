@@ -32,6 +32,7 @@ fn write_repr(value: &Value, out: &mut String) {
         return;
     }
     match (value.kind(), value.try_iter()) {
+        (ValueKind::String, _) => write_string(value.as_str().unwrap_or_default(), out),
         (ValueKind::Map, Ok(keys)) if value.as_object().is_some() => {
             list(out, "{", "}", keys, |key, out| {
                 write_repr(&key, out);
@@ -49,12 +50,53 @@ fn write_repr(value: &Value, out: &mut String) {
             list(out, open, close, items, |item, out| write_repr(&item, out));
         }
         _ => {
-            // Strings are quoted the Python way by Debug; Undefined alone would print its name.
+            // Undefined prints nothing, the other kinds print like Python's.
             if !value.is_undefined() {
                 let _ = write!(out, "{value:?}");
             }
         }
     }
+}
+
+/// `repr(str)`: quoted by `"` only if that saves an escape, and what does not print escaped.
+fn write_string(text: &str, out: &mut String) {
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
+    out.push(quote);
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c == quote || c == '\\' => out.extend(['\\', c]),
+            c if prints(c) => out.push(c),
+            c => {
+                let _ = match u32::from(c) {
+                    code @ ..0x100 => write!(out, "\\x{code:02x}"),
+                    code @ ..0x10000 => write!(out, "\\u{code:04x}"),
+                    code => write!(out, "\\U{code:08x}"),
+                };
+            }
+        }
+    }
+    out.push(quote);
+}
+
+/// `str.isprintable`, apart from code points that Unicode has not assigned.
+fn prints(c: char) -> bool {
+    let hidden = c.is_control()
+        || (c.is_whitespace() && c != ' ')
+        || matches!(
+            c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+        )
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        || matches!(c, '\u{fff9}'..='\u{fffb}' | '\u{e000}'..='\u{f8ff}')
+        || c >= '\u{e0000}';
+    !hidden
 }
 
 fn list<T>(
@@ -115,6 +157,21 @@ mod tests {
             (f64::NAN, "nan"),
         ] {
             assert_eq!(float(number), expected);
+        }
+    }
+
+    #[test]
+    fn strings_are_quoted_like_python() {
+        for (text, expected) in [
+            ("it's", r#""it's""#),
+            (r#"it's "so""#, r#"'it\'s "so"'"#),
+            (
+                "a\\b\u{7f}\u{2028}é日\u{e0001}",
+                r"'a\\b\x7f\u2028é日\U000e0001'",
+            ),
+            ("\u{a0}\u{1}", r"'\xa0\x01'"),
+        ] {
+            assert_eq!(str(&Value::from(vec![text])), format!("[{expected}]"));
         }
     }
 
