@@ -97,15 +97,18 @@ impl ServedModel {
     /// The compiler's view of the vocabulary is made when the first grammar is asked for, so that a
     /// server that never sees one starts without it.
     pub fn compile(&self, spec: &GrammarSpec) -> Result<Matcher, ApiError> {
-        let failed = |error: GrammarError| match error {
-            GrammarError::Unsupported { .. } => {
-                ApiError::unsupported("response_format", error.to_string())
-            }
-            GrammarError::Invalid(_) | GrammarError::TooComplex(_) => {
-                ApiError::invalid("response_format", error.to_string())
-            }
-            GrammarError::Vocabulary(_) | GrammarError::Failed(_) => {
-                ApiError::internal(error.to_string())
+        let failed = |error: GrammarError| {
+            let message = format!("`response_format`: {error}");
+            match error {
+                GrammarError::Unsupported { .. } => {
+                    ApiError::unsupported("response_format", message)
+                }
+                GrammarError::Invalid(_) | GrammarError::TooComplex(_) => {
+                    ApiError::invalid("response_format", message)
+                }
+                GrammarError::Vocabulary(_) | GrammarError::Failed(_) => {
+                    ApiError::internal(message)
+                }
             }
         };
         let compiler = match self.grammar.get() {
