@@ -38,7 +38,9 @@ pub fn init(level: Level, format: Format) {
     };
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_max_level(filter);
+        .with_max_level(filter)
+        // It would tell stderr that stderr is gone, and panic: a server outlives whoever read its log.
+        .log_internal_errors(false);
     match format {
         Format::Text => {
             let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
