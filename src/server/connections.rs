@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 
-use super::listener::{Connection, Listener};
+use super::listener::{Accepted, Listener};
 
 /// Largest head of a request, in bytes.
 const HEAD_LIMIT: usize = 64 << 10;
@@ -46,7 +46,7 @@ impl Connections {
     pub async fn accept(&self, listener: &Listener) {
         loop {
             match listener.accept().await {
-                Ok(connection) => self.serve(connection),
+                Ok(accepted) => self.serve(accepted),
                 Err(error) if is_the_clients(&error) => {
                     tracing::debug!(%error, "a connection was gone before it was accepted");
                 }
@@ -58,16 +58,20 @@ impl Connections {
         }
     }
 
-    fn serve(&self, connection: Box<dyn Connection>) {
+    fn serve(&self, accepted: Accepted) {
+        let Accepted { stream, hangup } = accepted;
         let service = TowerToHyperService::new(self.router.clone());
         let connection = self
             .http
-            .serve_connection(TokioIo::new(connection), service);
+            .serve_connection(TokioIo::new(stream), service);
         let connection = self.graceful.watch(connection);
         tokio::spawn(async move {
             // Clients come and go; that is no news for the log of a server.
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection broke off");
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection broke off");
+                },
+                () = hangup.wait() => tracing::debug!("a client hung up"),
             }
         });
     }

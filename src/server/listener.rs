@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 /// Bytes that a socket's path may have: `sun_path` less its final zero.
@@ -97,6 +99,41 @@ pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
 
+/// A client's connection.
+pub struct Accepted {
+    /// To read from and write to.
+    pub stream: Box<dyn Connection>,
+    /// Tells when the client is gone.
+    pub hangup: Hangup,
+}
+
+/// Notices the end of a connection without reading from it. HTTP does not read while an answer is in
+/// the making if the client has sent more than the one request, and would not see it go.
+pub struct Hangup(AsyncFd<OwnedFd>);
+
+impl Hangup {
+    fn of(socket: impl AsFd) -> io::Result<Self> {
+        let socket = socket.as_fd().try_clone_to_owned()?;
+        // SAFETY: the descriptor is a duplicate that the `AsyncFd` owns, so that it stays open, the
+        // same, and the same socket's for as long as it is registered.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        Ok(Self(socket))
+    }
+
+    /// Resolves when the client has closed its side.
+    pub async fn wait(&self) {
+        while let Ok(mut guard) = self.0.ready(Interest::READABLE).await {
+            if guard.ready().is_read_closed() {
+                return;
+            }
+            // Only the news counts: what there is to read is for HTTP. The end stays set.
+            guard.clear_ready();
+        }
+        // Only a runtime that shuts down ends the loop, and then nobody waits.
+        std::future::pending().await
+    }
+}
+
 impl Listener {
     /// Binds. Nothing else is listening there when it succeeds.
     pub async fn bind(address: &Address) -> Result<Self, ListenError> {
@@ -155,15 +192,18 @@ impl Listener {
     }
 
     /// The next connection.
-    pub async fn accept(&self) -> io::Result<Box<dyn Connection>> {
+    pub async fn accept(&self) -> io::Result<Accepted> {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // Tokens are small and each should leave at once.
                 stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
+                Ok(Accepted { hangup: Hangup::of(&stream)?, stream: Box::new(stream) })
             }
-            Socket::Unix { listener, .. } => Ok(Box::new(listener.accept().await?.0)),
+            Socket::Unix { listener, .. } => {
+                let (stream, _) = listener.accept().await?;
+                Ok(Accepted { hangup: Hangup::of(&stream)?, stream: Box::new(stream) })
+            }
         }
     }
 }
@@ -258,6 +298,7 @@ impl Drop for SocketFile {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use tokio::io::AsyncWriteExt;
 
     #[test]
     fn a_path_is_a_socket_and_anything_else_a_host() {
@@ -354,5 +395,31 @@ mod tests {
             .err()
             .unwrap();
         assert!(matches!(&error, ListenError::TcpInUse(at) if *at == format!("127.0.0.1:{port}")));
+    }
+
+    #[tokio::test]
+    async fn a_hangup_is_noticed_behind_bytes_that_nobody_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let unix = Listener::bind(&Address::Unix(path.clone())).await.unwrap();
+        let tcp = Listener::bind(&Address::new("127.0.0.1", 0)).await.unwrap();
+        let port = tcp.to_string().rsplit(':').next().unwrap().parse::<u16>().unwrap();
+        let soon = std::time::Duration::from_millis(50);
+        let late = std::time::Duration::from_secs(5);
+        for listener in [&unix, &tcp] {
+            let mut client: Box<dyn Connection> = match listener.socket {
+                Socket::Unix { .. } => Box::new(UnixStream::connect(&path).await.unwrap()),
+                Socket::Tcp(_) => {
+                    Box::new(tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap())
+                }
+            };
+            let accepted = listener.accept().await.unwrap();
+            for _ in 0..2 {
+                client.write_all(b"more than one request").await.unwrap();
+                assert!(tokio::time::timeout(soon, accepted.hangup.wait()).await.is_err());
+            }
+            drop(client);
+            tokio::time::timeout(late, accepted.hangup.wait()).await.unwrap();
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! A loaded model with all that turns requests into tokens and back.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -96,15 +97,18 @@ impl ServedModel {
     /// The compiler's view of the vocabulary is made when the first grammar is asked for, so that a
     /// server that never sees one starts without it.
     pub fn compile(&self, spec: &GrammarSpec) -> Result<Matcher, ApiError> {
-        let failed = |error: GrammarError| match error {
-            GrammarError::Unsupported { .. } => {
-                ApiError::unsupported("response_format", error.to_string())
-            }
-            GrammarError::Invalid(_) | GrammarError::TooComplex(_) => {
-                ApiError::invalid("response_format", error.to_string())
-            }
-            GrammarError::Vocabulary(_) | GrammarError::Failed(_) => {
-                ApiError::internal(error.to_string())
+        let failed = |error: GrammarError| {
+            let message = format!("`response_format`: {error}");
+            match error {
+                GrammarError::Unsupported { .. } => {
+                    ApiError::unsupported("response_format", message)
+                }
+                GrammarError::Invalid(_) | GrammarError::TooComplex(_) => {
+                    ApiError::invalid("response_format", message)
+                }
+                GrammarError::Vocabulary(_) | GrammarError::Failed(_) => {
+                    ApiError::internal(message)
+                }
             }
         };
         let compiler = match self.grammar.get() {
@@ -119,6 +123,21 @@ impl ServedModel {
             }
         };
         compiler.compile(spec).map_err(failed)
+    }
+
+    /// Tokens of a text that stands in the request's field `param`.
+    ///
+    /// The regular expressions of `tokenizers` give up on some texts (megabytes of spaces) by a panic;
+    /// the text is at fault, so the request is.
+    pub fn encode(&self, param: &str, text: &str, special: bool) -> Result<Vec<u32>, ApiError> {
+        let encode = AssertUnwindSafe(|| self.text.tokenizer.encode(text, special));
+        match catch_unwind(encode) {
+            Ok(tokens) => tokens.map_err(|error| ApiError::invalid(param, error.to_string())),
+            Err(_) => {
+                let message = "the tokenizer gave up on this text; make it shorter";
+                Err(ApiError::invalid(param, message))
+            }
+        }
     }
 
     /// A token's own text, for people: lossy where it holds a part of a character.

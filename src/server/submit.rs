@@ -1,9 +1,10 @@
 //! From a checked request to running generations.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, Stream, StreamExt};
+use tokio::sync::Semaphore;
 
 use super::error::ApiError;
 use super::generate::{Generation, Step};
@@ -20,6 +21,11 @@ pub const MAX_OUTPUTS: usize = 128;
 /// less than a millisecond. More goes to a thread that no connection waits for.
 const INLINE_BYTES: usize = 16 << 10;
 
+/// Heavy preparations at a time: more of them would take the processor from the engine.
+static HEAVY: LazyLock<Semaphore> = LazyLock::new(|| {
+    Semaphore::new(std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)).max(2))
+});
+
 /// Does a request's preparation where it holds nobody up. `size` is that of its body.
 pub async fn offload<T: Send + 'static>(
     size: usize,
@@ -28,7 +34,13 @@ pub async fn offload<T: Send + 'static>(
     if size <= INLINE_BYTES {
         return work();
     }
-    let done = tokio::task::spawn_blocking(work).await;
+    // The semaphore is never closed. The permit goes with the work, which outlives its client.
+    let permit = HEAVY.acquire().await;
+    let done = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        work()
+    })
+    .await;
     done.unwrap_or_else(|error| {
         Err(ApiError::internal(format!(
             "the preparation failed: {error}"

@@ -90,11 +90,7 @@ fn prepare(model: &ServedModel, bytes: &[u8]) -> Result<Prepared, ApiError> {
     let messages = messages::normalize(messages)?;
     let prompt = render(model, &messages, &fields)?;
     // The template writes the special tokens itself.
-    let tokens = model
-        .text
-        .tokenizer
-        .encode(&prompt, false)
-        .map_err(|error| ApiError::invalid("messages", error.to_string()))?;
+    let tokens = model.encode("messages", &prompt, false)?;
     let job = Job::new(model, "messages", vec![tokens], sampling, logprobs)?;
     Ok(Prepared {
         job,

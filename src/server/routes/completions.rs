@@ -80,11 +80,7 @@ fn prepare(model: &ServedModel, bytes: &[u8]) -> Result<Prepared, ApiError> {
     let grammar = response_format::parse(body.take("response_format"))?;
     let tokens = |prompt| match prompt {
         Prompt::Tokens(tokens) => Ok(tokens),
-        Prompt::Text(text) => model
-            .text
-            .tokenizer
-            .encode(&text, true)
-            .map_err(|error| ApiError::invalid("prompt", error.to_string())),
+        Prompt::Text(text) => model.encode("prompt", &text, true),
     };
     let prompts = prompts(body.take("prompt"))?
         .into_iter()

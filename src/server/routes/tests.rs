@@ -464,3 +464,57 @@ async fn after_the_time_for_draining_a_stream_ends_with_an_error_and_no_request_
     assert_eq!(last["error"]["code"], "shutting_down");
     idle(&engine).await;
 }
+
+mod any_body {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            (-3i64..30).prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".{0,8}".prop_map(Value::from),
+            "user|text|auto|none|json_object|json_schema|integer|[0-9]{1,4}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 12, 4, |inner| {
+            let keys = "role|content|type|text|schema|json_schema|function|name|[0-9]{1,4}|.{0,4}";
+            prop_oneof![
+                vec(inner.clone(), 0..4).prop_map(Value::from),
+                vec((keys, inner), 0..4).prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn body() -> impl Strategy<Value = Value> {
+        let names = "prompt|messages|n|stop|temperature|top_p|top_k|min_p|seed|logit_bias|logprobs|\
+                     top_logprobs|stream|stream_options|response_format|max_tokens|repeat_last_n|\
+                     repetition_penalty|tools|tool_choice|chat_template_kwargs|user|metadata|.{0,6}";
+        let names = names.replace(char::is_whitespace, "");
+        let fields = vec((proptest::string::string_regex(&names).unwrap(), value()), 0..6);
+        fields.prop_map(|fields| Value::Object(fields.into_iter().collect()))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+        /// Whatever a client sends is answered, or its fault is named: never a 500.
+        #[test]
+        fn is_answered_or_refused(mut body in body(), chat in any::<bool>()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let (field, valid) = if chat {
+                ("messages", json!([{"role": "user", "content": "a"}]))
+            } else {
+                ("prompt", json!("a"))
+            };
+            body["max_completion_tokens"] = json!(1);
+            body.as_object_mut().unwrap().entry(field).or_insert(valid);
+            let path = if chat { "/v1/chat/completions" } else { "/v1/completions" };
+            let answer = runtime.block_on(post(path, body));
+            prop_assert!(matches!(answer.status.as_u16(), 200 | 400), "{}", answer.text);
+        }
+    }
+}

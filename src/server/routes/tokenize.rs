@@ -35,11 +35,7 @@ pub async fn post(Ready(model): Ready, RawBody(bytes): RawBody) -> Result<Respon
             let message = "`parse_special: false` is not supported; special tokens are always read";
             return Err(ApiError::unsupported("parse_special", message));
         }
-        let ids = model
-            .text
-            .tokenizer
-            .encode(&fields.content, fields.add_special)
-            .map_err(|error| ApiError::invalid("content", error.to_string()))?;
+        let ids = model.encode("content", &fields.content, fields.add_special)?;
         let token = |id: u32| match fields.with_pieces {
             false => id.into(),
             true => {
