@@ -122,7 +122,7 @@ impl<'w, 'p> Builder<'w, 'p> {
             None => {
                 let weight = self
                     .weights
-                    .take(&format!("{path}.weight"), &[outputs, inputs])?;
+                    .take_matrix(&format!("{path}.weight"), [outputs, inputs])?;
                 self.dtype.get_or_insert(weight.dtype()?);
                 Matrix::Dense(weight)
             }
