@@ -4,6 +4,7 @@ mod download;
 mod logging;
 mod serve;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
@@ -49,7 +50,8 @@ fn fail(error: &dyn std::fmt::Display) -> ExitCode {
         .map(str::trim)
         .collect::<Vec<_>>()
         .join(" ");
-    eprintln!("error: {line}");
+    // Without anybody to read it there is still the exit code.
+    let _ = writeln!(std::io::stderr(), "error: {line}");
     ExitCode::FAILURE
 }
 

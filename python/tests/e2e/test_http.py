@@ -76,9 +76,8 @@ def envelope(response: httpx2.Response, status: int) -> dict[str, Any]:
 
 
 def busy(http: httpx2.Client) -> int:
-    """How many requests run: a probe that takes a slot itself would lie."""
-    slots = http.get("/props").json()
-    return int(slots["busy_slots"])
+    """How many requests run; asking takes no slot."""
+    return int(http.get("/props").json()["busy_slots"])
 
 
 # -- routes --------------------------------------------------------------------
@@ -549,6 +548,28 @@ def test_a_path_that_is_not_our_socket_is_left_alone(real_binary: Path, tmp_path
     assert "error: " in errors
     assert str(path) in errors
     assert path.read_text() == "precious"
+
+
+def test_a_log_that_nobody_reads_disturbs_nothing(real_binary: Path, tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    process = serve(real_binary, "-m", "mlxcel-tiny", "--host", str(path), "--port", "0")
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        process.stderr.close()
+        transport = httpx2.HTTPTransport(uds=str(path))
+        with httpx2.Client(transport=transport, base_url="http://localhost", timeout=60) as http:
+            eventually(lambda: http.get("/health").status_code == 200)
+            assert text(http)
+            envelope(http.get("/nowhere"), 404)
+        process.terminate()
+        assert process.wait(10) == 0
+        assert not path.exists()
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_the_bare_command_reads_llama_arg_variables(real_binary: Path, tmp_path: Path) -> None:
