@@ -12,6 +12,9 @@ use super::transpose::by_columns;
 
 const INDEX: &str = "model.safetensors.index.json";
 
+/// How files end that hold weights in formats we do not read.
+const FOREIGN: [&str; 5] = [".gguf", ".bin", ".pt", ".pth", ".npz"];
+
 /// The tensors that were not taken yet. Opening reads the headers only.
 pub struct Weights<'p> {
     dir: PathBuf,
@@ -271,19 +274,23 @@ fn find_files(dir: &Path) -> Result<Vec<PathBuf>, LoadError> {
         path: dir.to_owned(),
         source,
     })?;
-    let mut files: Vec<PathBuf> = entries
+    let mut names: Vec<String> = entries
         .flatten()
-        .filter(|entry| {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            name.starts_with("model") && name.ends_with(".safetensors")
-        })
-        .map(|entry| entry.path())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    let files: Vec<PathBuf> = names
+        .iter()
+        .filter(|name| name.starts_with("model") && name.ends_with(".safetensors"))
+        .map(|name| dir.join(name))
         .collect();
     if files.is_empty() {
-        return Err(LoadError::NoWeights(dir.to_owned()));
+        let foreign = |name: &String| FOREIGN.iter().any(|suffix| name.ends_with(suffix));
+        return Err(LoadError::NoWeights {
+            dir: dir.to_owned(),
+            other: names.into_iter().find(foreign),
+        });
     }
-    files.sort();
     Ok(files)
 }
 
@@ -400,6 +407,9 @@ mod tests {
     fn a_folder_without_weights_says_so() {
         let dir = tempfile::tempdir().unwrap();
         assert!(open_error(dir.path()).contains("holds no weights"));
+        std::fs::write(dir.path().join("model.Q4_0.gguf"), "GGUF").unwrap();
+        let error = open_error(dir.path());
+        assert!(error.contains("model.Q4_0.gguf is not read"), "{error}");
     }
 
     #[test]
