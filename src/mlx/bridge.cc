@@ -109,10 +109,6 @@ std::uint64_t active_memory() noexcept {
   return mx::get_active_memory();
 }
 
-std::uint64_t cache_memory() noexcept {
-  return mx::get_cache_memory();
-}
-
 void set_cache_limit(std::uint64_t bytes) {
   mx::set_cache_limit(bytes);
 }
@@ -207,10 +203,6 @@ void copy_f32(const Array& array, rust::Slice<float> out) {
 
 ArrayPtr astype(const Array& a, std::uint8_t dtype) {
   return own(mx::astype(a, to_dtype(dtype)));
-}
-
-ArrayPtr contiguous(const Array& a) {
-  return own(mx::contiguous(a));
 }
 
 ArrayPtr reshape(const Array& a, Dims shape) {

@@ -33,7 +33,6 @@ bool gpu_available() noexcept;
 void use_gpu(bool gpu);
 std::uint64_t gpu_memory();
 std::uint64_t active_memory() noexcept;
-std::uint64_t cache_memory() noexcept;
 void set_cache_limit(std::uint64_t bytes);
 void clear_cache();
 
@@ -55,7 +54,6 @@ void copy_f32(const Array& array, rust::Slice<float> out);
 
 // Operations (lazy).
 ArrayPtr astype(const Array& a, std::uint8_t dtype);
-ArrayPtr contiguous(const Array& a);
 ArrayPtr reshape(const Array& a, Dims shape);
 ArrayPtr transpose(const Array& a, Dims axes);
 ArrayPtr slice(const Array& a, Dims start, Dims stop);

@@ -27,7 +27,6 @@ pub(crate) mod ffi {
         fn use_gpu(gpu: bool) -> Result<()>;
         fn gpu_memory() -> Result<u64>;
         fn active_memory() -> u64;
-        fn cache_memory() -> u64;
         fn set_cache_limit(bytes: u64) -> Result<()>;
         fn clear_cache() -> Result<()>;
 
@@ -49,7 +48,6 @@ pub(crate) mod ffi {
         fn copy_f32(array: &Array, out: &mut [f32]) -> Result<()>;
 
         fn astype(a: &Array, dtype: u8) -> Result<UniquePtr<Array>>;
-        fn contiguous(a: &Array) -> Result<UniquePtr<Array>>;
         fn reshape(a: &Array, shape: &[i32]) -> Result<UniquePtr<Array>>;
         fn transpose(a: &Array, axes: &[i32]) -> Result<UniquePtr<Array>>;
         fn slice(a: &Array, start: &[i32], stop: &[i32]) -> Result<UniquePtr<Array>>;

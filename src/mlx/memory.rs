@@ -8,11 +8,6 @@ pub fn active_memory() -> u64 {
     ffi::active_memory()
 }
 
-/// Bytes of freed buffers that MLX keeps for the next allocation.
-pub fn cache_memory() -> u64 {
-    ffi::cache_memory()
-}
-
 /// Gives the freed buffers back to the system.
 #[track_caller]
 pub fn clear_cache() -> Result<(), MlxError> {

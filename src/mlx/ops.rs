@@ -24,12 +24,6 @@ impl Array {
         Self::wrap(ffi::astype(self.raw(), dtype.index()))
     }
 
-    /// The same values laid out in row-major order without gaps.
-    #[track_caller]
-    pub fn contiguous(&self) -> Result<Self, MlxError> {
-        Self::wrap(ffi::contiguous(self.raw()))
-    }
-
     /// The same values under another shape of the same size; one dimension may be -1.
     #[track_caller]
     pub fn reshape(&self, shape: &[i32]) -> Result<Self, MlxError> {

@@ -122,7 +122,7 @@ impl<'w, 'p> Builder<'w, 'p> {
             None => {
                 let weight = self
                     .weights
-                    .take(&format!("{path}.weight"), &[outputs, inputs])?;
+                    .take_matrix(&format!("{path}.weight"), [outputs, inputs])?;
                 self.dtype.get_or_insert(weight.dtype()?);
                 Matrix::Dense(weight)
             }
@@ -197,5 +197,96 @@ impl<'w, 'p> Builder<'w, 'p> {
     fn count(&mut self, parameters: u64, arrays: &[&Array]) {
         self.parameters += parameters;
         self.bytes += arrays.iter().map(|array| array.nbytes()).sum::<u64>();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::config::tests::config;
+    use super::super::testing::{Tensor, floats, write_tensors};
+    use super::*;
+
+    /// A layer `[4, 64]`, packed in `bits` with groups of 32.
+    fn packed(path: &str, bits: usize) -> Vec<Tensor> {
+        let words = 64 / 32 * bits;
+        let zeros = vec![0; 4 * words * 4];
+        vec![
+            (
+                format!("{path}.weight"),
+                safetensors::Dtype::U32,
+                vec![4, words],
+                zeros,
+            ),
+            floats(&format!("{path}.scales"), &[4, 2]),
+            floats(&format!("{path}.biases"), &[4, 2]),
+        ]
+    }
+
+    /// Takes the layer "layer" `[4, inputs]` of a checkpoint, and tells how it was packed.
+    fn take(tensors: &[Tensor], section: Value, inputs: i32) -> Result<ModelInfo, LoadError> {
+        let dir = tempfile::tempdir().unwrap();
+        write_tensors(&dir.path().join("model.safetensors"), tensors);
+        let quantization = Quantization::read(&config(json!({"quantization": section})))?;
+        let mut ignore = |_| {};
+        let mut weights = Weights::open(dir.path(), Some(Dtype::Float32), &mut ignore)?;
+        let mut builder = Builder::new("llama", &mut weights, quantization.as_ref());
+        let layer = builder.linear("layer", inputs, 4, false)?;
+        let x = Array::zeros(&[3, inputs], Dtype::Float32)?;
+        assert_eq!(layer.forward(&x)?.to_vec_f32()?.len(), 12);
+        let info = builder.info(Dimensions {
+            vocab_size: 0,
+            context_length: 0,
+            state_per_token: 0,
+        });
+        weights.finish("llama")?;
+        Ok(info)
+    }
+
+    #[test]
+    fn a_layers_shapes_tell_its_packing_unless_an_override_does() {
+        let four = json!({"group_size": 32, "bits": 4});
+        let stated = json!({"group_size": 64, "bits": 4, "layer": {"group_size": 32, "bits": 8}});
+        for (tensors, section, bytes) in [
+            (packed("layer", 4), four.clone(), 4 * (8 * 4 + 2 * 8)),
+            (packed("layer", 3), four.clone(), 4 * (6 * 4 + 2 * 8)),
+            (packed("layer", 8), stated, 4 * (16 * 4 + 2 * 8)),
+            (vec![floats("layer.weight", &[4, 64])], four, 4 * 64 * 4),
+        ] {
+            let info = take(&tensors, section, 64).unwrap();
+            assert_eq!((info.parameters, info.weight_bytes), (256, bytes));
+        }
+    }
+
+    #[test]
+    fn a_packing_that_the_tensors_contradict_is_an_error() {
+        let error = |tensors: &[Tensor], section, inputs| match take(tensors, section, inputs) {
+            Ok(_) => panic!("the layer was taken"),
+            Err(error) => error.to_string(),
+        };
+        let override_ = json!({"group_size": 32, "bits": 4, "layer": {"bits": 8}});
+        let text = error(&packed("layer", 4), override_, 64);
+        assert!(
+            text.contains("layer.weight") && text.contains("[4, 16]"),
+            "{text}"
+        );
+        let dense = json!({"group_size": 32, "bits": 4, "layer": false});
+        let text = error(&packed("layer", 4), dense, 64);
+        assert!(
+            text.contains("layer.weight") && text.contains("U32"),
+            "{text}"
+        );
+        let text = error(
+            &packed("layer", 4),
+            json!({"group_size": 128, "bits": 2}),
+            192,
+        );
+        assert!(
+            text.contains("multiple") || text.contains("layer.scales"),
+            "{text}"
+        );
+        let text = error(&packed("layer", 4), Value::Null, 64);
+        assert!(text.contains("U32"), "{text}");
     }
 }

@@ -55,11 +55,17 @@ pub enum LoadError {
     },
     /// The folder has no weights in safetensors.
     #[error(
-        "{} holds no weights: neither model.safetensors, nor model.safetensors.index.json, \
-         nor model*.safetensors",
-        .0.display()
+        "{} holds no weights in safetensors: neither model.safetensors, nor \
+         model.safetensors.index.json, nor model*.safetensors{}",
+        dir.display(),
+        other.as_ref().map_or(String::new(), |file| format!("; the format of {file} is not read"))
     )]
-    NoWeights(PathBuf),
+    NoWeights {
+        /// The model's folder.
+        dir: PathBuf,
+        /// A file in the folder that holds weights in another format.
+        other: Option<String>,
+    },
     /// The index names a file that is not there.
     #[error("{} is missing: model.safetensors.index.json names it", .0.display())]
     MissingShard(PathBuf),

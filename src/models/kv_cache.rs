@@ -42,8 +42,9 @@ impl KvCache {
     pub fn update(&mut self, keys: &Array, values: &Array) -> Result<(Array, Array), MlxError> {
         let new = keys.dim(2);
         let end = self.len + new;
+        let capacity = self.capacity();
         let (old_keys, old_values) = match self.buffers.take() {
-            Some(buffers) if end <= buffers.0.dim(2) => buffers,
+            Some(buffers) if end <= capacity => buffers,
             old => {
                 let (old_keys, old_values) = old.unzip();
                 (

@@ -31,14 +31,11 @@ pub struct LlamaConfig {
     vocab_size: u64,
     max_position_embeddings: Option<usize>,
     hidden_act: Option<String>,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
     tie_word_embeddings: Option<bool>,
     rope_theta: Option<f64>,
-    #[serde(default)]
-    rope_traditional: bool,
+    rope_traditional: Option<bool>,
     rope_scaling: Option<Map<String, Value>>,
     rope_parameters: Option<Map<String, Value>>,
     sliding_window: Option<usize>,
@@ -74,7 +71,7 @@ impl LlamaConfig {
     fn rope(&self) -> RopeConfig {
         RopeConfig {
             theta: self.rope_theta,
-            traditional: self.rope_traditional,
+            traditional: self.rope_traditional.unwrap_or(false),
             scaling: self.rope_scaling.clone(),
             parameters: self.rope_parameters.clone(),
         }
@@ -187,7 +184,12 @@ impl Layer {
         let eps = config.rms_norm_eps;
         let mut attention = |name: &str, inputs, outputs| {
             let path = format!("{path}.self_attn.{name}");
-            builder.linear(&path, inputs, outputs, config.attention_bias)
+            builder.linear(
+                &path,
+                inputs,
+                outputs,
+                config.attention_bias.unwrap_or(false),
+            )
         };
         let self_attn = Attention {
             q_proj: attention("q_proj", hidden, queries)?,
@@ -202,7 +204,7 @@ impl Layer {
                 &format!("{path}.mlp.{name}"),
                 inputs,
                 outputs,
-                config.mlp_bias,
+                config.mlp_bias.unwrap_or(false),
             )
         };
         let mlp = SwiGlu {

@@ -91,3 +91,59 @@ pub(super) fn load_as<A: Architecture>(
     weights.finish(checkpoint.architecture)?;
     Ok(Box::new(model))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::llama::Llama;
+    use super::super::testing::{folder, llama_config, llama_tensors, load_cpu, to_bf16};
+    use super::*;
+    use crate::mlx::Array;
+    use crate::models::{Logits, Row};
+
+    /// One step's logits, and the type of the state behind them.
+    fn step(model: &dyn Model) -> (Array, Dtype) {
+        let mut state = model.new_state();
+        let row = Row {
+            tokens: &[3, 1, 4, 1, 5],
+            state: &mut state,
+            logits: Logits::Last,
+        };
+        let logits = model.forward(&mut [row]).unwrap().pop().unwrap().unwrap();
+        let dtype = state.arrays()[0].dtype().unwrap();
+        (logits, dtype)
+    }
+
+    /// What a GPU does, tried on the CPU.
+    #[test]
+    fn without_a_conversion_the_checkpoints_type_goes_through_to_the_logits() {
+        let tensors: Vec<_> = llama_tensors().into_iter().map(to_bf16).collect();
+        let dir = folder(&llama_config(), &tensors);
+        let config = ConfigFile::read(dir.path()).unwrap();
+        let checkpoint = Checkpoint {
+            architecture: "llama",
+            config: &config,
+            quantization: None,
+            available_memory: None,
+        };
+        let mut ignore = |_| {};
+        let weights = Weights::open(dir.path(), None, &mut ignore).unwrap();
+        let model = load_as::<Llama>(&checkpoint, weights).unwrap();
+        let info = model.info();
+        assert_eq!(info.dtype, "bfloat16");
+        assert_eq!(info.weight_bytes, 2 * info.parameters);
+        assert_eq!(info.state_bytes_per_token, 2 * 2 * 2 * 4 * 2);
+
+        let (logits, state) = step(&*model);
+        assert_eq!(state, Dtype::Bfloat16);
+        assert_eq!(logits.dtype().unwrap(), Dtype::Float32);
+        let (exact, state) = step(&*load_cpu(dir.path()).unwrap());
+        assert_eq!(state, Dtype::Float32);
+        let (half, exact) = (logits.to_vec_f32().unwrap(), exact.to_vec_f32().unwrap());
+        let far = half
+            .iter()
+            .zip(&exact)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
+        assert!(far > 0.0 && far < 0.05, "they differ by {far}");
+    }
+}

@@ -15,6 +15,7 @@ mod shard;
 mod state;
 #[cfg(test)]
 mod testing;
+mod transpose;
 mod weights;
 
 pub use error::LoadError;

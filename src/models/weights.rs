@@ -3,13 +3,17 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use crate::mlx::{Array, Dtype};
+use crate::mlx::{Array, Dtype, MlxError};
 
 use super::LoadProgress;
 use super::error::LoadError;
 use super::shard::{Shard, TensorInfo};
+use super::transpose::by_columns;
 
 const INDEX: &str = "model.safetensors.index.json";
+
+/// How files end that hold weights in formats we do not read.
+const FOREIGN: [&str; 5] = [".gguf", ".bin", ".pt", ".pth", ".npz"];
 
 /// The tensors that were not taken yet. Opening reads the headers only.
 pub struct Weights<'p> {
@@ -20,6 +24,20 @@ pub struct Weights<'p> {
     compute: Option<Dtype>,
     progress: LoadProgress,
     report: &'p mut dyn FnMut(LoadProgress),
+}
+
+/// What a tensor is made of.
+#[derive(Clone, Copy)]
+enum Kind {
+    Floats,
+    Packed,
+}
+
+/// A tensor that was taken out of the table and has the right shape and type.
+struct Found {
+    shard: usize,
+    info: TensorInfo,
+    dtype: Dtype,
 }
 
 impl<'p> Weights<'p> {
@@ -90,69 +108,121 @@ impl<'p> Weights<'p> {
 
     /// Takes a tensor of floating-point numbers, in the type that the model computes in.
     pub fn take(&mut self, name: &str, shape: &[i32]) -> Result<Array, LoadError> {
-        self.take_checked(name, shape, |dtype| {
-            if dtype.is_float() {
-                Ok(())
-            } else {
-                Err("float32, bfloat16 or float16 is expected")
+        let found = self.find(name, shape, Kind::Floats)?;
+        let array = self.read(&found, shape)?;
+        let array = match self.compute {
+            Some(compute) if found.dtype != compute => {
+                let converted = array.astype(compute)?;
+                // Now, so that only one tensor at a time is in memory twice.
+                Array::eval_all(&[&converted])?;
+                self.release(&found);
+                converted
             }
-        })
+            _ => array,
+        };
+        self.tell(&found);
+        Ok(array)
+    }
+
+    /// Takes a matrix `[rows, columns]` that is multiplied by its transpose: as [`Self::take`], but
+    /// on the CPU laid out by columns.
+    pub fn take_matrix(&mut self, name: &str, shape: [i32; 2]) -> Result<Array, LoadError> {
+        if self.compute != Some(Dtype::Float32) {
+            return self.take(name, &shape);
+        }
+        let found = self.find(name, &shape, Kind::Floats)?;
+        let bytes = &self.shards[found.shard].map[found.info.range.clone()];
+        let [rows, columns] = [found.info.shape[0], found.info.shape[1]];
+        let Some(values) = by_columns(bytes, found.dtype, rows, columns) else {
+            return Err(self.wrong_type(name, &found.info, found.shard, Kind::Floats));
+        };
+        self.release(&found);
+        let array = Array::from_f32(&values, &[shape[1], shape[0]])?.transpose(&[1, 0])?;
+        self.tell(&found);
+        Ok(array)
     }
 
     /// Takes a tensor of packed integers.
     pub fn take_packed(&mut self, name: &str, shape: &[i32]) -> Result<Array, LoadError> {
-        self.take_checked(name, shape, |dtype| {
-            if dtype == Dtype::Uint32 {
-                Ok(())
-            } else {
-                Err("packed integers (U32) are expected")
-            }
-        })
+        let found = self.find(name, shape, Kind::Packed)?;
+        let array = self.read(&found, shape)?;
+        self.tell(&found);
+        Ok(array)
     }
 
-    fn take_checked(
-        &mut self,
-        name: &str,
-        shape: &[i32],
-        check: impl Fn(Dtype) -> Result<(), &'static str>,
-    ) -> Result<Array, LoadError> {
+    /// Takes a tensor's entry out of the table, and checks it.
+    fn find(&mut self, name: &str, shape: &[i32], kind: Kind) -> Result<Found, LoadError> {
         let Some((shard, info)) = self.tensors.remove(name) else {
             return Err(LoadError::MissingTensor {
                 name: name.to_owned(),
                 dir: self.dir.clone(),
             });
         };
-        let bytes = self.bytes_of(&info);
-        let shard = &self.shards[shard];
-        let mismatch = |expected| LoadError::DtypeMismatch {
-            name: name.to_owned(),
-            path: shard.path.clone(),
-            found: format!("{:?}", info.dtype),
-            expected,
+        let dtype = match (to_dtype(info.dtype), kind) {
+            (Some(dtype), Kind::Floats) if dtype.is_float() => dtype,
+            (Some(Dtype::Uint32), Kind::Packed) => Dtype::Uint32,
+            _ => return Err(self.wrong_type(name, &info, shard, kind)),
         };
-        let dtype = to_dtype(info.dtype).ok_or_else(|| mismatch("this format is not supported"))?;
-        check(dtype).map_err(mismatch)?;
         if !same_shape(&info.shape, shape) {
             return Err(LoadError::ShapeMismatch {
                 name: name.to_owned(),
-                path: shard.path.clone(),
+                path: self.shards[shard].path.clone(),
                 expected: shape.iter().map(|&dim| i64::from(dim)).collect(),
                 found: info.shape,
             });
         }
-        let array = read(shard, &info, shape, dtype)?;
-        let array = match self.compute {
-            Some(compute) if dtype.is_float() && dtype != compute => {
-                let converted = array.astype(compute)?;
-                // Now, so that only one tensor at a time is in memory twice.
-                Array::eval_all(&[&converted])?;
-                converted
-            }
-            _ => array,
+        Ok(Found { shard, info, dtype })
+    }
+
+    fn wrong_type(&self, name: &str, info: &TensorInfo, shard: usize, kind: Kind) -> LoadError {
+        LoadError::DtypeMismatch {
+            name: name.to_owned(),
+            path: self.shards[shard].path.clone(),
+            found: format!("{:?}", info.dtype),
+            expected: match kind {
+                Kind::Floats => "F32, BF16 or F16 is expected",
+                Kind::Packed => "packed integers (U32) are expected",
+            },
+        }
+    }
+
+    /// The tensor as it is in the file, in place if it can be.
+    fn read(&self, found: &Found, shape: &[i32]) -> Result<Array, MlxError> {
+        let map = &self.shards[found.shard].map;
+        let range = found.info.range.clone();
+        let bytes = &map[range.clone()];
+        // A header of odd length leaves the tensors unaligned.
+        if bytes.as_ptr().addr().is_multiple_of(found.dtype.size()) {
+            Array::from_mmap(map, range, shape, found.dtype)
+        } else {
+            Array::from_bytes(bytes, shape, found.dtype)
+        }
+    }
+
+    /// Lets the file's pages go that were converted, so that weights are not resident twice.
+    #[cfg(unix)]
+    fn release(&self, found: &Found) {
+        let range = &found.info.range;
+        // SAFETY: the map is read-only and has a file behind it: pages that are dropped are read
+        // again when they are needed, also those of tensors beside this one.
+        let dropped = unsafe {
+            self.shards[found.shard].map.unchecked_advise_range(
+                memmap2::UncheckedAdvice::DontNeed,
+                range.start,
+                range.len(),
+            )
         };
-        self.progress.bytes += bytes;
+        if let Err(error) = dropped {
+            tracing::debug!(%error, "the pages of a converted tensor stay resident");
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn release(&self, _: &Found) {}
+
+    fn tell(&mut self, found: &Found) {
+        self.progress.bytes += self.bytes_of(&found.info);
         (self.report)(self.progress);
-        Ok(array)
     }
 
     /// Fails where tensors are left that nobody took.
@@ -165,21 +235,6 @@ impl<'p> Weights<'p> {
                 architecture: architecture.to_owned(),
             }),
         }
-    }
-}
-
-fn read(shard: &Shard, info: &TensorInfo, shape: &[i32], dtype: Dtype) -> Result<Array, LoadError> {
-    let bytes = &shard.map[info.range.clone()];
-    // A header of odd length leaves the tensors unaligned.
-    if bytes.as_ptr().addr().is_multiple_of(dtype.size()) {
-        Ok(Array::from_mmap(
-            &shard.map,
-            info.range.clone(),
-            shape,
-            dtype,
-        )?)
-    } else {
-        Ok(Array::from_bytes(bytes, shape, dtype)?)
     }
 }
 
@@ -219,19 +274,23 @@ fn find_files(dir: &Path) -> Result<Vec<PathBuf>, LoadError> {
         path: dir.to_owned(),
         source,
     })?;
-    let mut files: Vec<PathBuf> = entries
+    let mut names: Vec<String> = entries
         .flatten()
-        .filter(|entry| {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            name.starts_with("model") && name.ends_with(".safetensors")
-        })
-        .map(|entry| entry.path())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    let files: Vec<PathBuf> = names
+        .iter()
+        .filter(|name| name.starts_with("model") && name.ends_with(".safetensors"))
+        .map(|name| dir.join(name))
         .collect();
     if files.is_empty() {
-        return Err(LoadError::NoWeights(dir.to_owned()));
+        let foreign = |name: &String| FOREIGN.iter().any(|suffix| name.ends_with(suffix));
+        return Err(LoadError::NoWeights {
+            dir: dir.to_owned(),
+            other: names.into_iter().find(foreign),
+        });
     }
-    files.sort();
     Ok(files)
 }
 
@@ -348,6 +407,9 @@ mod tests {
     fn a_folder_without_weights_says_so() {
         let dir = tempfile::tempdir().unwrap();
         assert!(open_error(dir.path()).contains("holds no weights"));
+        std::fs::write(dir.path().join("model.Q4_0.gguf"), "GGUF").unwrap();
+        let error = open_error(dir.path());
+        assert!(error.contains("model.Q4_0.gguf is not read"), "{error}");
     }
 
     #[test]

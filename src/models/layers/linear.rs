@@ -33,7 +33,7 @@ impl Weight {
     pub(super) fn dense(rows: Array) -> Result<Self, MlxError> {
         let transposed = rows.transpose(&[1, 0])?;
         // Once, so that no step builds the view again.
-        Array::eval_all(&[&transposed])?;
+        Array::eval_all(&[&rows, &transposed])?;
         Ok(Self::Dense { rows, transposed })
     }
 
