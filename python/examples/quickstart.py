@@ -3,7 +3,7 @@
 from mlxcel import LLM
 
 with LLM("mlxcel-tiny") as llm:
-    answer = llm.chat("What is 17 + 25?", temperature=0)
+    answer = llm.chat("What is 17 + 25?", temperature=0, max_tokens=100)
     print(f"{llm.model}: {answer}")
     if answer.usage is not None:
         print(f"tokens: {answer.usage.prompt_tokens} in, {answer.usage.completion_tokens} out")
