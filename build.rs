@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
-    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let root = cargo_variable("CARGO_MANIFEST_DIR");
     let mlx = find_mlx(&root).unwrap_or_else(|looked| {
         panic!(
             "no `mlx` wheel (with include/ and lib/) found; run `make setup`. Looked in:\n{}",
@@ -46,6 +46,14 @@ fn main() {
         mlx.join("include/mlx/version.h").display()
     );
     println!("cargo:rerun-if-env-changed=VIRTUAL_ENV");
+}
+
+/// A folder that cargo tells every build script.
+fn cargo_variable(name: &str) -> PathBuf {
+    match std::env::var_os(name) {
+        Some(value) => PathBuf::from(value),
+        None => panic!("{name} is not set: this is a build script, to be run by cargo"),
+    }
 }
 
 /// The folder of the installed `mlx` package, or every place that was looked at.
@@ -106,7 +114,7 @@ fn rpaths(lib: &Path) -> Vec<String> {
     };
     let mut paths = vec![format!("{origin}/../../mlx/lib")];
     // OUT_DIR is target/<profile>/build/<package>/out.
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
+    let out = cargo_variable("OUT_DIR");
     if let Some(profile) = out.ancestors().nth(3) {
         for folder in [profile.to_path_buf(), profile.join("deps")] {
             paths.push(format!("{origin}/{}", relative(&folder, lib).display()));

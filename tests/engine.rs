@@ -1,5 +1,10 @@
 //! The engine with the built-in model: requests by turns, the same tokens in any company.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed"
+)]
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -46,6 +51,7 @@ async fn collect(mut stream: TokenStream) -> (Vec<(u32, u32)>, Finish) {
     let mut tokens = Vec::new();
     while let Some(event) = stream.recv().await {
         match event {
+            Event::Started { .. } => assert!(tokens.is_empty()),
             Event::Token(token) => {
                 let logprob = token.logprobs.unwrap().logprob;
                 tokens.push((token.id, logprob.to_bits()));
@@ -97,6 +103,7 @@ async fn tokens_and_logprobs_are_the_same_alone_and_in_company() {
 async fn a_dropped_stream_frees_its_place() {
     let engine = engine();
     let mut stream = engine.submit(request(1, 10, 100_000)).unwrap();
+    assert!(matches!(stream.recv().await, Some(Event::Started { .. })));
     assert!(matches!(stream.recv().await, Some(Event::Token(_))));
     assert_eq!(engine.stats().running, 1);
     drop(stream);

@@ -115,9 +115,17 @@ pub struct Timings {
     pub decode: Duration,
 }
 
-/// What a request's stream carries: tokens, then exactly one `Finished` or `Failed`.
+/// What a request's stream carries: `Started`, tokens, then exactly one `Finished` or `Failed`
+/// (which may also come first).
 #[derive(Debug)]
 pub enum Event {
+    /// The request has its place in the batch.
+    Started {
+        /// How long it waited for it.
+        queued: Duration,
+        /// Tokens of the prompt that need not be computed again.
+        cached_tokens: usize,
+    },
     /// The next token.
     Token(Token),
     /// The end.

@@ -28,16 +28,26 @@ impl Sequence {
     pub fn new(submission: Submission, state: SequenceState, context: usize) -> Self {
         let request = &submission.request;
         let room = context.saturating_sub(request.prompt.len());
-        Self {
+        let started = Instant::now();
+        let sequence = Self {
             sampler: Sampler::new(request.sampling.clone(), &request.prompt),
             limit: request.max_tokens.map_or(room, |tokens| tokens.min(room)),
             generated: 0,
             last: None,
-            started: Instant::now(),
+            started,
             first_token: None,
             state,
             submission,
-        }
+        };
+        sequence.send(Event::Started {
+            queued: sequence.queued(),
+            cached_tokens: 0,
+        });
+        sequence
+    }
+
+    fn queued(&self) -> Duration {
+        self.started.duration_since(self.submission.submitted)
     }
 
     fn request(&self) -> &Request {
@@ -118,7 +128,7 @@ impl Sequence {
             cached_tokens: 0,
             completion_tokens: self.generated,
             timings: Timings {
-                queued: self.started.duration_since(self.submission.submitted),
+                queued: self.queued(),
                 prefill: first.duration_since(self.started),
                 decode: if self.generated > 1 {
                     now - first

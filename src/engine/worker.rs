@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::Receiver;
 
 use super::handle::{Counters, Submission};
 use super::request::EngineError;
@@ -42,12 +42,7 @@ impl Worker {
                     Err(_) => return,
                 }
             }
-            loop {
-                match self.submissions.try_recv() {
-                    Ok(submission) => waiting.push_back(submission),
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-                }
-            }
+            waiting.extend(self.submissions.try_iter());
             self.cancel(&mut waiting, &mut running);
             self.admit(&mut waiting, &mut running);
             self.step(&mut running);

@@ -61,9 +61,7 @@ impl Connections {
     fn serve(&self, accepted: Accepted) {
         let Accepted { stream, hangup } = accepted;
         let service = TowerToHyperService::new(self.router.clone());
-        let connection = self
-            .http
-            .serve_connection(TokioIo::new(stream), service);
+        let connection = self.http.serve_connection(TokioIo::new(stream), service);
         let connection = self.graceful.watch(connection);
         tokio::spawn(async move {
             // Clients come and go; that is no news for the log of a server.

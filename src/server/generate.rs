@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
@@ -92,7 +92,7 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
             held: VecDeque::new(),
             made: 0,
             shown: 0,
-            clock: Clock::start(prompt_tokens),
+            clock: Clock::new(prompt_tokens),
             phase: Phase::Running,
         }
     }
@@ -126,6 +126,10 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
                         return Ok(Step::Delta(delta));
                     }
                 }
+                Some(Event::Started {
+                    queued,
+                    cached_tokens,
+                }) => self.clock.began(queued, cached_tokens),
                 Some(Event::Finished(finish)) => return self.finished(finish),
                 Some(Event::Failed(error)) => return Err(error.into()),
                 None => return Err(ApiError::internal("the engine is gone")),
@@ -230,19 +234,29 @@ fn undecodable(error: crate::text::TextError) -> ApiError {
 /// has told how it went.
 struct Clock {
     prompt_tokens: usize,
+    cached_tokens: usize,
     tokens: usize,
+    queued: Duration,
     begun: Instant,
     first: Option<Instant>,
 }
 
 impl Clock {
-    fn start(prompt_tokens: usize) -> Self {
+    fn new(prompt_tokens: usize) -> Self {
         Self {
             prompt_tokens,
+            cached_tokens: 0,
             tokens: 0,
+            queued: Duration::ZERO,
             begun: Instant::now(),
             first: None,
         }
+    }
+
+    fn began(&mut self, queued: Duration, cached_tokens: usize) {
+        self.queued = queued;
+        self.cached_tokens = cached_tokens;
+        self.begun = Instant::now();
     }
 
     fn token(&mut self) {
@@ -255,12 +269,12 @@ impl Clock {
         Finish {
             reason: FinishReason::Stop,
             prompt_tokens: self.prompt_tokens,
-            cached_tokens: 0,
+            cached_tokens: self.cached_tokens,
             completion_tokens: self.tokens,
             timings: Timings {
+                queued: self.queued,
                 prefill: first - self.begun,
                 decode: first.elapsed(),
-                ..Timings::default()
             },
         }
     }
@@ -271,7 +285,6 @@ mod tests {
     use super::*;
     use futures::stream::{self, BoxStream};
     use std::path::Path;
-    use std::time::Duration;
 
     fn tokenizer() -> Arc<Tokenizer> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tiny-model/mlxcel-tiny");

@@ -198,11 +198,17 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 // Tokens are small and each should leave at once.
                 stream.set_nodelay(true)?;
-                Ok(Accepted { hangup: Hangup::of(&stream)?, stream: Box::new(stream) })
+                Ok(Accepted {
+                    hangup: Hangup::of(&stream)?,
+                    stream: Box::new(stream),
+                })
             }
             Socket::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
-                Ok(Accepted { hangup: Hangup::of(&stream)?, stream: Box::new(stream) })
+                Ok(Accepted {
+                    hangup: Hangup::of(&stream)?,
+                    stream: Box::new(stream),
+                })
             }
         }
     }
@@ -403,23 +409,37 @@ mod tests {
         let path = dir.path().join("a.sock");
         let unix = Listener::bind(&Address::Unix(path.clone())).await.unwrap();
         let tcp = Listener::bind(&Address::new("127.0.0.1", 0)).await.unwrap();
-        let port = tcp.to_string().rsplit(':').next().unwrap().parse::<u16>().unwrap();
+        let port = tcp
+            .to_string()
+            .rsplit(':')
+            .next()
+            .unwrap()
+            .parse::<u16>()
+            .unwrap();
         let soon = std::time::Duration::from_millis(50);
         let late = std::time::Duration::from_secs(5);
         for listener in [&unix, &tcp] {
             let mut client: Box<dyn Connection> = match listener.socket {
                 Socket::Unix { .. } => Box::new(UnixStream::connect(&path).await.unwrap()),
-                Socket::Tcp(_) => {
-                    Box::new(tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap())
-                }
+                Socket::Tcp(_) => Box::new(
+                    tokio::net::TcpStream::connect(("127.0.0.1", port))
+                        .await
+                        .unwrap(),
+                ),
             };
             let accepted = listener.accept().await.unwrap();
             for _ in 0..2 {
                 client.write_all(b"more than one request").await.unwrap();
-                assert!(tokio::time::timeout(soon, accepted.hangup.wait()).await.is_err());
+                assert!(
+                    tokio::time::timeout(soon, accepted.hangup.wait())
+                        .await
+                        .is_err()
+                );
             }
             drop(client);
-            tokio::time::timeout(late, accepted.hangup.wait()).await.unwrap();
+            tokio::time::timeout(late, accepted.hangup.wait())
+                .await
+                .unwrap();
         }
     }
 }

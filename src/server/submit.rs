@@ -23,7 +23,11 @@ const INLINE_BYTES: usize = 16 << 10;
 
 /// Heavy preparations at a time: more of them would take the processor from the engine.
 static HEAVY: LazyLock<Semaphore> = LazyLock::new(|| {
-    Semaphore::new(std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)).max(2))
+    Semaphore::new(
+        std::thread::available_parallelism()
+            .map_or(1, |cores| cores.get().div_ceil(2))
+            .max(2),
+    )
 });
 
 /// Does a request's preparation where it holds nobody up. `size` is that of its body.

@@ -484,7 +484,8 @@ mod any_body {
             let keys = "role|content|type|text|schema|json_schema|function|name|[0-9]{1,4}|.{0,4}";
             prop_oneof![
                 vec(inner.clone(), 0..4).prop_map(Value::from),
-                vec((keys, inner), 0..4).prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+                vec((keys, inner), 0..4)
+                    .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
             ]
         })
     }
@@ -494,7 +495,10 @@ mod any_body {
                      top_logprobs|stream|stream_options|response_format|max_tokens|repeat_last_n|\
                      repetition_penalty|tools|tool_choice|chat_template_kwargs|user|metadata|.{0,6}";
         let names = names.replace(char::is_whitespace, "");
-        let fields = vec((proptest::string::string_regex(&names).unwrap(), value()), 0..6);
+        let fields = vec(
+            (proptest::string::string_regex(&names).unwrap(), value()),
+            0..6,
+        );
         fields.prop_map(|fields| Value::Object(fields.into_iter().collect()))
     }
 
