@@ -4,8 +4,6 @@
 //! whatever `python3` imports. The run-time search path is relative to the binary, so that a
 //! checkout can be moved and a wheel needs no path of the machine that built it.
 
-#![allow(clippy::expect_used, reason = "a build script can only panic")]
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
