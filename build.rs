@@ -23,6 +23,8 @@ fn main() {
         .std("c++20")
         .flag_if_supported("-Wno-unused-parameter")
         .flag_if_supported("-Wno-deprecated-copy")
+        // Assertions in headers name their file; a wheel has no business with our folders.
+        .flag_if_supported(format!("-ffile-prefix-map={}=.", root.display()))
         .compile("mlxcel_bridge");
 
     let lib = mlx.join("lib");
