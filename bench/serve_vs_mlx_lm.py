@@ -18,14 +18,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx2
 import random_models
 
 from mlxcel import ManagedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DECODE_TOKENS = 128
 PROMPT_WORDS = 400
@@ -96,9 +99,7 @@ def prompt_of(words: int, generator: random.Random) -> str:
 def ours(folder: Path) -> Iterator[Server]:
     with ManagedServer(str(folder), host="127.0.0.1") as server:
         headers = {"Authorization": f"Bearer {server.api_key}"}
-        with httpx2.Client(
-            base_url=server.base_url, headers=headers, timeout=600, trust_env=False
-        ) as client:
+        with httpx2.Client(base_url=server.base_url, headers=headers, timeout=600, trust_env=False) as client:
             yield Server("mlxcel", client, str(folder))
 
 
@@ -143,7 +144,8 @@ def compare(folder: Path, rounds: int) -> None:
                 prefill[server.name].append(measure(server, long, 2).prefill_speed)
     for what, speeds in (("decode", decode), ("prefill", prefill)):
         mine, theirs = (statistics.median(speeds[server.name]) for server in servers)
-        print(f"{what:8} mlxcel {mine:8.1f} tok/s   mlx_lm.server {theirs:8.1f} tok/s   {mine / theirs:5.2f}x")
+        ratio = mine / theirs
+        print(f"{what:8} mlxcel {mine:8.1f} tok/s   mlx_lm.server {theirs:8.1f} tok/s   {ratio:5.2f}x")
 
 
 def main() -> None:
