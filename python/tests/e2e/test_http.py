@@ -520,6 +520,26 @@ def test_a_model_that_cannot_be_loaded_says_why_in_one_line(
     assert "panicked" not in errors
 
 
+def test_weights_that_cannot_fit_are_refused_before_loading(real_binary: Path, tmp_path: Path) -> None:
+    """Two terabytes, of which the disk holds a header: what is read before the check would be seen."""
+    folder = copy_of_tiny(real_binary, tmp_path / "model")
+    vocab, hidden = 64_000_000, 8192
+    end = 4 * vocab * hidden
+    tensors = {
+        "model.embed_tokens.weight": {"dtype": "F32", "shape": [vocab, hidden], "data_offsets": [0, end]},
+        "model.norm.weight": {"dtype": "F32", "shape": [hidden], "data_offsets": [end, end + 4 * hidden]},
+    }
+    header = json.dumps(tensors).encode()
+    damage(folder, "model.safetensors", lambda _: len(header).to_bytes(8, "little") + header)
+    os.truncate(folder / "model.safetensors", 8 + len(header) + end + 4 * hidden)
+    sizes = {"vocab_size": vocab, "hidden_size": hidden, "num_hidden_layers": 0}
+    damage(folder, "config.json", lambda c: json.dumps(json.loads(c) | sizes).encode())
+    process = serve(real_binary, "-m", str(folder), "--host", str(tmp_path / "s.sock"), "--port", "0")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert re.search(r"error: .*2097\.2 GB.* GB .*--force", errors), errors
+
+
 def test_a_chat_without_a_template_suggests_completions(real_binary: Path, tmp_path: Path) -> None:
     folder = copy_of_tiny(real_binary, tmp_path / "model")
     damage(folder, "chat_template.jinja", None)
