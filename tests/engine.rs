@@ -1,9 +1,6 @@
 //! The engine with the built-in model: requests by turns, the same tokens in any company.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on has failed"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::path::Path;
 use std::time::{Duration, Instant};
