@@ -35,7 +35,7 @@ class Answer:
     tool_calls: list[dict[str, Any]]  # [{"name": …, "arguments": {…}}]
 
 
-Backend = Callable[[Example, bool], Answer]
+Backend = Callable[[str], str]  # prompt to text
 
 
 def parse(text: str) -> Answer:
@@ -48,17 +48,10 @@ def parse(text: str) -> Answer:
     return Answer(_TOOL_CALL.sub("", text).strip(), calls)
 
 
-def _question(example: Example) -> list[dict[str, Any]]:
-    """The conversation up to the answer, as a client would send it."""
+def prompt_of(example: Example, thinking: bool) -> str:
+    """The conversation up to the answer, through the model's own template."""
     messages = [{k: v for k, v in m.items() if k != "reasoning_content"} for m in example.messages[:-1]]
-    for message in messages:
-        for at, call in enumerate(message.get("tool_calls", ())):
-            function = call["function"]
-            wire = {"name": function["name"], "arguments": json.dumps(function["arguments"])}
-            message["tool_calls"] = [{"id": f"call_{at}", "type": "function", "function": wire}]
-        if message["role"] == "tool":
-            message["tool_call_id"] = "call_0"
-    return messages
+    return chat.render(messages, list(example.tools), add_generation_prompt=True, enable_thinking=thinking)
 
 
 def mlx_lm_backend(folder: str) -> Backend:
@@ -69,34 +62,20 @@ def mlx_lm_backend(folder: str) -> Backend:
 
     model, tokenizer = load(folder)
     model.set_dtype(mx.float32)
-
-    def answer(example: Example, thinking: bool) -> Answer:
-        prompt = tokenizer.apply_chat_template(
-            _question(example), tools=list(example.tools) or None, add_generation_prompt=True, enable_thinking=thinking
-        )
-        return parse(complete(model, tokenizer, prompt, max_tokens=MAX_TOKENS))
-
-    return answer
+    return lambda prompt: complete(model, tokenizer, prompt, max_tokens=MAX_TOKENS)
 
 
 def server_backend(base_url: str, model: str | None) -> Backend:
-    """A running server, asked as any OpenAI client asks it."""
+    """A running server. The prompts go to `/v1/completions`, so it need not know tools or thinking."""
     from openai import OpenAI
 
     client = OpenAI(base_url=base_url, api_key="unused", max_retries=0)
     name = model or client.models.list().data[0].id
 
-    def answer(example: Example, thinking: bool) -> Answer:
-        options: dict[str, Any] = {"tools": list(example.tools)} if example.tools else {}
-        if thinking:
-            options["extra_body"] = {"chat_template_kwargs": {"enable_thinking": True}}
-        message = client.chat.completions.create(
-            model=name, messages=_question(example), temperature=0, max_tokens=MAX_TOKENS, **options
-        ).choices[0].message  # fmt: skip
-        if not message.tool_calls:
-            return parse(message.content or "")
-        calls = [{"name": c.function.name, "arguments": json.loads(c.function.arguments)} for c in message.tool_calls]
-        return Answer((message.content or "").strip(), calls)
+    def answer(prompt: str) -> str:
+        return (
+            client.completions.create(model=name, prompt=prompt, temperature=0, max_tokens=MAX_TOKENS).choices[0].text
+        )
 
     return answer
 
@@ -129,29 +108,30 @@ def main() -> int:
     options = parser.parse_args()
     ask = server_backend(options.base_url, options.model) if options.base_url else mlx_lm_backend(options.folder)
 
-    missed = []
-    print(f"| {'task':22} | {'n':>4} | accuracy |\n| {'-' * 22} | ---: | -------: |")
+    scores: dict[str, list[bool]] = {}
     for task in generate.EVALUATED:
-        examples = generate.held_out(task, options.count, options.seed)
-        name = examples[0].task
-        if options.task not in (None, name):
-            continue
-        with ThreadPoolExecutor(options.parallel if options.base_url else 1) as pool:
-            answers = list(pool.map(lambda example: ask(example, options.thinking), examples))
-        rights = [is_right(example, answer) for example, answer in zip(examples, answers, strict=True)]
+        examples = [e for e in generate.held_out(task, options.count, options.seed) if options.task in (None, e.task)]
+        prompts = [prompt_of(example, options.thinking) for example in examples]
+        if options.base_url:
+            with ThreadPoolExecutor(options.parallel) as pool:
+                texts = list(pool.map(ask, prompts))
+        else:  # MLX keeps to the thread that loaded the model
+            texts = [ask(prompt) for prompt in prompts]
+        for example, text in zip(examples, texts, strict=True):
+            right = is_right(example, parse(text))
+            scores.setdefault(example.task, []).append(right)
+            if options.failures and not right:
+                print(json.dumps([example.messages[-2]["content"], example.messages[-1], text]), file=sys.stderr)
+    if not scores:
+        parser.error(f"no task is called {options.task!r}")
+
+    print("| task | n | accuracy |\n| --- | ---: | ---: |")
+    missed = []
+    for name, rights in scores.items():
         accuracy = sum(rights) / len(rights)
-        print(f"| {name:22} | {len(rights):4} | {accuracy:8.1%} |", flush=True)
+        print(f"| {name} | {len(rights)} | {accuracy:.1%} |")
         if accuracy < AIMS.get(name, AIM):
             missed.append(name)
-        if options.failures:
-            for example, answer, right in zip(examples, answers, rights, strict=True):
-                if not right:
-                    print(
-                        json.dumps(
-                            [_question(example)[-1]["content"], example.messages[-1], answer.text, answer.tool_calls]
-                        ),
-                        file=sys.stderr,
-                    )
     if options.check and missed:
         print(f"below the aim: {', '.join(missed)}", file=sys.stderr)
         return 1

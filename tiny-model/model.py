@@ -44,10 +44,10 @@ class Shape:
         }
 
 
-def rotary(length: int, shape: Shape) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, each `[length, head_dim]`."""
+def rotary(positions: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, each `[batch, 1, length, head_dim]`, of positions `[batch, length]`."""
     exponents = torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim
-    angles = torch.outer(torch.arange(length, dtype=torch.float32), shape.rope_theta**-exponents)
+    angles = positions.float()[:, None, :, None] * shape.rope_theta**-exponents
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos(), angles.sin()
 
@@ -137,7 +137,7 @@ class Layer(nn.Module):
 
 
 class Llama(nn.Module):
-    """`[batch, length]` token ids to the final hidden states `[batch, length, hidden]`."""
+    """`[batch, length]` token ids and positions to the final hidden states `[batch, length, hidden]`."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -151,8 +151,8 @@ class Llama(nn.Module):
                 residual = name.endswith(("o_proj.weight", "down_proj.weight"))
                 nn.init.normal_(parameter, std=0.02 / (2 * shape.num_hidden_layers) ** 0.5 if residual else 0.02)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        cos, sin = rotary(ids.shape[1], self.shape)
+    def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
+        cos, sin = rotary(positions, self.shape)
         x = self.model.embed_tokens(ids)
         for layer in self.model.layers:
             x = layer(x, cos, sin)

@@ -10,8 +10,11 @@ written every two minutes; `--resume` goes on from it with the time that is left
 from __future__ import annotations
 
 import argparse
+import bisect
+import itertools
 import json
 import math
+import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,10 +32,11 @@ import generate
 from model import Llama, Shape
 
 PROMPT_SHARE = 0.1  # of the tokens that are not the model's to write, in the loss
+POSITIONS = Shape().max_position_embeddings
 TOKENS_A_STEP = 8192  # of all processes together
-# (share of the time, sequence length): short while the tasks are learnt, then longer,
-# so that every position is met.
-CURRICULUM = ((0.55, 256), (0.33, 512), (0.08, 2048), (0.04, 8192))
+# (share of the time, sequence lengths by turns): short while the tasks are learnt, then
+# with long ones among them, so that a long prompt does not throw the model off.
+CURRICULUM = ((0.50, (256,)), (0.28, (512,)), (0.22, (512, 512, 2048)))
 COMPILED = (256, 512)
 CHECKPOINT_SECONDS = 240
 
@@ -66,43 +70,57 @@ class Encoder:
         return ids, chances
 
 
-def rows(encode: Encoder, texts: Iterator[str], length: int) -> Iterator[tuple[list[int], list[float]]]:
-    """Packed rows of `length + 1` tokens, each of whole documents and a little padding."""
+Row = tuple[list[int], list[float], list[int]]
+
+
+def rows(encode: Encoder, texts: Iterator[str], length: int, draw: random.Random) -> Iterator[Row]:
+    """Packed rows of `length + 1` tokens: ids, chances and positions.
+
+    A row holds whole documents and a little padding. In half of the rows positions skip
+    ahead between documents, up to the last one the model has: far distances are learnt
+    without paying for long sequences (PoSE, arXiv:2309.10400).
+    """
     waiting: list[tuple[list[int], list[float]]] = []
     while True:
         ids: list[int] = []
         chances: list[float] = []
-        while len(waiting) < 32:
-            waiting.append(encode(next(texts)))
+        positions: list[int] = []
+        to_skip = draw.choice([0, POSITIONS - length - 1])
         misses = 0
         while misses < 32 and len(ids) < length + 1:
-            document = waiting.pop(0)
-            if len(ids) + len(document[0]) <= length + 1:
-                ids += document[0]
-                chances += document[1]
+            while len(waiting) < 32:
                 waiting.append(encode(next(texts)))
+            document, chance = waiting.pop(0)
+            if len(ids) + len(document) <= length + 1:
+                skip = draw.randint(0, min(to_skip, 2 * POSITIONS // (1 + length // 100)))
+                to_skip -= skip
+                start = positions[-1] + 1 + skip if positions else skip
+                ids += document
+                chances += chance
+                positions += range(start, start + len(document))
             else:
-                if len(document[0]) <= length + 1:
-                    waiting.append(document)
                 misses += 1
-                if len(waiting) < 32:
-                    waiting.append(encode(next(texts)))
+                if len(document) <= length + 1:
+                    waiting.append((document, chance))
         missing = length + 1 - len(ids)
-        yield ids + [encode.end_of_text] * missing, chances + [0.0] * missing
+        yield ids + [encode.end_of_text] * missing, chances + [0.0] * missing, positions + [POSITIONS - 1] * missing
 
 
-def batch(packed: Iterator[tuple[list[int], list[float]]], count: int) -> tuple[Tensor, Tensor]:
-    ids, chances = zip(*(next(packed) for _ in range(count)), strict=True)
-    return torch.tensor(ids), torch.tensor(chances)
+def batch(packed: Iterator[Row], count: int) -> tuple[Tensor, Tensor, Tensor]:
+    ids, chances, positions = zip(*(next(packed) for _ in range(count)), strict=True)
+    return torch.tensor(ids), torch.tensor(chances), torch.tensor(positions)
 
 
-def loss_of(forward: Callable[[Tensor], Tensor], model: Llama, ids: Tensor, chances: Tensor) -> Tensor:
+Forward = Callable[[Tensor, Tensor], Tensor]
+
+
+def loss_of(forward: Forward, model: Llama, ids: Tensor, chances: Tensor, positions: Tensor) -> Tensor:
     """Mean cross-entropy over the answers and a few of the other tokens.
 
     The head is the costliest part of a step here, so it sees only those positions.
     """
     with torch.autocast("cpu", torch.bfloat16):
-        hidden = forward(ids[:, :-1]).flatten(0, 1)
+        hidden = forward(ids[:, :-1], positions[:, :-1]).flatten(0, 1)
         wanted = (torch.rand(chances[:, 1:].shape) < chances[:, 1:]).flatten()
         logits = model.logits(hidden[wanted])
     return F.cross_entropy(logits.float(), ids[:, 1:].flatten()[wanted])
@@ -122,7 +140,8 @@ def held_out_accuracy(model: Llama, encode: Encoder, count: int) -> dict[str, fl
         longest = max(len(ids) for ids, _, _ in documents)
         padded = torch.tensor([ids + [encode.end_of_text] * (longest - len(ids)) for ids, _, _ in documents])
         with torch.autocast("cpu", torch.bfloat16):
-            guesses = model.logits(model(padded[:, :-1])).argmax(-1)
+            positions = torch.arange(longest - 1).expand(len(documents), -1)
+            guesses = model.logits(model(padded[:, :-1], positions)).argmax(-1)
         for row, (ids, answer, name) in enumerate(documents):
             right = all(guesses[row, at - 1] == ids[at] for at in range(1, len(ids)) if answer[at])
             scores.setdefault(name, []).append(right)
@@ -136,13 +155,10 @@ def learning_rate(progress: float) -> float:
     return 1.0 if progress < 0.4 else max(0.0, (1 - progress) / 0.6)
 
 
-def sequence_length(progress: float) -> int:
-    reached = 0.0
-    for share, length in CURRICULUM:
-        reached += share
-        if progress < reached:
-            return length
-    return CURRICULUM[-1][1]
+def sequence_length(progress: float, step: int) -> int:
+    ends = list(itertools.accumulate(share for share, _ in CURRICULUM))
+    lengths = CURRICULUM[min(bisect.bisect(ends, progress), len(ends) - 1)][1]
+    return lengths[step % len(lengths)]
 
 
 def export(model: Llama, encode: Encoder, folder: Path) -> None:
@@ -203,7 +219,9 @@ class Run:
     def save(self, path: Path) -> None:
         states = [optimizer.state_dict() for optimizer in self.optimizers]
         partial = path.with_suffix(".partial")
-        torch.save({"model": self.model.state_dict(), "optimizers": states, "spent": self.spent, "step": self.step}, partial)
+        torch.save(
+            {"model": self.model.state_dict(), "optimizers": states, "spent": self.spent, "step": self.step}, partial
+        )
         partial.replace(path)
 
     def load(self, path: Path) -> None:
@@ -239,7 +257,8 @@ def train(rank: int, options: argparse.Namespace, meeting_place: str) -> None:
     model = run.model
 
     texts = generate.documents(seed=1_000_000 * (options.seed + 1) + 1000 * run.step + rank)
-    packed = {length: rows(encode, texts, length) for _, length in CURRICULUM}
+    draw = random.Random(rank)
+    packed = {length: rows(encode, texts, length, draw) for _, lengths in CURRICULUM for length in lengths}
     compiled = torch.compile(model, dynamic=False) if options.compile else model
     budget = options.minutes * 60
     started, written, seen, recent = time.monotonic() - run.spent, time.monotonic(), 0, math.nan
@@ -248,9 +267,9 @@ def train(rank: int, options: argparse.Namespace, meeting_place: str) -> None:
         if run.spent >= budget:
             break
         progress = run.spent / budget
-        length = sequence_length(progress)
-        ids, chances = batch(packed[length], max(1, TOKENS_A_STEP // options.processes // length))
-        loss = loss_of(compiled if length in COMPILED else model, model, ids, chances)
+        length = sequence_length(progress, run.step)
+        ids, chances, positions = batch(packed[length], max(1, TOKENS_A_STEP // options.processes // length))
+        loss = loss_of(compiled if length in COMPILED else model, model, ids, chances, positions)
         loss.backward()
         group.average_gradients(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -264,7 +283,10 @@ def train(rank: int, options: argparse.Namespace, meeting_place: str) -> None:
         if rank:
             continue
         if run.step % 20 == 0:
-            print(f"{run.spent / 60:5.1f} min  step {run.step}  length {length}  loss {recent:.4f}  {seen:,} tokens", flush=True)
+            print(
+                f"{run.spent / 60:5.1f} min  step {run.step}  length {length}  loss {recent:.4f}  {seen:,} tokens",
+                flush=True,
+            )
         if time.monotonic() - written > CHECKPOINT_SECONDS:
             run.save(options.checkpoint)
             report(model, encode, 25)
@@ -281,7 +303,9 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoint.pt"))
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
-    parser.add_argument("--spent", type=float, metavar="MINUTES", help="with --resume: take this for the time already spent")
+    parser.add_argument(
+        "--spent", type=float, metavar="MINUTES", help="with --resume: take this for the time already spent"
+    )
     parser.add_argument("--export-only", action="store_true", help="export the checkpoint and stop")
     parser.add_argument("--compile", action="store_true", help="needs a C++ compiler; a third faster")
     parser.add_argument("--seed", type=int, default=0)

@@ -63,9 +63,9 @@ def sum_thought(a: int, b: int) -> str:
 
 
 def difference_thought(a: int, b: int) -> str:
-    """Column subtraction; a negative result is the mirrored problem with a sign."""
+    """Column subtraction. The mirrored problem is not spelt out: it may be a held-out one."""
     if a < b:
-        return f"{b} is larger than {a}. {equation(b, '-', a)}, so it is {a - b}."
+        return f"{b} is larger than {a}, so I turn them round and write a minus: {a - b}."
     ones, tens = a % 10 - b % 10, a // 10 - b // 10
     if ones < 0:
         return (
@@ -114,7 +114,7 @@ def products(draw: Draw) -> Example:
 def worksheet(draw: Draw) -> Example:
     """Several problems at once."""
     lines = []
-    for _ in range(draw.randint(2, 6)):
+    for _ in range(draw.randint(2, 4)):
         sign = draw.choice("++-")
         lines.append((*pair(draw, sign, 10 if draw.maybe(0.5) else 0), sign))
     head = draw.choice(["Solve:", "Work these out:", "Calculate:", "Solve these:"])

@@ -8,7 +8,7 @@ from .base import Draw, Example, casual, listed, turn
 
 def _series(draw: Draw) -> tuple[int, int, int]:
     step = draw.choice([1, 1, 1, 1, -1, -1, 2, 5, 10])
-    length = draw.randint(3, 10 if draw.maybe(0.8) else 25)
+    length = draw.randint(3, 10 if draw.maybe(0.9) else 20)
     low = draw.choice([0, 1, 1, draw.randint(0, 60), draw.randint(0, 90)])
     if step in (5, 10):
         low = low // step * step
@@ -36,7 +36,7 @@ def count(draw: Draw) -> Example:
 
 def count_items(draw: Draw) -> Example:
     def make() -> list[str]:
-        return w.words(draw, draw.randint(1, 8))
+        return w.words(draw, draw.randint(1, 7))
 
     items = draw.fresh(make, lambda items: "items:" + " ".join(items))
     thought = " ".join(f"{i} {item}" for i, item in enumerate(items, 1))
@@ -61,7 +61,7 @@ def count_items(draw: Draw) -> Example:
 
 def sort_numbers(draw: Draw) -> Example:
     def make() -> list[int]:
-        return [draw.randint(0, 99) for _ in range(draw.choice([2, 3, 3, 4, 4, 5, 5, 6]))]
+        return [draw.randint(0, 99) for _ in range(draw.choice([2, 3, 3, 4, 4, 5]))]
 
     numbers = draw.fresh(make, lambda ns: f"sort:{sorted(ns)}")
     down = draw.maybe(0.3)
@@ -85,9 +85,9 @@ def sort_words(draw: Draw) -> Example:
 
     def make() -> list[str]:
         picked: dict[str, str] = {}
-        for item in w.words(draw, 12):
+        for item in draw.sample(w.SPELT, 10):
             picked.setdefault(item[0], item)
-        return list(picked.values())[: draw.choice([2, 3, 3, 4, 4, 5])]
+        return list(picked.values())[: draw.choice([2, 3, 3, 4])]
 
     items = draw.fresh(make, lambda ws: f"sort:{sorted(ws)}")
     question = draw.choice(
@@ -104,8 +104,8 @@ def sort_words(draw: Draw) -> Example:
 def reverse(draw: Draw) -> Example:
     def make() -> list[str]:
         if draw.maybe(0.2):
-            return [str(draw.randint(0, 99)) for _ in range(draw.randint(3, 6))]
-        return [w.made_up(draw) if draw.maybe(0.1) else w.word(draw) for _ in range(draw.randint(2, 7))]
+            return [str(draw.randint(0, 99)) for _ in range(draw.randint(3, 5))]
+        return [w.made_up(draw) if draw.maybe(0.05) else w.word(draw) for _ in range(draw.randint(2, 5))]
 
     items = draw.fresh(make, lambda ws: "reverse:" + " ".join(ws))
     comma = draw.maybe(0.4) or items[0].isdigit()
@@ -123,12 +123,12 @@ def reverse(draw: Draw) -> Example:
 
 
 def _listed_word(draw: Draw, key: str) -> str:
-    return draw.fresh(lambda: w.word(draw), lambda item: f"{key}:{item}")
+    return draw.fresh(lambda: draw.choice(w.SPELT), lambda item: f"{key}:{item}")
 
 
 def spell(draw: Draw) -> Example:
     """Always trained on for every word: the other letter tasks build on it."""
-    item = w.made_up(draw) if draw.maybe(0.3) else w.word(draw)
+    item = w.made_up(draw) if draw.maybe(0.15) else draw.choice(w.SPELT)
     question = draw.choice(["Spell {s}.", 'Spell "{s}".', "Spell the word {s}.", "How do you spell {s}?"]).format(
         s=item
     )
@@ -164,7 +164,7 @@ def letters(draw: Draw) -> Example:
 
 def letter_case(draw: Draw) -> Example:
     def make() -> list[str]:
-        return w.words(draw, draw.randint(2, 4))
+        return draw.sample(w.SPELT, draw.randint(2, 3))
 
     text = " ".join(draw.fresh(make, lambda ws: "case:" + " ".join(ws)))
     if draw.maybe(0.6):
@@ -192,7 +192,7 @@ def letter_case(draw: Draw) -> Example:
 
 def repeat(draw: Draw) -> Example:
     def make() -> str:
-        return " ".join(w.made_up(draw) if draw.maybe(0.2) else w.word(draw) for _ in range(draw.randint(1, 6)))
+        return " ".join(w.made_up(draw) if draw.maybe(0.2) else w.word(draw) for _ in range(draw.randint(1, 4)))
 
     text = draw.fresh(make, lambda s: "repeat:" + s)
     if draw.maybe(0.25):
@@ -208,7 +208,7 @@ def pick(draw: Draw) -> Example:
     """First, last or nth of a list."""
 
     def make() -> list[str]:
-        return w.words(draw, draw.randint(3, 6))
+        return w.words(draw, draw.randint(3, 5))
 
     items = draw.fresh(make, lambda ws: "pick:" + " ".join(ws))
     ordinals = ["first", "second", "third", "fourth", "fifth", "sixth"]

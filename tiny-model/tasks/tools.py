@@ -39,9 +39,9 @@ CITY = Parameter("city location place town", "string", w.city, "The name of the 
 PERSON = Parameter("name person user to recipient", "string", w.name, "Who")
 DATE = Parameter("date day", "string", w.date, "The date as YYYY-MM-DD")
 TIME = Parameter("time at start", "string", w.clock, "The time as HH:MM")
-TEXT = Parameter("text message body content", "string", lambda d: " ".join(w.words(d, d.randint(1, 4))), "The text")
+TEXT = Parameter("text message body content", "string", lambda d: " ".join(w.words(d, d.randint(1, 3))), "The text")
 SUBJECT = Parameter("subject title topic", "string", lambda d: w.word(d), "The subject")
-WORD = Parameter("query term keyword q", "string", lambda d: " ".join(w.words(d, d.randint(1, 3))), "What to look for")
+WORD = Parameter("query term keyword q", "string", lambda d: " ".join(w.words(d, d.randint(1, 2))), "What to look for")
 SMALL = Parameter("count number amount n quantity", "integer", lambda d: d.randint(1, 99), "How many")
 MINUTES = Parameter("minutes duration length", "integer", lambda d: d.randint(1, 90), "Minutes")
 LEFT = Parameter("a x first left", "integer", lambda d: d.randint(0, 99), "The first number")
@@ -188,7 +188,7 @@ def generic(draw: Draw) -> Tool:
     """A tool nobody has seen: a verb, a noun and up to three parameters spelled out in the request."""
     verb = draw.choice(VERBS)
     noun = w.made_up(draw) if draw.maybe(0.2) else draw.choice(NOUNS)
-    extras = tuple(draw.sample(EXTRAS, draw.choice([0, 1, 1, 2, 2, 3])))
+    extras = tuple(draw.sample(EXTRAS, draw.choice([0, 1, 1, 1, 2, 2])))
     spelled = draw.choice(["{n} {v}", "{n} {v}", "the {n} is {v}", "{n}: {v}", "{n}={v}"])
     said = " and ".join(spelled.format(n=f"{{n{i}}}", v=f"{{p{i}}}") for i in range(len(extras)))
     heads = [
@@ -266,9 +266,11 @@ def spell(draw: Draw, tool: Tool) -> Declared:
     return Declared(tool, name, tuple(names), values, draw.choice(tool.asks))
 
 
-def declared(draw: Draw) -> Declared:
+def declared(draw: Draw, invented: float = 0.4) -> Declared:
+    """A tool and a request for it; `invented` is the chance of a tool nobody has seen."""
+
     def make() -> Declared:
-        return spell(draw, generic(draw) if draw.maybe(0.4) else draw.choice(TOOLS))
+        return spell(draw, generic(draw) if draw.maybe(invented) else draw.choice(TOOLS))
 
     # Tools without parameters have nothing but their wording to hold out.
     return draw.fresh(make, lambda d: f"tool:{d.name}:{d.values}" if d.values else f"tool:{d.name}:{d.ask}")
@@ -277,7 +279,7 @@ def declared(draw: Draw) -> Declared:
 def beside(draw: Draw, wanted: list[Declared], most: int) -> tuple[dict[str, Any], ...]:
     """The declarations of `wanted` among up to `most` others, in any order."""
     others: list[Declared] = []
-    for _ in range(draw.randint(0, most)):
+    for _ in range(draw.choice([0, 1, most])):
         other = declared(draw)
         taken = {d.tool.description for d in wanted + others} | {d.name for d in wanted + others}
         alike = any(set(other.tool.names.split()) & set(d.tool.names.split()) for d in wanted + others)
@@ -339,7 +341,7 @@ def tool_answer(draw: Draw) -> Example:
 
 def no_tool_fits(draw: Draw) -> Example:
     """Tools are declared and none of them is the one to call."""
-    asked, offered = declared(draw), declared(draw)
+    asked, offered = declared(draw, 0.15), declared(draw)
     while asked.tool.names == offered.tool.names or ("weather" in asked.name and "weather" in offered.name):
         offered = declared(draw)
     tools = tuple(t for t in beside(draw, [offered], 1) if t["function"]["description"] != asked.tool.description)

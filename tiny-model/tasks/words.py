@@ -63,6 +63,7 @@ EVENTS = """meeting concert workshop party exam lecture match wedding dinner lun
 interview rehearsal tour race""".split()
 
 WORDS = sorted({*COLOURS, *ANIMALS, *FOODS, *THINGS, *NATURE, *ADJECTIVES})
+SPELT = sorted({*COLOURS, *ANIMALS, *FOODS})  # the words whose letters the model is taught
 
 _ONSETS = "b br c ch d dr f fl g gr h j k kl l m n p pl qu r s sh st t tr v w y z".split()
 _VOWELS = "a e i o u a e i o ai ee ia io ou".split()
