@@ -80,6 +80,7 @@ def _asked(draw: Draw, task: str, phrases: list[str], a: int, sign: str, b: int,
     answer = equation(a, sign, b)
     if draw.maybe(0.12):
         question, answer = question + draw.choice(BARE), str(apply(a, sign, b))
+        task += ", number only"
     return Example(task, turn(question, answer, thought))
 
 
@@ -95,7 +96,15 @@ def two_digit_sums(draw: Draw) -> Example:
 
 def differences(draw: Draw) -> Example:
     a, b = pair(draw, "-")
-    return _asked(draw, "differences", DIFFERENCE_PHRASES, a, "-", b, difference_thought(a, b))
+    return _asked(
+        draw,
+        "negative differences" if a < b else "differences",
+        DIFFERENCE_PHRASES,
+        a,
+        "-",
+        b,
+        difference_thought(a, b),
+    )
 
 
 def products(draw: Draw) -> Example:

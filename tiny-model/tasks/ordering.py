@@ -138,6 +138,7 @@ def spell(draw: Draw) -> Example:
 def letters(draw: Draw) -> Example:
     """Spelling first, then what was asked: the counting happens on the page."""
     kind = draw.choice(["count", "reverse", "first"])
+    task = {"count": "counting letters", "reverse": "reversing letters", "first": "first and last letters"}[kind]
     item = _listed_word(draw, f"letters-{kind}")
     spelt = " ".join(item)
     if kind == "count":
@@ -159,7 +160,7 @@ def letters(draw: Draw) -> Example:
         end = draw.choice(["first", "last"])
         question = draw.choice([f"What is the {end} letter of {{s}}?", f'What is the {end} letter in "{{s}}"?'])
         answer = f"The {end} letter of {item} is {item[0] if end == 'first' else item[-1]}"
-    return Example("letters", turn(casual(draw, question.format(s=item)), answer))
+    return Example(task, turn(casual(draw, question.format(s=item)), answer))
 
 
 def letter_case(draw: Draw) -> Example:
@@ -197,7 +198,7 @@ def repeat(draw: Draw) -> Example:
     text = draw.fresh(make, lambda s: "repeat:" + s)
     if draw.maybe(0.25):
         number = draw.randint(2, 5)
-        return Example("repeating", turn(f"Say {text} {number} times.", " ".join([text] * number)))
+        return Example("repeating n times", turn(f"Say {text} {number} times.", " ".join([text] * number)))
     question = draw.choice(
         ["Repeat after me: {s}", 'Say "{s}".', "Say: {s}", "Repeat: {s}", "Echo: {s}", "Reply with exactly: {s}"]
     )
