@@ -16,6 +16,8 @@ use super::model::ServedModel;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
+    /// The model's files are looked for: on the disk, or by asking the hub.
+    Finding,
     /// Files come from the hub.
     Downloading,
     /// Weights go into memory.
@@ -49,7 +51,7 @@ impl App {
     /// A server that has no model yet. `read_timeout` bounds how long a body may take to arrive.
     pub fn new(keys: Keys, read_timeout: Duration) -> Self {
         let progress = Mutex::new(Progress {
-            stage: Stage::Loading,
+            stage: Stage::Finding,
             fraction: 0.0,
         });
         let abort = watch::Sender::new(false);

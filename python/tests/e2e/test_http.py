@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -202,7 +201,11 @@ def test_seeds_choices_and_penalties_count(http: httpx2.Client) -> None:
     assert text(http, **hot, top_k=1) == text(http, max_tokens=12)
     assert text(http, **hot, top_p=1e-6) == text(http, max_tokens=12)
     assert text(http, **hot, min_p=1.0) == text(http, max_tokens=12)
-    assert text(http, frequency_penalty=2, presence_penalty=2, max_tokens=64) != text(http, max_tokens=64)
+    # A greedy model that may not end repeats itself, unless repeating costs.
+    endless = {"max_tokens": 200, "logit_bias": no_end(http)}
+    assert text(http, **endless, frequency_penalty=2) != text(http, **endless)
+    assert text(http, **endless, presence_penalty=2) != text(http, **endless)
+    assert text(http, **endless, repetition_penalty=1.5) != text(http, **endless)
     banned = http.post("/tokenize", json={"content": text(http)}).json()["tokens"][0]
     assert text(http, logit_bias={str(banned): -100}) != text(http)
 
@@ -618,28 +621,37 @@ def test_the_bare_command_reads_llama_arg_variables(real_binary: Path, tmp_path:
 
 
 def test_a_listener_is_up_before_the_model_is(real_binary: Path, tmp_path: Path) -> None:
-    """The first thing that /health says, if it is not ok yet, is how far the load is."""
+    """A hub that accepts connections and says nothing holds the load for as long as the test wants."""
     path = tmp_path / "s.sock"
-    process = serve(real_binary, "-m", "mlxcel-tiny", "--host", str(path), "--port", "0")
-    try:
-        transport = httpx2.HTTPTransport(uds=str(path))
-        seen = []
-        deadline = time.monotonic() + 30
-        with httpx2.Client(transport=transport, base_url="http://localhost") as http:
-            while time.monotonic() < deadline:
-                try:
-                    response = http.get("/health")
-                except httpx2.TransportError:
-                    continue
-                seen.append(response.json())
-                if response.status_code == 200:
-                    break
-                assert response.status_code == 503
-                assert response.json()["status"] == "loading"
-                assert 0 <= response.json()["progress"] <= 1
-                assert response.json()["stage"]
-                envelope(http.get("/v1/models"), 503)
-        assert seen[-1] == {"status": "ok"}
-    finally:
-        process.terminate()
-        process.communicate()
+    with socket.create_server(("127.0.0.1", 0)) as silent_hub:
+        process = serve(
+            real_binary,
+            "-m",
+            "owner/name",
+            "--host",
+            str(path),
+            "--port",
+            "0",
+            HF_ENDPOINT=f"http://127.0.0.1:{silent_hub.getsockname()[1]}",
+            HF_HOME=str(tmp_path / "hub"),
+        )
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            transport = httpx2.HTTPTransport(uds=str(path))
+            with httpx2.Client(transport=transport, base_url="http://localhost") as http:
+                health = http.get("/health")
+                envelope(health, 503)
+                assert health.json()["status"] == "loading"
+                assert health.json()["stage"] == "finding"
+                assert 0 <= health.json()["progress"] <= 1
+                models = http.get("/v1/models")
+                envelope(models, 503)
+                assert int(models.headers["retry-after"]) > 0
+                assert http.get("/").status_code == 200
+            process.terminate()
+            assert process.wait(10) == 0
+            assert not path.exists()
+        finally:
+            process.kill()
+            process.communicate()
