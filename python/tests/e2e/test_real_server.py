@@ -82,11 +82,11 @@ async def test_the_main_job_async(real_binary: Path, where: dict[str, Any]) -> N
 
 
 def test_the_answers_make_sense(llm: LLM) -> None:
-    """The card promises 95% of two-digit sums; a lone slip is not a broken server."""
+    """Greedy sums that the shipped weights get right: a slip means that weights or arithmetic changed."""
     sums = [(17, 25), (12, 30), (41, 8), (36, 47), (20, 55)]
     answers = [llm.chat(f"What is {a} + {b}?", temperature=0, max_tokens=64) for a, b in sums]
-    right = [str(a + b) in answer for (a, b), answer in zip(sums, answers, strict=True)]
-    assert sum(right) >= 4, answers
+    for (a, b), answer in zip(sums, answers, strict=True):
+        assert str(a + b) in answer
     assert all(answer.finish_reason == "stop" for answer in answers)
 
 
