@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from ._state import Restart, ServerState, StateChange
     from .async_llm import AsyncLLM
     from .errors import (
         MlxcelBinaryNotFoundError,
         MlxcelConfigError,
         MlxcelError,
         MlxcelResponseError,
+        MlxcelServerCrashedError,
         MlxcelServerError,
         MlxcelStateError,
         MlxcelTimeoutError,
@@ -38,10 +40,14 @@ __all__ = [
     "MlxcelConfigError",
     "MlxcelError",
     "MlxcelResponseError",
+    "MlxcelServerCrashedError",
     "MlxcelServerError",
     "MlxcelStateError",
     "MlxcelTimeoutError",
+    "Restart",
     "Result",
+    "ServerState",
+    "StateChange",
     "TextStream",
     "__version__",
 ]
@@ -55,10 +61,14 @@ _HOME = {
     "MlxcelConfigError": "errors",
     "MlxcelError": "errors",
     "MlxcelResponseError": "errors",
+    "MlxcelServerCrashedError": "errors",
     "MlxcelServerError": "errors",
     "MlxcelStateError": "errors",
     "MlxcelTimeoutError": "errors",
+    "Restart": "_state",
     "Result": "results",
+    "ServerState": "_state",
+    "StateChange": "_state",
     "TextStream": "streams",
 }
 

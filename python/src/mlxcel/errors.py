@@ -4,7 +4,8 @@
     ├── MlxcelConfigError (ValueError)            arguments that make no sense together
     ├── MlxcelStateError (RuntimeError)           used after close, or before it is ready
     ├── MlxcelServerError                         the server did not start
-    │   └── MlxcelBinaryNotFoundError (FileNotFoundError)
+    │   ├── MlxcelBinaryNotFoundError (FileNotFoundError)
+    │   └── MlxcelServerCrashedError (ConnectionError)   it ended without being asked
     ├── MlxcelTimeoutError (TimeoutError)         a start that makes no progress
     └── MlxcelResponseError (ValueError)          an answer that cannot be read
 
@@ -25,6 +26,7 @@ __all__ = [
     "MlxcelConfigError",
     "MlxcelError",
     "MlxcelResponseError",
+    "MlxcelServerCrashedError",
     "MlxcelServerError",
     "MlxcelStateError",
     "MlxcelTimeoutError",
@@ -63,6 +65,21 @@ class MlxcelBinaryNotFoundError(MlxcelServerError, FileNotFoundError):
     def __init__(self, message: str, *, searched: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.searched = tuple(searched)
+
+
+class MlxcelServerCrashedError(MlxcelServerError, ConnectionError):
+    """The server that a request went to is gone; `restarting` says whether a new one is on its way."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stderr_tail: str = "",
+        exit_code: int | None = None,
+        restarting: bool = False,
+    ) -> None:
+        super().__init__(message, stderr_tail=stderr_tail, exit_code=exit_code)
+        self.restarting = restarting
 
 
 class MlxcelTimeoutError(MlxcelError, TimeoutError):
