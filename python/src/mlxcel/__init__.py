@@ -18,16 +18,21 @@ if TYPE_CHECKING:
     from .errors import (
         MlxcelBinaryNotFoundError,
         MlxcelConfigError,
+        MlxcelConnectionError,
         MlxcelError,
+        MlxcelModelNotServedError,
         MlxcelResponseError,
+        MlxcelServerCrashedError,
         MlxcelServerError,
         MlxcelStateError,
         MlxcelTimeoutError,
+        MlxcelUnsupportedError,
     )
     from .llm import LLM
     from .results import Result
     from .server import ManagedServer
     from .streams import AsyncTextStream, TextStream
+    from ._timeout import Timeout
 
 __all__ = [
     "LLM",
@@ -36,13 +41,18 @@ __all__ = [
     "ManagedServer",
     "MlxcelBinaryNotFoundError",
     "MlxcelConfigError",
+    "MlxcelConnectionError",
     "MlxcelError",
+    "MlxcelModelNotServedError",
     "MlxcelResponseError",
+    "MlxcelServerCrashedError",
     "MlxcelServerError",
     "MlxcelStateError",
     "MlxcelTimeoutError",
+    "MlxcelUnsupportedError",
     "Result",
     "TextStream",
+    "Timeout",
     "__version__",
 ]
 
@@ -53,13 +63,18 @@ _HOME = {
     "ManagedServer": "server",
     "MlxcelBinaryNotFoundError": "errors",
     "MlxcelConfigError": "errors",
+    "MlxcelConnectionError": "errors",
     "MlxcelError": "errors",
+    "MlxcelModelNotServedError": "errors",
     "MlxcelResponseError": "errors",
+    "MlxcelServerCrashedError": "errors",
     "MlxcelServerError": "errors",
     "MlxcelStateError": "errors",
     "MlxcelTimeoutError": "errors",
+    "MlxcelUnsupportedError": "errors",
     "Result": "results",
     "TextStream": "streams",
+    "Timeout": "_timeout",
 }
 
 
