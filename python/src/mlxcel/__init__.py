@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from ._state import Restart, ServerState, StateChange
     from .async_llm import AsyncLLM
     from .errors import (
         MlxcelBinaryNotFoundError,
@@ -50,7 +51,10 @@ __all__ = [
     "MlxcelStateError",
     "MlxcelTimeoutError",
     "MlxcelUnsupportedError",
+    "Restart",
     "Result",
+    "ServerState",
+    "StateChange",
     "TextStream",
     "Timeout",
     "__version__",
@@ -72,7 +76,10 @@ _HOME = {
     "MlxcelStateError": "errors",
     "MlxcelTimeoutError": "errors",
     "MlxcelUnsupportedError": "errors",
+    "Restart": "_state",
     "Result": "results",
+    "ServerState": "_state",
+    "StateChange": "_state",
     "TextStream": "streams",
     "Timeout": "_timeout",
 }
