@@ -19,17 +19,21 @@ if TYPE_CHECKING:
     from .errors import (
         MlxcelBinaryNotFoundError,
         MlxcelConfigError,
+        MlxcelConnectionError,
         MlxcelError,
+        MlxcelModelNotServedError,
         MlxcelResponseError,
         MlxcelServerCrashedError,
         MlxcelServerError,
         MlxcelStateError,
         MlxcelTimeoutError,
+        MlxcelUnsupportedError,
     )
     from .llm import LLM
     from .results import Result
     from .server import ManagedServer
     from .streams import AsyncTextStream, TextStream
+    from ._timeout import Timeout
 
 __all__ = [
     "LLM",
@@ -38,17 +42,21 @@ __all__ = [
     "ManagedServer",
     "MlxcelBinaryNotFoundError",
     "MlxcelConfigError",
+    "MlxcelConnectionError",
     "MlxcelError",
+    "MlxcelModelNotServedError",
     "MlxcelResponseError",
     "MlxcelServerCrashedError",
     "MlxcelServerError",
     "MlxcelStateError",
     "MlxcelTimeoutError",
+    "MlxcelUnsupportedError",
     "Restart",
     "Result",
     "ServerState",
     "StateChange",
     "TextStream",
+    "Timeout",
     "__version__",
 ]
 
@@ -59,17 +67,21 @@ _HOME = {
     "ManagedServer": "server",
     "MlxcelBinaryNotFoundError": "errors",
     "MlxcelConfigError": "errors",
+    "MlxcelConnectionError": "errors",
     "MlxcelError": "errors",
+    "MlxcelModelNotServedError": "errors",
     "MlxcelResponseError": "errors",
     "MlxcelServerCrashedError": "errors",
     "MlxcelServerError": "errors",
     "MlxcelStateError": "errors",
     "MlxcelTimeoutError": "errors",
+    "MlxcelUnsupportedError": "errors",
     "Restart": "_state",
     "Result": "results",
     "ServerState": "_state",
     "StateChange": "_state",
     "TextStream": "streams",
+    "Timeout": "_timeout",
 }
 
 
