@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 __all__ = [
+    "IDLE_TIMEOUT",
     "SHUTDOWN_GRACE",
     "STARTUP_TIMEOUT",
     "Connect",
@@ -29,6 +30,9 @@ STARTUP_TIMEOUT = 600.0
 
 SHUTDOWN_GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL."""
+
+IDLE_TIMEOUT = 300.0
+"""Seconds that a shared server stays once nobody uses it."""
 
 P = ParamSpec("P")
 R = TypeVar("R")

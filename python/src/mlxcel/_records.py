@@ -22,7 +22,7 @@ from .errors import MlxcelError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Record", "parse", "read_all", "remove", "write", "write_atomically"]
+__all__ = ["Record", "parse", "path_of", "read_all", "remove", "write", "write_atomically"]
 
 logger = logging.getLogger("mlxcel.server")
 
@@ -91,8 +91,8 @@ def write(record: Record | None) -> bool:
     if record is None:
         return False
     try:
-        folder = _rundir.subfolder(_FOLDER)
-        write_atomically(folder / f"{record.pid}.json", json.dumps(asdict(record)))
+        _rundir.subfolder(_FOLDER)
+        write_atomically(path_of(record.pid), json.dumps(asdict(record)))
     except (OSError, MlxcelError) as error:
         logger.debug("no record of server %d for `mlxcel ps`: %s", record.pid, error)
         return False
@@ -103,7 +103,12 @@ def remove(pid: int | None) -> None:
     """Forget a server that ended. Never raises."""
     if pid is not None:
         with contextlib.suppress(OSError, MlxcelError):
-            (_rundir.run_folder() / _FOLDER / f"{pid}.json").unlink(missing_ok=True)
+            path_of(pid).unlink(missing_ok=True)
+
+
+def path_of(pid: int | str) -> Path:
+    """Where the record of a process is."""
+    return _rundir.run_folder() / _FOLDER / f"{pid}.json"
 
 
 def read_all() -> list[Record]:
