@@ -15,12 +15,13 @@ from pathlib import Path
 
 from .errors import MlxcelConfigError
 
-__all__ = ["PATH_LIMIT", "check_socket_path", "private_directory"]
+__all__ = ["PATH_LIMIT", "PORTABLE_LIMIT", "check_socket_path", "private_directory"]
 
 PATH_LIMIT = 107 if sys.platform == "linux" else 103
 """Longest socket path in bytes on this system, without the closing NUL."""
 
-_PORTABLE_LIMIT = 103
+PORTABLE_LIMIT = 103
+"""The same where it is shortest: macOS."""
 _NAME = "s.sock"
 _PREFIX = "mlxcel-"
 _RANDOM = 8  # characters that mkdtemp appends
@@ -48,8 +49,8 @@ def private_directory() -> Path:
     tried = []
     for parent in _candidates():
         length = len(os.fsencode(parent)) + len(f"/{_PREFIX}{'x' * _RANDOM}/{_NAME}")
-        if length > _PORTABLE_LIMIT:
-            tried.append(f"{parent} (a socket path of {length} bytes, over {_PORTABLE_LIMIT})")
+        if length > PORTABLE_LIMIT:
+            tried.append(f"{parent} (a socket path of {length} bytes, over {PORTABLE_LIMIT})")
             continue
         try:
             return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
