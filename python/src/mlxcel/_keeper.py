@@ -23,6 +23,7 @@ import selectors
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 _TAIL_BYTES = 65536
 _CHUNK = 65536
@@ -70,7 +71,7 @@ class Log:
             self._recent_bytes -= len(self._recent.popleft())
         with contextlib.suppress(OSError):  # a full disk must not stop the server
             if self._size + len(line) > self._limit:
-                os.rename(self._path, f"{self._path}.1")
+                Path(self._path).rename(f"{self._path}.1")
                 os.close(self._file)
                 self._file, self._size = self._begin(), 0
             self._size += os.write(self._file, line)
@@ -83,6 +84,7 @@ class Log:
 
 def main() -> None:
     config = json.loads(sys.stdin.buffer.readline())
+    os.umask(0o077)
     if os.fork():
         os._exit(0)  # so that nobody but init has this process to wait for
     os.setsid()
@@ -106,7 +108,7 @@ def keep(config: dict[str, object]) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        server = subprocess.Popen(  # noqa: S603 - the server, with an argv list
+        server = subprocess.Popen(
             config["command"],  # type: ignore[call-overload]
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -172,17 +174,15 @@ def tidy(
     """Remove the server's files, unless another server has them by now. A failure leaves word of itself."""
     if code != 0 and pid is not None:
         path = str(config["exit"]).format(pid=pid)
-        draft = f"{path}.new"
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # noqa: PTH123
-            json.dump({"pid": pid, "exit_code": code, "tail": tail}, file)
-        os.rename(draft, path)
+        draft = Path(f"{path}.new")
+        draft.write_text(json.dumps({"pid": pid, "exit_code": code, "tail": tail}), encoding="utf-8")
+        draft.rename(path)
     if pid is not None:
         unlink(str(config["notes"]).format(pid=pid))
     if not locked and not lock_again(str(config["lock"])):
         return
     try:
-        with open(str(config["record"]), encoding="utf-8") as file:  # noqa: PTH123
-            owner = json.load(file).get("pid")
+        owner = json.loads(Path(str(config["record"])).read_text(encoding="utf-8")).get("pid")
     except (OSError, ValueError, AttributeError):
         owner = None
     if owner not in (None, pid):
@@ -206,7 +206,7 @@ def lock_again(path: str) -> bool:
             return False
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.stat(path), os.fstat(descriptor)):
+            if os.path.samestat(Path(path).stat(), os.fstat(descriptor)):
                 return True  # held until this process ends
         os.close(descriptor)
 
@@ -224,7 +224,7 @@ def silence() -> None:
 
 def unlink(path: str) -> None:
     with contextlib.suppress(OSError):
-        os.unlink(path)
+        Path(path).unlink()
 
 
 if __name__ == "__main__":

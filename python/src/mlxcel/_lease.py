@@ -94,14 +94,15 @@ def _request(path: str, api_key: str) -> socket.socket:
             raise ConnectionError(f"the answer to GET /lease is not HTTP: {error}") from error
         finally:
             response.close()  # its reader; the connection stays open
-        if response.status != 200 or not line.startswith(b"{"):
-            said = line.decode("utf-8", errors="replace").strip()
-            raise LeaseRefusedError(f"the shared server gave no lease ({response.status}): {said}")
         connection.settimeout(None)
     except BaseException:
         connection.close()
         raise
-    return connection
+    if response.status == 200 and line.startswith(b"{"):
+        return connection
+    connection.close()
+    said = line.decode("utf-8", errors="replace").strip()
+    raise LeaseRefusedError(f"the shared server gave no lease ({response.status}): {said}")
 
 
 class _Flag:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from ._binary import find_binary, knows
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     import os
 
     from ._command import ServeOptions
-    from ._probe import Probe
+    from ._health import Probe
     from ._share_place import Place
     from ._share_process import SharedProcess
 
@@ -101,18 +102,26 @@ class Member:
 
         Raises MlxcelServerError when it ends or refuses, OSError when it goes away meanwhile.
         """
-        from ._health import wait_until_ready
-        from ._probe import Address, Probe
+        from ._health import Address, Probe, wait_until_ready
 
         if self.key is None:
             raise MlxcelStateError("the shared server was not entered yet")
         socket = self.place.socket
         probe = Probe(Address(socket_path=socket), self.key)
         try:
-            self.served = wait_until_ready(process, probe, timeout=self._startup_timeout, private=True)
+            self.served = tuple(
+                wait_until_ready(
+                    process,  # type: ignore[arg-type]
+                    probe,
+                    timeout=self._startup_timeout,
+                    aborted=threading.Event(),
+                    address_is_ours=lambda: True,
+                )
+            )
         except MlxcelTimeoutError as error:
             raise MlxcelTimeoutError(
-                f"{error}\nIt is shared, so it was left running: `python -m mlxcel stop {process.pid}` ends it",
+                f"{error}\nIt is shared, so it was left running; "
+                f"`python -m mlxcel stop {process.pid}` ends it",
                 stderr_tail=error.stderr_tail,
             ) from None
         _check_pid(probe, process.pid)

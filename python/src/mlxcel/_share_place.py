@@ -108,11 +108,11 @@ class Place:
         """The record, if it can be read; whether its process lives is another question."""
         try:
             values = json.loads(self.record_file.read_text(encoding="utf-8"))
-            record = ShareRecord(**values)
-        except (OSError, ValueError, TypeError):
+            pid, started, spec = values["pid"], values["started"], values["spec"]
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        if type(record.pid) is int and isinstance(record.started, str) and isinstance(record.spec, str):
-            return record
+        if type(pid) is int and isinstance(started, str) and isinstance(spec, str):
+            return ShareRecord(pid, started, spec)
         return None
 
     def write(self, record: ShareRecord) -> None:

@@ -101,10 +101,8 @@ def _keeper(lock: int, environment: dict[str, str]) -> Iterator[subprocess.Popen
 
 def _ask(keeper: subprocess.Popen[bytes], config: dict[str, Any]) -> dict[str, Any]:
     """What the keeper answers: a `pid`, or an `error`."""
-    try:
+    with contextlib.suppress(BrokenPipeError):  # then it is gone, and its stderr says why
         _send(keeper, json.dumps(config))
-    except BrokenPipeError:
-        pass  # it is gone: its stderr says why
     output = cast("IO[bytes]", keeper.stdout)
     if not select.select([output], [], [], _ANSWER_SECONDS)[0]:
         return {"error": f"its keeper did not answer within {_ANSWER_SECONDS:g} s"}

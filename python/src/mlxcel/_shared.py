@@ -37,6 +37,7 @@ __all__ = ["SharedServer"]
 logger = logging.getLogger("mlxcel.server")
 
 _NOTICE_PAUSE = 0.01
+_STOP_PAUSE = 0.05
 _LEAVING_SECONDS = 5.0  # a server that lets nobody in any more is gone soon
 _JOINS = 5  # servers that may leave just as this user joins, before that is called an error
 
@@ -95,7 +96,8 @@ class SharedServer:
         self._ready_at: float | None = None
         self._state = ServerState.STOPPED
         self._stopped = True
-        self._make_locks()
+        self._recovering: Future[None] | None = None
+        self._renew_locks()
         _instances.add(self)
 
     # -- what it is ---------------------------------------------------------
@@ -214,12 +216,17 @@ class SharedServer:
     def stop(self) -> None:
         """Give back this user's lease. The server stays for its others, and leaves when it has none."""
         self._stopped = True
-        process = self._member.process
-        if process is not None:
-            process.abandon()
-        with self._lock:
+        while True:  # whoever waits for a process under the lock may have entered the next one just now
+            process = self._member.process
+            if process is not None:
+                process.abandon()
+            if self._lock.acquire(timeout=_STOP_PAUSE):
+                break
+        try:
             self._member.leave()
             self._change(ServerState.STOPPED)
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -330,10 +337,10 @@ class SharedServer:
             except Exception:
                 logger.exception("on_state failed")
 
-    def _make_locks(self) -> None:
+    def _renew_locks(self) -> None:
         self._lock = threading.Lock()
         self._recovery_lock = threading.Lock()
-        self._recovering: Future[None] | None = None
+        self._recovering = None
 
 
 _instances: weakref.WeakSet[SharedServer] = weakref.WeakSet()
@@ -342,7 +349,7 @@ _instances: weakref.WeakSet[SharedServer] = weakref.WeakSet()
 def _after_fork() -> None:
     """A fork may come while a thread, which the child does not have, holds a lock."""
     for server in list(_instances):
-        server._make_locks()  # noqa: SLF001
+        server._renew_locks()
 
 
 if hasattr(os, "register_at_fork"):
