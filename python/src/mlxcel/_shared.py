@@ -338,7 +338,7 @@ class SharedServer:
                 logger.exception("on_state failed")
 
     def _renew_locks(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler or the collector may stop it meanwhile
         self._recovery_lock = threading.Lock()
         self._recovering = None
 
