@@ -107,9 +107,10 @@ def check_mode(
             ("verify", None if verify is True else verify),
         ):
             if value is not None:
-                way = "base_url" if name in ("extra_headers", "verify") else name
+                for_one = name in ("extra_headers", "verify")
+                way, does = ("base_url", "is for") if for_one else (name, "connects to")
                 raise MlxcelConfigError(
-                    f"a model starts a server of its own, and {name} is for one that runs: write "
+                    f"a model starts a server of its own, and {name} {does} one that runs: write "
                     f"LLM({model!r}) to start one, or LLM({way}=…) without the model to connect "
                     "(then name a served model per request: llm.chat(…, model=…))"
                 )

@@ -10,7 +10,7 @@ from .errors import MlxcelResponseError, MlxcelUnsupportedError
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["NativeRoute", "keeps_no_list"]
+__all__ = ["NativeRoute", "keeps_no_list", "leaves_model_unchecked"]
 
 _NO_SUCH_ROUTE = (404, 405, 501)
 
@@ -43,6 +43,13 @@ class NativeRoute:
 def keeps_no_list(error: Exception) -> bool:
     """Whether a failed request for `/v1/models` means that the server has no list that could be read."""
     return _is_missing(error) or isinstance(error, MlxcelResponseError | json.JSONDecodeError)
+
+
+def leaves_model_unchecked(error: Exception) -> bool:
+    """Whether to send a request all the same after `/v1/models` failed: it will fail too, or it will not."""
+    import openai
+
+    return isinstance(error, openai.APIStatusError) or keeps_no_list(error)
 
 
 def _is_missing(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ from ._client import ClientBase
 from ._deadline import Deadline
 from ._generation import Generation
 from ._retry import queue_pause
-from ._routes import NativeRoute, keeps_no_list
+from ._routes import NativeRoute, keeps_no_list, leaves_model_unchecked
 from ._timeout import CLIENTS, to_httpx2
 from .errors import MlxcelStateError
 from .streams import TextStream
@@ -221,9 +221,11 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
         try:
             listed = _responses.model_ids(self._list_models(deadline))
         except Exception as error:
-            if wanted is None or not keeps_no_list(error):
+            if wanted is None or not leaves_model_unchecked(error):
                 raise
-            listed = []
+            if keeps_no_list(error):
+                self._served.learn([])
+            return wanted
         self._served.learn(listed)
         return self._served.require(wanted)
 
