@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from ._shared import SharedServer
     from ._state import Restart, ServerState, StateChange
+    from ._timeout import Timeout
     from .async_llm import AsyncLLM
     from .errors import (
         MlxcelBinaryNotFoundError,
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from .results import Result
     from .server import ManagedServer
     from .streams import AsyncTextStream, TextStream
-    from ._timeout import Timeout
 
 __all__ = [
     "LLM",
@@ -54,6 +55,7 @@ __all__ = [
     "Restart",
     "Result",
     "ServerState",
+    "SharedServer",
     "StateChange",
     "TextStream",
     "Timeout",
@@ -79,6 +81,7 @@ _HOME = {
     "Restart": "_state",
     "Result": "results",
     "ServerState": "_state",
+    "SharedServer": "_shared",
     "StateChange": "_state",
     "TextStream": "streams",
     "Timeout": "_timeout",

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._boundary import boundary
 from ._models import ServedModels
-from ._options import SHUTDOWN_GRACE, STARTUP_TIMEOUT, check_api_key, check_mode, named_options
+from ._options import (
+    IDLE_TIMEOUT,
+    PRIVATE_ONLY,
+    SHUTDOWN_GRACE,
+    STARTUP_TIMEOUT,
+    check_api_key,
+    check_mode,
+    check_share,
+    named_options,
+)
 from ._timeout import CLIENTS, Timeout, as_timeout, to_httpx2
 from .errors import MlxcelStateError
 from .server import ManagedServer
@@ -17,6 +26,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping, Sequence
 
+    from ._shared import SharedServer
     from ._timeout import TimeoutArgument
     from ._transport import Endpoint
 
@@ -60,6 +70,8 @@ class ClientBase(Generic[TransportT, HttpClientT]):
         alias: str | None = None,
         warmup: bool | None = None,
         extra_args: Sequence[str] = (),
+        share: bool = False,
+        idle_timeout: float = IDLE_TIMEOUT,
     ) -> None:
         managed: dict[str, Any] = {
             "binary": binary,
@@ -74,6 +86,7 @@ class ClientBase(Generic[TransportT, HttpClientT]):
             "warmup": warmup,
             "extra_args": extra_args,
         }
+        sharing = {"share": share, "idle_timeout": idle_timeout}
         self._timeout = as_timeout(timeout)
         check_api_key(api_key)
         socket_path = None if socket is None else os.fspath(socket)
@@ -85,18 +98,25 @@ class ClientBase(Generic[TransportT, HttpClientT]):
             transport=transport,
             http_client=http_client,
             http_client_url=str(getattr(http_client, "base_url", "")) or None,
-            managed=managed,
+            managed=managed | sharing,
             extra_headers=extra_headers,
             verify=verify,
         )
         if self._connect is not None and api_key is None and not _carries_a_key(http_client):
             api_key = os.environ.get(_KEY_VARIABLE) or None
             check_api_key(api_key, _KEY_VARIABLE)
-        self._server: ManagedServer | None = None
+        check_share(managed | sharing | {"socket": socket_path, "api_key": api_key})
+        self._server: ManagedServer | SharedServer | None = None
         if self._model_argument is not None:
-            self._server = ManagedServer(
-                self._model_argument, socket_path=socket_path, api_key=api_key, **managed
-            )
+            if share:
+                from ._shared import SharedServer
+
+                joint = {name: value for name, value in managed.items() if name not in PRIVATE_ONLY}
+                self._server = SharedServer(self._model_argument, idle_timeout=idle_timeout, **joint)
+            else:
+                self._server = ManagedServer(
+                    self._model_argument, socket_path=socket_path, api_key=api_key, **managed
+                )
         self._api_key = api_key
         self._transport = transport
         self._http_client = http_client
@@ -110,8 +130,8 @@ class ClientBase(Generic[TransportT, HttpClientT]):
         """Last step of the constructor."""
 
     @property
-    def server(self) -> ManagedServer | None:
-        """The server this client started, or None in connect mode."""
+    def server(self) -> ManagedServer | SharedServer | None:
+        """The server this client started or joined, or None in connect mode."""
         return self._server
 
     def _endpoint(self) -> Endpoint:

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IDLE_TIMEOUT",
+    "PRIVATE_ONLY",
     "SHUTDOWN_GRACE",
     "STARTUP_TIMEOUT",
     "Connect",
     "check_api_key",
     "check_mode",
+    "check_share",
     "check_timeout",
     "named_options",
     "split_base_url",
@@ -74,8 +76,19 @@ _MANAGED_ONLY: Mapping[str, object] = {
     "alias": None,
     "warmup": None,
     "extra_args": (),
+    "share": False,
+    "idle_timeout": IDLE_TIMEOUT,
 }
 """Options that start a server, with their defaults."""
+
+PRIVATE_ONLY: Mapping[str, object] = {
+    "socket": None,
+    "host": None,
+    "port": None,
+    "api_key": None,
+    "shutdown_grace": SHUTDOWN_GRACE,
+}
+"""Options of a server that is not shared: one that is has a place and a key of its own, and ends itself."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +160,22 @@ def check_mode(
     if verify is not True and not root.startswith("https:"):
         raise MlxcelConfigError(f"verify is about certificates, and there are none at {socket or root}")
     return Connect(root, v1, socket)
+
+
+def check_share(given: Mapping[str, object]) -> None:
+    """Options that contradict `share` raise MlxcelConfigError."""
+    if not given["share"]:
+        if given["idle_timeout"] != IDLE_TIMEOUT:
+            raise MlxcelConfigError(
+                "idle_timeout is for a shared server (share=True); another one stops with its client"
+            )
+        return
+    wrong = [name for name, default in PRIVATE_ONLY.items() if given[name] != default]
+    if wrong:
+        raise MlxcelConfigError(
+            f"{', '.join(wrong)} cannot be chosen for a shared server: its users find it by model and "
+            "options, and it ends itself; leave that out, or share=True"
+        )
 
 
 def split_base_url(url: str) -> tuple[str, str]:

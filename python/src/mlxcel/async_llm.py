@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from ._requests import Messages, Prompt
     from ._sdk import AsyncLocalOpenAI
+    from ._server_protocol import Server
     from ._timeout import TimeoutArgument
     from .results import Result
-    from .server import ManagedServer
 
 __all__ = ["AsyncLLM"]
 
@@ -280,7 +280,7 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
         self._client = client
         return client
 
-    def _stop_server(self, server: ManagedServer) -> None:
+    def _stop_server(self, server: Server) -> None:
         server.stop()
         # A start that was under way in its thread may spawn once more before it sees the end.
         while (opening := self._opening) is not None and not opening.done():
