@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from ._facts import Memory, Throughput
     from ._state import Restart, ServerState, StateChange
     from .async_llm import AsyncLLM
     from .errors import (
         MlxcelBinaryNotFoundError,
         MlxcelConfigError,
+        MlxcelCopyError,
         MlxcelError,
         MlxcelResponseError,
         MlxcelServerCrashedError,
@@ -36,8 +38,10 @@ __all__ = [
     "AsyncLLM",
     "AsyncTextStream",
     "ManagedServer",
+    "Memory",
     "MlxcelBinaryNotFoundError",
     "MlxcelConfigError",
+    "MlxcelCopyError",
     "MlxcelError",
     "MlxcelResponseError",
     "MlxcelServerCrashedError",
@@ -49,6 +53,7 @@ __all__ = [
     "ServerState",
     "StateChange",
     "TextStream",
+    "Throughput",
     "__version__",
 ]
 
@@ -57,8 +62,10 @@ _HOME = {
     "AsyncLLM": "async_llm",
     "AsyncTextStream": "streams",
     "ManagedServer": "server",
+    "Memory": "_facts",
     "MlxcelBinaryNotFoundError": "errors",
     "MlxcelConfigError": "errors",
+    "MlxcelCopyError": "errors",
     "MlxcelError": "errors",
     "MlxcelResponseError": "errors",
     "MlxcelServerCrashedError": "errors",
@@ -70,6 +77,7 @@ _HOME = {
     "ServerState": "_state",
     "StateChange": "_state",
     "TextStream": "streams",
+    "Throughput": "_facts",
 }
 
 

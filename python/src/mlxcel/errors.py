@@ -2,6 +2,7 @@
 
     MlxcelError
     ├── MlxcelConfigError (ValueError)            arguments that make no sense together
+    ├── MlxcelCopyError (TypeError)               a client or server cannot be copied or pickled
     ├── MlxcelStateError (RuntimeError)           used after close, or before it is ready
     ├── MlxcelServerError                         the server did not start
     │   ├── MlxcelBinaryNotFoundError (FileNotFoundError)
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MlxcelBinaryNotFoundError",
     "MlxcelConfigError",
+    "MlxcelCopyError",
     "MlxcelError",
     "MlxcelResponseError",
     "MlxcelServerCrashedError",
@@ -99,3 +101,7 @@ class MlxcelResponseError(MlxcelError, ValueError):
     def __init__(self, message: str, *, text: str = "") -> None:
         super().__init__(message)
         self.text = text
+
+
+class MlxcelCopyError(MlxcelError, TypeError):
+    """`copy` or `pickle` of an object that owns a server; the message says how to share the server."""
