@@ -15,6 +15,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from ._shared import SharedServer
+    from ._facts import Memory, Throughput
     from ._state import Restart, ServerState, StateChange
     from ._timeout import Timeout
     from .async_llm import AsyncLLM
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         MlxcelBinaryNotFoundError,
         MlxcelConfigError,
         MlxcelConnectionError,
+        MlxcelCopyError,
         MlxcelError,
         MlxcelModelNotServedError,
         MlxcelResponseError,
@@ -41,9 +43,11 @@ __all__ = [
     "AsyncLLM",
     "AsyncTextStream",
     "ManagedServer",
+    "Memory",
     "MlxcelBinaryNotFoundError",
     "MlxcelConfigError",
     "MlxcelConnectionError",
+    "MlxcelCopyError",
     "MlxcelError",
     "MlxcelModelNotServedError",
     "MlxcelResponseError",
@@ -59,6 +63,7 @@ __all__ = [
     "StateChange",
     "TextStream",
     "Timeout",
+    "Throughput",
     "__version__",
 ]
 
@@ -67,9 +72,11 @@ _HOME = {
     "AsyncLLM": "async_llm",
     "AsyncTextStream": "streams",
     "ManagedServer": "server",
+    "Memory": "_facts",
     "MlxcelBinaryNotFoundError": "errors",
     "MlxcelConfigError": "errors",
     "MlxcelConnectionError": "errors",
+    "MlxcelCopyError": "errors",
     "MlxcelError": "errors",
     "MlxcelModelNotServedError": "errors",
     "MlxcelResponseError": "errors",
@@ -85,6 +92,7 @@ _HOME = {
     "StateChange": "_state",
     "TextStream": "streams",
     "Timeout": "_timeout",
+    "Throughput": "_facts",
 }
 
 
