@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from ._shared import SharedServer
     from ._facts import Memory, Throughput
+    from ._shared import SharedServer
     from ._state import Restart, ServerState, StateChange
     from ._timeout import Timeout
     from .async_llm import AsyncLLM
@@ -62,8 +62,8 @@ __all__ = [
     "SharedServer",
     "StateChange",
     "TextStream",
-    "Timeout",
     "Throughput",
+    "Timeout",
     "__version__",
 ]
 

@@ -18,15 +18,17 @@ from ._options import (
     check_share,
     named_options,
 )
+from ._state import Restart
 from ._timeout import CLIENTS, Timeout, as_timeout, to_httpx2
 from .errors import MlxcelStateError
 from .server import ManagedServer
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ._shared import SharedServer
+    from ._state import StateChange
     from ._timeout import TimeoutArgument
     from ._transport import Endpoint
 
@@ -70,6 +72,9 @@ class ClientBase(Generic[TransportT, HttpClientT]):
         alias: str | None = None,
         warmup: bool | None = None,
         extra_args: Sequence[str] = (),
+        restart: Restart | None = Restart(),  # noqa: B008 - frozen
+        on_state: Callable[[StateChange], object] | None = None,
+        progress: bool | None = None,
         share: bool = False,
         idle_timeout: float = IDLE_TIMEOUT,
     ) -> None:
@@ -85,6 +90,9 @@ class ClientBase(Generic[TransportT, HttpClientT]):
             "alias": alias,
             "warmup": warmup,
             "extra_args": extra_args,
+            "restart": restart,
+            "on_state": on_state,
+            "progress": progress,
         }
         sharing = {"share": share, "idle_timeout": idle_timeout}
         self._timeout = as_timeout(timeout)
@@ -98,7 +106,8 @@ class ClientBase(Generic[TransportT, HttpClientT]):
             transport=transport,
             http_client=http_client,
             http_client_url=str(getattr(http_client, "base_url", "")) or None,
-            managed=managed | sharing,
+            # restart=None is no reason to complain where nothing is started.
+            managed=managed | sharing | {"restart": None if restart == Restart() else restart},
             extra_headers=extra_headers,
             verify=verify,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Memory", "Throughput", "memory", "throughput"]
+__all__ = ["Memory", "Throughput", "memory", "number", "throughput"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,12 @@ def throughput(props: object) -> Throughput | None:
         float(values.get("prompt_tokens_per_second") or 0.0),
         float(values.get("generated_tokens_per_second") or 0.0),
     )
+
+
+def number(props: object, name: str) -> float | None:
+    """A number; None from a server that does not tell it."""
+    value = props.get(name) if isinstance(props, dict) else None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _part(props: object, name: str) -> dict[str, Any] | None:

@@ -4,25 +4,61 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ._probe import ANSWER_TIMEOUT, NO_ANSWER
 from ._process import describe_exit
 from .errors import MlxcelServerError, MlxcelTimeoutError
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
+    from ._activity import Activity
     from ._probe import Probe
-    from ._process import ServerProcess
 
-__all__ = ["Health", "wait_until_ready"]
+__all__ = ["Health", "Starting", "wait_until_ready"]
 
 _SHORTEST_PAUSE = 0.002
 _LONGEST_PAUSE = 0.05
 _PAUSE_SHARE = 0.05  # of the time waited so far: polling adds at most this much to a start
 _FIRST_PATIENCE = 0.25  # somebody else on the address may never answer
 _LOOKS = 20  # at a silent process, in the time that it may go without progress
+
+
+class Starting(Protocol):
+    """A process on its way to ready: a child of ours, or one that others started for all."""
+
+    @property
+    def news(self) -> threading.Event:
+        """Set when there is reason to look at once."""
+        ...
+
+    @property
+    def listening(self) -> str | None:
+        """The address it announced itself."""
+        ...
+
+    @property
+    def announces(self) -> bool:
+        """Whether it does so before it answers, and we would hear it."""
+        ...
+
+    def call_at_exit(self, callback: Callable[[], None]) -> None:
+        """Call back, from any thread, when it ends."""
+        ...
+
+    def poll(self) -> int | None:
+        """Its exit status, or None while it runs."""
+        ...
+
+    def stderr_tail(self, *, final: bool = False) -> str:
+        """The last that it wrote; `final`: it has ended, wait for its last words."""
+        ...
+
+    def activity(self) -> Activity:
+        """How much it has worked so far."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +96,7 @@ def _number(value: object) -> float | None:
 
 
 def wait_until_ready(
-    process: ServerProcess,
+    process: Starting,
     probe: Probe,
     *,
     timeout: float,
@@ -108,7 +144,7 @@ def wait_until_ready(
 class _Clock:
     """Counts the time without progress."""
 
-    def __init__(self, process: ServerProcess, timeout: float) -> None:
+    def __init__(self, process: Starting, timeout: float) -> None:
         self._process = process
         self._timeout = timeout
         self._moved = self._looked = time.monotonic()
@@ -137,7 +173,7 @@ class _Clock:
         return False
 
 
-def _exited(process: ServerProcess, code: int) -> MlxcelServerError:
+def _exited(process: Starting, code: int) -> MlxcelServerError:
     tail = process.stderr_tail(final=True)
     said = f":\n{tail}" if tail else " and wrote nothing to stderr"
     return MlxcelServerError(
@@ -145,7 +181,7 @@ def _exited(process: ServerProcess, code: int) -> MlxcelServerError:
     )
 
 
-def _served_models(process: ServerProcess, probe: Probe, *, proven: bool) -> tuple[str, ...] | None:
+def _served_models(process: Starting, probe: Probe, *, proven: bool) -> tuple[str, ...] | None:
     """Ids from `/v1/models`, which only a server with our key gives us; None to ask again.
 
     At an address that a stranger may hold, a server is ours if it refuses
@@ -182,7 +218,7 @@ def _served_models(process: ServerProcess, probe: Probe, *, proven: bool) -> tup
     )
 
 
-def _stuck(process: ServerProcess, probe: Probe, seen: Health, timeout: float) -> MlxcelTimeoutError:
+def _stuck(process: Starting, probe: Probe, seen: Health, timeout: float) -> MlxcelTimeoutError:
     if not seen.tells:
         state = f"nothing answered at {probe.address}"
     else:

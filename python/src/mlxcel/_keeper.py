@@ -21,6 +21,7 @@ import json
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -168,9 +169,7 @@ def take(pipe: int, log: Log) -> "bytes | None":
     return data
 
 
-def tidy(
-    config: dict[str, object], pid: "int | None", code: int, tail: str, *, locked: bool = True
-) -> None:
+def tidy(config: dict[str, object], pid: "int | None", code: int, tail: str, *, locked: bool = True) -> None:
     """Remove the server's files, unless another server has them by now. A failure leaves word of itself."""
     if code != 0 and pid is not None:
         path = str(config["exit"]).format(pid=pid)
@@ -189,12 +188,24 @@ def tidy(
         return
     if not locked and owner is None:
         return  # tidied by somebody else
-    for name in ("record", "socket"):
-        unlink(str(config[name]))
+    unlink(str(config["record"]))
+    if not answers(
+        str(config["socket"])
+    ):  # no record is so sure that a server which listens loses its socket
+        unlink(str(config["socket"]))
     if code == 0:
         unlink(str(config["log"]))
         unlink(f"{config['log']}.1")
         unlink(str(config["lock"]))  # last: who takes it now makes a new one
+
+
+def answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
 
 
 def lock_again(path: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 from ._binary import find_binary, knows
@@ -12,9 +11,11 @@ from .errors import MlxcelConfigError, MlxcelServerError, MlxcelStateError, Mlxc
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
     from ._command import ServeOptions
-    from ._health import Probe
+    from ._health import Health
+    from ._probe import Probe
     from ._share_place import Place
     from ._share_process import SharedProcess
 
@@ -97,26 +98,21 @@ class Member:
             self.process = SharedProcess(place, record)
         return self.process
 
-    def settle(self, process: SharedProcess) -> None:
+    def settle(self, process: SharedProcess, on_health: Callable[[Health], None]) -> None:
         """Wait until the process can answer, and take a lease on it.
 
         Raises MlxcelServerError when it ends or refuses, OSError when it goes away meanwhile.
         """
-        from ._health import Address, Probe, wait_until_ready
+        from ._health import wait_until_ready
+        from ._probe import Address, Probe
 
         if self.key is None:
             raise MlxcelStateError("the shared server was not entered yet")
         socket = self.place.socket
         probe = Probe(Address(socket_path=socket), self.key)
         try:
-            self.served = tuple(
-                wait_until_ready(
-                    process,  # type: ignore[arg-type]
-                    probe,
-                    timeout=self._startup_timeout,
-                    aborted=threading.Event(),
-                    address_is_ours=lambda: True,
-                )
+            self.served = wait_until_ready(
+                process, probe, timeout=self._startup_timeout, private=True, on_health=on_health
             )
         except MlxcelTimeoutError as error:
             raise MlxcelTimeoutError(
@@ -138,6 +134,17 @@ class Member:
         if generation in self._ends:
             return self._ends[generation]
         return ("ended", "", None) if generation < self.generation else None
+
+    def props(self) -> object:
+        """`/props` of the server, asked now."""
+        from ._probe import NO_ANSWER, Address, Probe
+
+        if self.key is None:
+            raise MlxcelStateError("the shared server was not entered yet")
+        try:
+            return Probe(Address(socket_path=self.place.socket), self.key).get("/props")[1]
+        except NO_ANSWER as error:
+            raise MlxcelTimeoutError(f"the shared server does not answer: {error}") from error
 
     def leave(self) -> None:
         """Give the lease back and forget the process."""

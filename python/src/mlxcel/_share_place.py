@@ -88,9 +88,7 @@ class Place:
             os.close(descriptor)
 
     def _try_lock(self) -> int | None:
-        descriptor = os.open(
-            self.lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-        )
+        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # A keeper removes the file with the server: a lock on what was removed locks nothing.

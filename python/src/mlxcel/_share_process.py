@@ -6,10 +6,13 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from ._activity import Activity
 from ._process import describe_exit
 from .errors import MlxcelStateError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._share_place import Place, ShareRecord
 
 __all__ = ["SharedProcess"]
@@ -23,7 +26,8 @@ class SharedProcess:
 
     def __init__(self, place: Place, record: ShareRecord) -> None:
         self.record = record
-        self._abandoned = threading.Event()
+        self.news = threading.Event()
+        self._abandoned = False
         self._place = place
         self._ended: tuple[int | None, str] | None = None
 
@@ -31,13 +35,30 @@ class SharedProcess:
     def pid(self) -> int:
         return self.record.pid
 
+    @property
+    def listening(self) -> None:
+        """Its announcement goes to its keeper."""
+
+    @property
+    def announces(self) -> bool:
+        """Not to us."""
+        return False
+
+    def call_at_exit(self, callback: Callable[[], None]) -> None:
+        """Never called: a question to a server that ends is cut off with its socket."""
+
+    def activity(self) -> Activity:
+        """How much it has worked so far."""
+        return Activity.of(self.pid, 0)
+
     def abandon(self) -> None:
         """Let whoever waits for it in this process give up: MlxcelStateError."""
-        self._abandoned.set()
+        self._abandoned = True
+        self.news.set()
 
     def poll(self) -> int | None:
         """None while it runs; else its exit status, 0 also where nobody knows it."""
-        if self._abandoned.is_set():
+        if self._abandoned:
             raise MlxcelStateError("the shared server was closed here while it was waited for")
         if self._ended is None:
             if self.record.alive:
@@ -57,7 +78,7 @@ class SharedProcess:
             left = deadline - time.monotonic()
             if left <= 0:
                 return None
-            self._abandoned.wait(min(left, _PAUSE))
+            self.news.wait(min(left, _PAUSE))
         return code
 
     def stderr_tail(self, *, final: bool = False) -> str:  # noqa: ARG002 - `poll` has waited for it

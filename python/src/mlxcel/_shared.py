@@ -14,9 +14,11 @@ from functools import partial
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Self
 
+from . import _facts, _progress
 from ._command import ServeOptions
 from ._options import IDLE_TIMEOUT, STARTUP_TIMEOUT, check_timeout, named_options
 from ._share_member import Member
+from ._single import Single
 from ._state import Attempts, Restart, ServerState, StateChange
 from .errors import (
     MlxcelConfigError,
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
+    from ._facts import Memory, Throughput
+    from ._health import Health
     from ._share_process import SharedProcess
 
 __all__ = ["SharedServer"]
@@ -39,10 +43,11 @@ logger = logging.getLogger("mlxcel.server")
 _NOTICE_PAUSE = 0.01
 _STOP_PAUSE = 0.05
 _LEAVING_SECONDS = 5.0  # a server that lets nobody in any more is gone soon
+_TAIL_LINES = 20  # of the log in an error; its stderr_tail has more
 _JOINS = 5  # servers that may leave just as this user joins, before that is called an error
 
 
-class SharedServer:
+class SharedServer(Single):
     """Joins the server that already runs for this model and these options, or starts it for all.
 
         with SharedServer("mlxcel-tiny") as server:
@@ -76,7 +81,8 @@ class SharedServer:
         startup_timeout: float = STARTUP_TIMEOUT,
         idle_timeout: float = IDLE_TIMEOUT,
         restart: Restart | None = Restart(),  # noqa: B008 - frozen
-        on_state: Callable[[StateChange], None] | None = None,
+        on_state: Callable[[StateChange], object] | None = None,
+        progress: bool | None = None,
     ) -> None:
         if sys.platform == "win32":
             raise MlxcelConfigError("a server cannot be shared on Windows: leave share=True out")
@@ -91,6 +97,7 @@ class SharedServer:
             idle_timeout=check_timeout("idle_timeout", idle_timeout),
         )
         self._on_state = on_state
+        self._progress = progress
         self._attempts = None if restart is None else Attempts(restart)
         self._restarts = 0
         self._ready_at: float | None = None
@@ -153,6 +160,28 @@ class SharedServer:
         return self._member.served
 
     @property
+    def uptime(self) -> float | None:
+        """Seconds since its process was started, asked of the server now."""
+        seconds = _facts.number(self._member.props(), "uptime_seconds")
+        return None if seconds is None else float(seconds)
+
+    @property
+    def users(self) -> int | None:
+        """How many hold a lease on it, this one included, asked of the server now."""
+        count = _facts.number(self._member.props(), "leases")
+        return None if count is None else int(count)
+
+    @property
+    def memory(self) -> Memory | None:
+        """What it holds, asked of the server now."""
+        return _facts.memory(self._member.props())
+
+    @property
+    def throughput(self) -> Throughput | None:
+        """Its tokens so far and per second over all its users, asked now."""
+        return _facts.throughput(self._member.props())
+
+    @property
     def log_tail(self) -> str:
         """The last that the server wrote."""
         process = self._member.process
@@ -177,12 +206,16 @@ class SharedServer:
 
     def wait_ready(self) -> None:
         """Wait until the server can answer, and take a lease on it. On failure nothing is held."""
+        bar = _progress.StartBar(self._model) if _progress.wanted(self._progress) else None
         try:
             with self._lock:
-                self._bring_up(recovering=False)
+                self._bring_up(recovering=False, on_health=_unseen if bar is None else bar.show)
         except BaseException:
             self.stop()
             raise
+        finally:
+            if bar is not None:
+                bar.close()
 
     def wait_available(self, timeout: float | None = None) -> None:
         """Return at once when ready; else bring it back, for at most `timeout` seconds."""
@@ -212,6 +245,13 @@ class SharedServer:
             if time.monotonic() >= deadline:
                 return None
             time.sleep(_NOTICE_PAUSE)
+
+    def restart(self) -> None:
+        """Refused: the requests of others run on it."""
+        raise MlxcelStateError(
+            f"a shared server is not one user's to restart; `python -m mlxcel stop {self.pid}` ends it for "
+            "all, and the next request starts another"
+        )
 
     def stop(self) -> None:
         """Give back this user's lease. The server stays for its others, and leaves when it has none."""
@@ -265,7 +305,7 @@ class SharedServer:
         problem: BaseException | None = None
         try:
             with self._lock:
-                self._bring_up(recovering=True)
+                self._bring_up(recovering=True, on_health=_unseen)
         except BaseException as error:  # noqa: BLE001 - carried to whoever waits
             problem = error
         with self._recovery_lock:
@@ -275,7 +315,7 @@ class SharedServer:
         else:
             future.set_exception(problem)
 
-    def _bring_up(self, *, recovering: bool) -> None:
+    def _bring_up(self, *, recovering: bool, on_health: Callable[[Health], None]) -> None:
         """From whatever state to ready and leased."""
         joins = 0
         while not self._usable:
@@ -288,7 +328,7 @@ class SharedServer:
                 process = self._member.enter()
             self._change(ServerState.LOADING)
             try:
-                self._member.settle(process)
+                self._member.settle(process, on_health)
             except (MlxcelServerError, OSError, HTTPException) as error:
                 code = process.wait(_LEAVING_SECONDS)
                 joins += 1
@@ -318,7 +358,8 @@ class SharedServer:
         time.sleep(pause)
 
     def _crashed(self, end: str, tail: str, code: int | None) -> MlxcelServerCrashedError:
-        said = f":\n{tail}" if tail else ""
+        lines = tail.splitlines()[-_TAIL_LINES:]
+        said = "\n".join((":", *lines)) if lines else ""
         return MlxcelServerCrashedError(
             f"the shared server {end}{said}",
             stderr_tail=tail,
@@ -341,6 +382,10 @@ class SharedServer:
         self._lock = threading.RLock()  # a signal handler or the collector may stop it meanwhile
         self._recovery_lock = threading.Lock()
         self._recovering = None
+
+
+def _unseen(health: Health) -> None:
+    pass
 
 
 _instances: weakref.WeakSet[SharedServer] = weakref.WeakSet()

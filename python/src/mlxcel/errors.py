@@ -147,5 +147,7 @@ class MlxcelModelNotServedError(MlxcelError, LookupError):
 
 class MlxcelUnsupportedError(MlxcelError, NotImplementedError):
     """The server has no such route: it is another one than ours, or an older one."""
+
+
 class MlxcelCopyError(MlxcelError, TypeError):
     """`copy` or `pickle` of an object that owns a server; the message says how to share the server."""
