@@ -19,6 +19,9 @@ _CHUNK = 1 << 20
 def find_binary(binary: str | os.PathLike[str] | None = None) -> Path:
     """The server binary: `binary`, else MLXCEL_BIN, else the one in this package, else PATH.
 
+    On PATH only what is the server by its contents counts, not a script or
+    another program that has its name.
+
     A place that was named (`binary`, MLXCEL_BIN) and holds no executable is an
     error: falling back to another binary would run what nobody asked for.
     """
@@ -35,11 +38,10 @@ def find_binary(binary: str | os.PathLike[str] | None = None) -> Path:
         return bundled
     searched.append(f"bundled in the package: {bundled} ({problem})")
 
-    on_path = shutil.which("mlxcel")
+    on_path, passed_over = _on_path()
     if on_path is not None:
-        return Path(on_path).absolute()
-    searched.append(f"PATH: {os.environ.get('PATH', '')}")
-    raise _not_found(searched)
+        return on_path
+    raise _not_found([*searched, *passed_over, f"PATH: {os.environ.get('PATH', '')}"])
 
 
 def knows(binary: str | os.PathLike[str], literal: bytes) -> bool:
@@ -73,13 +75,35 @@ def _contains(path: str, literal: bytes, _version: tuple[int, ...]) -> bool:
 def _named(value: str, source: str) -> Path:
     path = Path(value).expanduser()
     if path.name == value:  # a bare command name
-        found = shutil.which(value)
+        found = _on_path()[0] if value == _NAME else shutil.which(value)
         if found is not None:
             return Path(found).absolute()
     problem = _problem(path)
     if problem is not None:
         raise _not_found([f"{source} {path} ({problem})"])
     return path.absolute()
+
+
+def _on_path() -> tuple[Path | None, list[str]]:
+    """The first server on PATH, and what else has its name there: a script of another package, a folder."""
+    passed_over: list[str] = []
+    for folder in os.environ.get("PATH", "").split(os.pathsep):
+        candidate = Path(folder or ".").absolute() / _NAME
+        if not os.path.lexists(candidate):
+            continue
+        problem = _problem(candidate) or _not_a_server(candidate)
+        if problem is None:
+            return candidate, passed_over
+        passed_over.append(f"PATH: {candidate} ({problem})")
+    return None, passed_over
+
+
+def _not_a_server(path: Path) -> str | None:
+    """Any version of the server reads its key from this variable, and so has its name in it."""
+    try:
+        return None if knows(path, b"LLAMA_API_KEY") else "another program of that name"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def _problem(path: Path) -> str | None:

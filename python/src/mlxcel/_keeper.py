@@ -189,9 +189,7 @@ def tidy(config: dict[str, object], pid: "int | None", code: int, tail: str, *, 
     if not locked and owner is None:
         return  # tidied by somebody else
     unlink(str(config["record"]))
-    if not answers(
-        str(config["socket"])
-    ):  # no record is so sure that a server which listens loses its socket
+    if not answers(str(config["socket"])):  # whatever the records say
         unlink(str(config["socket"]))
     if code == 0:
         unlink(str(config["log"]))
