@@ -139,7 +139,9 @@ def check_mode(
         raise MlxcelConfigError("base_url and socket are different ways to one server: give one of them")
     root, v1 = split_base_url(base_url or http_client_url or "http://localhost")
     if verify is not True and (transport is not None or http_client is not None):
-        raise MlxcelConfigError("verify is for connections made here: set it on your transport or http_client")
+        raise MlxcelConfigError(
+            "verify is for connections made here: set it on your transport or http_client"
+        )
     if verify is not True and not root.startswith("https:"):
         raise MlxcelConfigError(f"verify is about certificates, and there are none at {socket or root}")
     return Connect(root, v1, socket)
