@@ -37,6 +37,26 @@ def fake_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def lifeline_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, but one that knows the lifeline, and says so in its own text as the real one does."""
+    launcher = tmp_path_factory.mktemp("newer") / "mlxcel"
+    script = Path(__file__).with_name("fake_server.py")
+    launcher.write_text(
+        f'#!/bin/sh\n# MLXCEL_LIFELINE\nexec "{sys.executable}" -I -S "{script}" "$@" --fake-lifeline\n'
+    )
+    launcher.chmod(0o755)
+    return launcher
+
+
+@pytest.fixture(params=["newer", "older"])
+def each_binary(request: pytest.FixtureRequest) -> Path:
+    """Both kinds of server: one that watches its owner, and one that cannot and needs a reaper."""
+    name = "lifeline_binary" if request.param == "newer" else "fake_binary"
+    binary: Path = request.getfixturevalue(name)
+    return binary
+
+
+@pytest.fixture(scope="session")
 def real_binary() -> Path:
     """The release binary. Its absence is a failure: the end-to-end tests are never skipped."""
     named = os.environ.get("MLXCEL_BIN")

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from ._facts import Memory, Throughput
     from ._state import Restart, ServerState, StateChange
+    from ._timeout import Timeout
     from .async_llm import AsyncLLM
     from .errors import (
         MlxcelBinaryNotFoundError,
         MlxcelConfigError,
         MlxcelConnectionError,
+        MlxcelCopyError,
         MlxcelError,
         MlxcelModelNotServedError,
         MlxcelResponseError,
@@ -33,16 +36,17 @@ if TYPE_CHECKING:
     from .results import Result
     from .server import ManagedServer
     from .streams import AsyncTextStream, TextStream
-    from ._timeout import Timeout
 
 __all__ = [
     "LLM",
     "AsyncLLM",
     "AsyncTextStream",
     "ManagedServer",
+    "Memory",
     "MlxcelBinaryNotFoundError",
     "MlxcelConfigError",
     "MlxcelConnectionError",
+    "MlxcelCopyError",
     "MlxcelError",
     "MlxcelModelNotServedError",
     "MlxcelResponseError",
@@ -56,6 +60,7 @@ __all__ = [
     "ServerState",
     "StateChange",
     "TextStream",
+    "Throughput",
     "Timeout",
     "__version__",
 ]
@@ -65,9 +70,11 @@ _HOME = {
     "AsyncLLM": "async_llm",
     "AsyncTextStream": "streams",
     "ManagedServer": "server",
+    "Memory": "_facts",
     "MlxcelBinaryNotFoundError": "errors",
     "MlxcelConfigError": "errors",
     "MlxcelConnectionError": "errors",
+    "MlxcelCopyError": "errors",
     "MlxcelError": "errors",
     "MlxcelModelNotServedError": "errors",
     "MlxcelResponseError": "errors",
@@ -82,6 +89,7 @@ _HOME = {
     "StateChange": "_state",
     "TextStream": "streams",
     "Timeout": "_timeout",
+    "Throughput": "_facts",
 }
 
 

@@ -1,7 +1,8 @@
-"""Finds the `mlxcel` server binary, and says where it looked when there is none."""
+"""Finds the `mlxcel` server binary, says where it looked when there is none, and what it knows."""
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sys
@@ -9,9 +10,10 @@ from pathlib import Path
 
 from .errors import MlxcelBinaryNotFoundError
 
-__all__ = ["find_binary"]
+__all__ = ["find_binary", "knows"]
 
 _NAME = "mlxcel.exe" if sys.platform == "win32" else "mlxcel"
+_CHUNK = 1 << 20
 
 
 def find_binary(binary: str | os.PathLike[str] | None = None) -> Path:
@@ -38,6 +40,34 @@ def find_binary(binary: str | os.PathLike[str] | None = None) -> Path:
         return Path(on_path).absolute()
     searched.append(f"PATH: {os.environ.get('PATH', '')}")
     raise _not_found(searched)
+
+
+def knows(binary: str | os.PathLike[str], literal: bytes) -> bool:
+    """Whether the file has this text in it, such as the name of a variable or of a flag that it reads.
+
+    Tells an older server from a newer one without running it. A script around
+    a server counts as older. Read once for each version of the file.
+    """
+    status = Path(binary).stat()
+    return _contains(
+        os.fspath(binary), literal, (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _contains(path: str, literal: bytes, _version: tuple[int, ...]) -> bool:
+    # In chunks: a map's own find is several times slower, and reading it whole costs its size in memory.
+    overlap = len(literal) - 1
+    chunk = bytearray(overlap + _CHUNK)
+    with Path(path).open("rb", buffering=0) as file:
+        kept = 0
+        while count := file.readinto(memoryview(chunk)[kept:]):
+            end = kept + count
+            if chunk.find(literal, 0, end) >= 0:
+                return True
+            kept = min(overlap, end)
+            chunk[:kept] = chunk[end - kept : end]
+    return False
 
 
 def _named(value: str, source: str) -> Path:

@@ -1,9 +1,8 @@
-"""What a forked child does with its parent's connections: lets go of them.
+"""Descriptors that a forked child must not keep.
 
-As long as a child holds a copy of a connection, closing it in the parent tells
-the server nothing, and a generation that the parent cancelled would run on. So
-the copies are pointed elsewhere in the child. They are not closed: whatever
-still holds such a number would later close somebody else's file.
+Python's descriptors close on exec, but a child that only forks (`os.fork`,
+`multiprocessing` with its fork method) inherits them all: it would hold a
+lifeline open after its owner's death, and an output pipe that nobody reads.
 """
 
 from __future__ import annotations
@@ -11,33 +10,29 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from typing import Any
+from typing import Protocol
 
-__all__ = ["note"]
-
-_open: weakref.WeakSet[Any] = weakref.WeakSet()  # of things with a fileno()
+__all__ = ["close_in_child"]
 
 
-def note(stream: Any) -> None:
-    """Remember a new network stream of httpcore's, whose socket a child must not keep."""
-    socket = stream.get_extra_info("socket")
-    with contextlib.suppress(TypeError):  # uvloop's sockets cannot be referred to weakly
-        _open.add(socket)
+class _Closable(Protocol):
+    def close(self) -> None: ...
 
 
-def _let_go() -> None:
-    sockets = [socket for socket in list(_open) if socket.fileno() >= 0]
-    _open.clear()
-    if not sockets:
-        return
-    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        for socket in sockets:
-            with contextlib.suppress(OSError):  # closed meanwhile
-                os.dup2(nothing, socket.fileno(), inheritable=False)
-    finally:
-        os.close(nothing)
+_open: weakref.WeakSet[_Closable] = weakref.WeakSet()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_let_go)
+def close_in_child(descriptor: _Closable) -> None:
+    """Close this file or socket object in every forked child, from whichever thread it forks."""
+    _open.add(descriptor)
+
+
+def _close_all() -> None:
+    for descriptor in list(_open):
+        # A child that starts with an error would be worse than one descriptor too many.
+        with contextlib.suppress(OSError):
+            descriptor.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_all)

@@ -2,6 +2,7 @@
 
     MlxcelError
     ├── MlxcelConfigError (ValueError)            arguments that make no sense together
+    ├── MlxcelCopyError (TypeError)               a client or server cannot be copied or pickled
     ├── MlxcelStateError (RuntimeError)           used after close, or before it is ready
     ├── MlxcelServerError                         the server did not start
     │   ├── MlxcelBinaryNotFoundError (FileNotFoundError)
@@ -30,6 +31,7 @@ __all__ = [
     "MlxcelBinaryNotFoundError",
     "MlxcelConfigError",
     "MlxcelConnectionError",
+    "MlxcelCopyError",
     "MlxcelError",
     "MlxcelModelNotServedError",
     "MlxcelResponseError",
@@ -145,3 +147,7 @@ class MlxcelModelNotServedError(MlxcelError, LookupError):
 
 class MlxcelUnsupportedError(MlxcelError, NotImplementedError):
     """The server has no such route: it is another one than ours, or an older one."""
+
+
+class MlxcelCopyError(MlxcelError, TypeError):
+    """`copy` or `pickle` of an object that owns a server; the message says how to share the server."""
