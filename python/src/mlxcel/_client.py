@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from ._boundary import boundary
 from ._models import ServedModels
 from ._options import SHUTDOWN_GRACE, STARTUP_TIMEOUT, check_api_key, check_mode, named_options
+from ._single import Single
+from ._state import Restart
 from ._timeout import CLIENTS, Timeout, as_timeout, to_httpx2
 from .errors import MlxcelStateError
 from .server import ManagedServer
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from ._state import StateChange
     from ._timeout import TimeoutArgument
     from ._transport import Endpoint
 
@@ -30,7 +33,7 @@ _KEY_VARIABLE = "MLXCEL_API_KEY"
 _logger = logging.getLogger("mlxcel.client")
 
 
-class ClientBase(Generic[TransportT, HttpClientT]):
+class ClientBase(Single, Generic[TransportT, HttpClientT]):
     """Holds the options of a client and knows which server it is for."""
 
     _closed = True  # until the constructor is through its checks: __del__ may run before
@@ -60,6 +63,9 @@ class ClientBase(Generic[TransportT, HttpClientT]):
         alias: str | None = None,
         warmup: bool | None = None,
         extra_args: Sequence[str] = (),
+        restart: Restart | None = Restart(),  # noqa: B008 - frozen
+        on_state: Callable[[StateChange], object] | None = None,
+        progress: bool | None = None,
     ) -> None:
         managed: dict[str, Any] = {
             "binary": binary,
@@ -73,6 +79,9 @@ class ClientBase(Generic[TransportT, HttpClientT]):
             "alias": alias,
             "warmup": warmup,
             "extra_args": extra_args,
+            "restart": restart,
+            "on_state": on_state,
+            "progress": progress,
         }
         self._timeout = as_timeout(timeout)
         check_api_key(api_key)

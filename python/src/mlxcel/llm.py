@@ -53,7 +53,7 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
     `timeout` is a number of seconds for each whole call, or a `Timeout` with
     several limits; None lets a generation take its time. `binary`, `host`, `port`,
     `startup_timeout`, `shutdown_grace`, `ctx_size`, `n_predict`, `n_parallel`,
-    `alias`, `warmup` and `extra_args` are for the server: see `ManagedServer`.
+    `alias`, `warmup`, `extra_args`, `restart`, `on_state` and `progress` are for the server: see `ManagedServer`.
 
     Sampling parameters are keywords of each call: OpenAI's (`max_tokens`,
     `temperature`, `top_p`, `n`, `stop`, `seed`, `logprobs`, `response_format`,
