@@ -18,6 +18,7 @@ from ._options import (
     check_share,
     named_options,
 )
+from ._single import Single
 from ._state import Restart
 from ._timeout import CLIENTS, Timeout, as_timeout, to_httpx2
 from .errors import MlxcelStateError
@@ -42,7 +43,7 @@ _KEY_VARIABLE = "MLXCEL_API_KEY"
 _logger = logging.getLogger("mlxcel.client")
 
 
-class ClientBase(Generic[TransportT, HttpClientT]):
+class ClientBase(Single, Generic[TransportT, HttpClientT]):
     """Holds the options of a client and knows which server it is for."""
 
     _closed = True  # until the constructor is through its checks: __del__ may run before
@@ -106,8 +107,7 @@ class ClientBase(Generic[TransportT, HttpClientT]):
             transport=transport,
             http_client=http_client,
             http_client_url=str(getattr(http_client, "base_url", "")) or None,
-            # restart=None is no reason to complain where nothing is started.
-            managed=managed | sharing | {"restart": None if restart == Restart() else restart},
+            managed=managed | sharing,
             extra_headers=extra_headers,
             verify=verify,
         )

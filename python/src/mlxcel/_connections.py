@@ -2,7 +2,7 @@
 
 The pools are httpcore2's own, used as httpx2's transports do, with network
 backends of ours below: those cut each blocking wait at the deadline of the
-call (`_deadline.current`) and note each socket for `_fork`.
+call (`_deadline.current`) and note each socket for `_forked_sockets`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import httpcore2
 import httpx2
 from anyio.lowlevel import current_token
 
-from . import _deadline, _fork
+from . import _deadline, _forked_sockets
 
 if TYPE_CHECKING:
     import ssl
@@ -169,7 +169,7 @@ class _Backend(httpcore2.SyncBackend):
 class _BoundedStream(httpcore2.NetworkStream):
     def __init__(self, stream: httpcore2.NetworkStream) -> None:
         self._stream = stream
-        _fork.note(stream)
+        _forked_sockets.note(stream)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return self._stream.read(max_bytes, _limited(timeout, httpcore2.ReadTimeout))
@@ -202,7 +202,7 @@ class _AsyncBackend(httpcore2.AnyIOBackend):
 
 
 def _noted(stream: httpcore2.AsyncNetworkStream) -> httpcore2.AsyncNetworkStream:
-    _fork.note(stream)
+    _forked_sockets.note(stream)
     return stream
 
 

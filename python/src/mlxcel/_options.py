@@ -64,7 +64,7 @@ def _unknown(owner: str, name: str, known: list[str]) -> str:
     return f"{owner} has no option {name!r}; {hint} (a flag of the server itself goes into extra_args)"
 
 
-_MANAGED_ONLY: Mapping[str, object] = {
+_MANAGED_DEFAULTS: Mapping[str, object] = {
     "binary": None,
     "host": None,
     "port": None,
@@ -76,13 +76,21 @@ _MANAGED_ONLY: Mapping[str, object] = {
     "alias": None,
     "warmup": None,
     "extra_args": (),
-    "restart": None,
     "on_state": None,
     "progress": None,
     "share": False,
     "idle_timeout": IDLE_TIMEOUT,
 }
-"""Options that start a server, with their defaults."""
+"""Options that start a server, with their defaults; `restart` is the one more."""
+
+
+def _is_given(name: str, value: object) -> bool:
+    if name == "restart":
+        from ._state import Restart  # which needs this module
+
+        return value != Restart()
+    return value != _MANAGED_DEFAULTS[name]
+
 
 PRIVATE_ONLY: Mapping[str, object] = {
     "socket": None,
@@ -142,7 +150,7 @@ def check_mode(
             "to start a server, or LLM(base_url='http://host:port/v1') or LLM(socket='/path.sock') "
             "to connect to one"
         )
-    given = [name for name, value in managed.items() if value != _MANAGED_ONLY[name]]
+    given = [name for name, value in managed.items() if _is_given(name, value)]
     if given:
         raise MlxcelConfigError(
             f"{', '.join(given)} only mean something for a server that is started here: give a model "

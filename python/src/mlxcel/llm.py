@@ -53,9 +53,11 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
     `timeout` is a number of seconds for each whole call, or a `Timeout` with
     several limits; None lets a generation take its time. `binary`, `host`, `port`,
     `startup_timeout`, `shutdown_grace`, `ctx_size`, `n_predict`, `n_parallel`,
-    `alias`, `warmup` and `extra_args` are for the server: see `ManagedServer`.
-    `share=True` joins the server that another process of yours runs for the same
-    model and options, or starts one for all of them: see `SharedServer`.
+    `alias`, `warmup`, `extra_args`, `restart`, `on_state` and `progress` are for
+    the server: see `ManagedServer`. `share=True` joins the server that another
+    process of yours runs for the same model and options, or starts one for all of
+    them, see `SharedServer`; that one leaves `idle_timeout` seconds after its
+    last user.
 
     Sampling parameters are keywords of each call: OpenAI's (`max_tokens`,
     `temperature`, `top_p`, `n`, `stop`, `seed`, `logprobs`, `response_format`,
