@@ -6,14 +6,17 @@ import os
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._options import SHUTDOWN_GRACE, STARTUP_TIMEOUT, check_api_key, check_mode, check_timeout, named_options
+from ._single import Single
+from ._state import Restart
 from .errors import MlxcelStateError
 from .server import ManagedServer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import httpx2
 
+    from ._state import StateChange
     from ._transport import Endpoint
 
 __all__ = ["ClientBase"]
@@ -22,7 +25,7 @@ TransportT = TypeVar("TransportT")
 HttpClientT = TypeVar("HttpClientT")
 
 
-class ClientBase(Generic[TransportT, HttpClientT]):
+class ClientBase(Single, Generic[TransportT, HttpClientT]):
     """Holds the options of a client and knows which server it is for."""
 
     _closed = True  # until the constructor is through its checks: __del__ may run before
@@ -49,6 +52,9 @@ class ClientBase(Generic[TransportT, HttpClientT]):
         alias: str | None = None,
         warmup: bool | None = None,
         extra_args: Sequence[str] = (),
+        restart: Restart | None = Restart(),  # noqa: B008 - frozen
+        on_state: Callable[[StateChange], object] | None = None,
+        progress: bool | None = None,
     ) -> None:
         managed: dict[str, Any] = {
             "binary": binary,
@@ -62,6 +68,9 @@ class ClientBase(Generic[TransportT, HttpClientT]):
             "alias": alias,
             "warmup": warmup,
             "extra_args": extra_args,
+            "restart": restart,
+            "on_state": on_state,
+            "progress": progress,
         }
         if isinstance(timeout, int | float):
             check_timeout("timeout", timeout)

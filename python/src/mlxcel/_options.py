@@ -8,6 +8,7 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from ._state import Restart
 from .errors import MlxcelConfigError
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ _MANAGED_ONLY: Mapping[str, object] = {
     "alias": None,
     "warmup": None,
     "extra_args": (),
+    "restart": Restart(),
+    "on_state": None,
+    "progress": None,
 }
 """Options that start a server, with their defaults."""
 
