@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _facts, _records
-from ._records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from ._records import Record
 
 __all__ = ["Listed", "from_command", "list_servers"]
 

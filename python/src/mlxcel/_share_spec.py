@@ -64,7 +64,7 @@ def resolve_model(model: str) -> str:
     if model == _BUILT_IN:
         return model
     path = Path(model).expanduser()
-    return str(path.resolve()) if path.exists() else model
+    return str(path.resolve()) if os.path.exists(path) else model  # noqa: PTH110 - False where it may not look
 
 
 def binary_identity(binary: Path) -> str:

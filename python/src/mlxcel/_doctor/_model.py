@@ -24,7 +24,7 @@ def find_folder(model: str, binary: Path | None) -> Path | None:
     if model == _BUILT_IN:
         return None if binary is None else _built_in(binary)
     path = Path(model).expanduser()
-    if path.exists() or model.startswith((".", "/", "~")):
+    if model.startswith((".", "/", "~")) or path.exists():
         return path
     return _cached(model)
 
@@ -67,7 +67,11 @@ def check_memory(weights: Weights | None, *, on_cpu: bool = sys.platform != "dar
 
 def _look(folder: Path, details: dict[str, Any]) -> Weights | tuple[str, str]:
     """The weights of a folder that is whole, else what is wrong and what to do."""
-    if not folder.exists():
+    try:
+        there = folder.exists()
+    except PermissionError:
+        return f"you may not look into {folder.parent}", f"check the permissions of the folders above {folder}"
+    if not there:
         return f"there is nothing at {folder}", "check the spelling; a repository is named as owner/name"
     if not folder.is_dir():
         return f"{folder} is a file", "name the folder that holds config.json and the weights"
