@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from mlxcel import MlxcelConfigError, _records
+from support import eventually, keepers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +71,19 @@ def real_binary() -> Path:
     if not os.access(binary, os.X_OK):
         pytest.fail(f"no server binary at {binary}: build it with `cargo build --release`, or set MLXCEL_BIN")
     return binary
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A runtime folder of the test's own, short enough for sockets; servers left in it are ended."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="mx-"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    yield folder
+    with contextlib.suppress(MlxcelConfigError):
+        for record in _records.read_all():
+            os.kill(record.pid, signal.SIGTERM)
+    eventually(lambda: not keepers_of(folder), 60)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)

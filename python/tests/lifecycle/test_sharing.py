@@ -12,7 +12,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 from http.client import HTTPConnection
 from pathlib import Path
@@ -32,7 +31,7 @@ from mlxcel import (
     SharedServer,
     _records,
 )
-from support import alive, eventually
+from support import alive, eventually, keepers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,20 +63,6 @@ with SharedServer("mlxcel-tiny", binary=sys.argv[1], idle_timeout=float(sys.argv
     print(server.pid, server.served_models[0], flush=True)
     sys.stdin.readline()
 """
-
-
-@pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A runtime folder of the test's own; whatever server is left in it is ended."""
-    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="mx-"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
-    yield folder
-    with contextlib.suppress(MlxcelConfigError):
-        for record in _records.read_all():
-            os.kill(record.pid, signal.SIGTERM)
-            eventually(lambda pid=record.pid: not alive(pid), DEADLINE)  # type: ignore[misc]
-    eventually(lambda: not keepers_of(folder), DEADLINE)
-    shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -116,18 +101,6 @@ def again(process: subprocess.Popen[str]) -> list[str]:
 
 def files(runtime: Path) -> set[str]:
     return {path.name for path in (runtime / "mlxcel" / "shared").iterdir()} - {"key"}
-
-
-def keepers_of(runtime: Path) -> list[int]:
-    """Keepers whose server listens in this folder, and the servers."""
-    found = []
-    for process in psutil.process_iter(["pid", "cmdline", "environ"]):
-        environment = process.info["environ"] or {}
-        words = process.info["cmdline"] or []
-        serving = any("_keeper.py" in word for word in words) or "--exit-when-idle" in words
-        if serving and environment.get("XDG_RUNTIME_DIR") == str(runtime):
-            found.append(process.info["pid"])
-    return found
 
 
 class Unix(HTTPConnection):

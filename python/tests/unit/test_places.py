@@ -25,7 +25,7 @@ from mlxcel._socket_path import PATH_LIMIT, check_socket_path, private_directory
 
 def executable(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("#!/bin/sh\n")
+    path.write_text("#!/bin/sh\n# LLAMA_API_KEY\n")
     path.chmod(0o755)
     return path
 
@@ -78,6 +78,32 @@ def test_a_named_binary_is_never_replaced_by_another(nowhere: Path, monkeypatch:
         find_binary()
     with pytest.raises(MlxcelBinaryNotFoundError, match="a folder"):
         find_binary(nowhere)
+
+
+def test_only_the_server_itself_is_taken_from_path(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [nowhere / name for name in ("script", "folder", "data", "dangling", "other", "real", "path")]
+    monkeypatch.setenv("PATH", os.pathsep.join(map(str, folders)))
+    script, folder, data, dangling, other, real, _ = (place / "mlxcel" for place in folders)
+    executable(script).write_text("#!/usr/bin/env python3\nfrom mlxcel.__main__ import main\nmain()\n")
+    folder.mkdir(parents=True)
+    executable(data).chmod(0o644)
+    dangling.parent.mkdir()
+    dangling.symlink_to(nowhere / "missing")
+    executable(other).write_bytes(b"\x7fELF of another project")
+    with pytest.raises(MlxcelBinaryNotFoundError) as caught:
+        find_binary()
+    for path, why in (
+        (script, "another program"),
+        (folder, "a folder"),
+        (data, "not executable"),
+        (dangling, "does not exist"),
+        (other, "another program"),
+    ):
+        assert f"{path} ({why}" in str(caught.value)
+    executable(real)
+    assert find_binary() == real
+    assert find_binary("mlxcel") == real
+    assert find_binary(script) == script, "what is named is taken at its word"
 
 
 def test_private_directory_is_private_and_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,10 @@ def _look(folder: Path, details: dict[str, Any]) -> Weights | tuple[str, str]:
     try:
         there = folder.exists()
     except PermissionError:
-        return f"you may not look into {folder.parent}", f"check the permissions of the folders above {folder}"
+        return (
+            f"you may not look into {folder.parent}",
+            f"check the permissions of the folders above {folder}",
+        )
     if not there:
         return f"there is nothing at {folder}", "check the spelling; a repository is named as owner/name"
     if not folder.is_dir():
