@@ -93,6 +93,7 @@ def _keeper(lock: int, environment: dict[str, str]) -> Iterator[subprocess.Popen
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         pass_fds=[lock],
+        start_new_session=True,  # a Ctrl-C at the terminal is not for it
         bufsize=0,
     )
     with keeper:  # waits for the first half of the keeper, which ends as soon as it has forked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -444,3 +445,69 @@ def test_closing_ends_a_wait(real_binary: Path, runtime: Path) -> None:
     assert isinstance(problems[0], MlxcelServerError | MlxcelStateError)
     if alive(pid):
         os.kill(pid, signal.SIGKILL)
+
+
+def test_a_starter_killed_on_the_way_leaves_nothing(real_binary: Path, runtime: Path) -> None:
+    """Between the start of the server and the record of it: the keeper ends what nobody knows of."""
+    with SharedServer(MODEL, binary=real_binary, idle_timeout=0.2) as server:
+        path = Path(server.socket_path or "")
+    eventually(lambda: not files(runtime), DEADLINE)
+    code = """
+import sys
+from mlxcel import SharedServer, _share_start
+def killed(*_, **__):
+    print("spawned", flush=True)
+    import os, signal
+    os.kill(os.getpid(), signal.SIGKILL)
+_share_start.ShareRecord = killed
+SharedServer("mlxcel-tiny", binary=sys.argv[1]).start()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(real_binary)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, "spawned\n"), done.stderr
+    with SharedServer(MODEL, binary=real_binary, idle_timeout=IDLE) as server:
+        assert server.socket_path == str(path)
+        eventually(lambda: len(keepers_of(runtime)) == 2)  # one keeper and one server
+
+
+def test_the_death_of_the_keeper_hurts_nobody(real_binary: Path, runtime: Path) -> None:
+    with LLM(MODEL, binary=real_binary, share=True, idle_timeout=0.5) as llm:
+        assert llm.server is not None
+        pid = llm.server.pid
+        assert pid is not None
+        (keeper,) = (other for other in keepers_of(runtime) if other != pid)
+        os.kill(keeper, signal.SIGKILL)
+        eventually(lambda: not alive(keeper))
+        for _ in range(3):  # each writes a line to its log, which nobody reads any more
+            assert llm.chat("Hello", max_tokens=2)
+        assert llm.server.pid == pid
+    eventually(lambda: not alive(pid), DEADLINE)
+    with SharedServer(MODEL, binary=real_binary, idle_timeout=0.2) as server:
+        assert server.pid != pid, "what the first one left behind is no obstacle"
+    eventually(lambda: not files(runtime), DEADLINE)
+
+
+def test_it_ends_with_its_last_reference(real_binary: Path, runtime: Path) -> None:
+    server = SharedServer(MODEL, binary=real_binary, idle_timeout=0.5).start()
+    pid = server.pid
+    assert pid is not None
+    del server
+    gc.collect()
+    eventually(lambda: not alive(pid), DEADLINE)
+
+
+def test_what_dead_servers_left_is_removed_in_time(real_binary: Path, runtime: Path) -> None:
+    shared = runtime / "mlxcel" / "shared"
+    with SharedServer(MODEL, binary=real_binary, idle_timeout=0.2):
+        pass
+    eventually(lambda: not files(runtime), DEADLINE)
+    old, young = "0" * 16, "1" * 16
+    for digest in (old, young):
+        for suffix in (".log", ".json", ".lock", ".5.exit"):
+            (shared / f"{digest}{suffix}").write_text("{}")
+    for path in shared.glob(f"{old}*"):
+        os.utime(path, (1, 1))
+    with SharedServer(MODEL, binary=real_binary, idle_timeout=0.2):
+        assert not list(shared.glob(f"{old}*"))
+        assert len(list(shared.glob(f"{young}*"))) == 4, "somebody may want to read what it said"

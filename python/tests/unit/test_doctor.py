@@ -268,7 +268,7 @@ def test_folders(monkeypatch: pytest.MonkeyPatch) -> None:
         private, run = check_folders()
         assert (private.status, run.status) == (Status.OK, Status.OK)
         assert private.details["folder"] == folder
-        assert os.listdir(folder) == [], "it leaves nothing"
+        assert list(Path(folder).iterdir()) == [], "it leaves nothing"
         (Path(folder) / "mlxcel").mkdir(mode=0o700)
         (Path(folder) / "mlxcel").chmod(0o777)
         assert check_folders()[1].status is Status.WARN
