@@ -135,6 +135,11 @@ class Member:
             return self._ends[generation]
         return ("ended", "", None) if generation < self.generation else None
 
+    def is_replaced(self) -> bool:
+        """Whether another process serves already."""
+        record = self.place.read()
+        return record is not None and record.alive and (self.process is None or record != self.process.record)
+
     def props(self) -> object:
         """`/props` of the server, asked now."""
         from ._probe import NO_ANSWER, Address, Probe
