@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -162,8 +164,24 @@ def test_connecting(mode: str) -> None:
             call(mode, "chat", {"base_url": url}, model="m", timeout=timeout)
         # A whole of 0.3 s also cuts the time to connect: either may be named.
         assert caught.value.limit in (limit, "connect")
-    for socket in sockets:
-        socket.close()
+    for held in sockets:
+        held.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # anyio forgets its socket
+@MODES
+def test_connecting_to_a_socket_with_a_full_queue(mode: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(path)
+        listener.listen(0)
+        for _ in range(4):
+            probe = stack.enter_context(socket.socket(socket.AF_UNIX))
+            probe.setblocking(False)
+            probe.connect_ex(path)
+        limits = Timeout(connect=0.3)
+        times_out("connect", 0.3, call, mode, "chat", {"socket": path}, model="m", timeout=limits)
 
 
 @MODES
