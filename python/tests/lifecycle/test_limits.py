@@ -157,6 +157,48 @@ def test_limits_that_are_kept(mode: str, method: str) -> None:
 
 
 @MODES
+def test_a_tool_call_is_the_same_when_it_is_streamed(mode: str) -> None:
+    calls = [("a", "add", '{"x": 1, "y": 2}'), ("b", "noop", "{}")]
+
+    def script(exchange: Exchange) -> None:
+        if not exchange.body.get("stream"):
+            whole = [
+                {"id": i, "type": "function", "function": {"name": name, "arguments": arguments}}
+                for i, name, arguments in calls
+            ]
+            message = {"role": "assistant", "content": None, "tool_calls": whole}
+            exchange.json(200, {"choices": [{"index": 0, "finish_reason": "tool_calls", "message": message}]})
+            return
+        exchange.begin()
+        for index, (i, name, arguments) in enumerate(calls):
+            exchange.delta({"tool_calls": [{"index": index, "id": i, "function": {"name": name}}]})
+            for letter in arguments:
+                exchange.delta({"tool_calls": [{"index": index, "function": {"arguments": letter}}]})
+        exchange.delta({}, finish="tool_calls")
+        exchange.chunk(b"data: [DONE]\n\n")
+        exchange.chunk(b"")
+
+    def facts(answer: Any) -> Any:
+        return [
+            (
+                str(answer),
+                answer.finish_reason,
+                call.id,
+                call.type,
+                call.function.name,
+                call.function.arguments,
+            )
+            for call in answer.tool_calls
+        ]
+
+    with Scripted(script) as server:
+        whole = call(mode, "chat", {"base_url": server.url})
+        streamed = call(mode, "chat", {"base_url": server.url}, timeout=Timeout(first_token=30))
+        assert facts(streamed) == facts(whole)
+        assert [fact[2:] for fact in facts(whole)] == [(i, "function", n, a) for i, n, a in calls]
+
+
+@MODES
 def test_connecting(mode: str) -> None:
     url, sockets = deaf_address()
     for timeout, limit in ((Timeout(connect=0.3), "connect"), (0.3, "total")):
