@@ -142,6 +142,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         if text == "slow":
             time.sleep(5)
+        if text == "hang up":
+            self.close_connection = True
+            return
         usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
         if not body.get("stream"):
             answer = f"echo: {text}"

@@ -16,17 +16,21 @@ from ._version import __version__
 if TYPE_CHECKING:
     from ._facts import Memory, Throughput
     from ._state import Restart, ServerState, StateChange
+    from ._timeout import Timeout
     from .async_llm import AsyncLLM
     from .errors import (
         MlxcelBinaryNotFoundError,
         MlxcelConfigError,
+        MlxcelConnectionError,
         MlxcelCopyError,
         MlxcelError,
+        MlxcelModelNotServedError,
         MlxcelResponseError,
         MlxcelServerCrashedError,
         MlxcelServerError,
         MlxcelStateError,
         MlxcelTimeoutError,
+        MlxcelUnsupportedError,
     )
     from .llm import LLM
     from .results import Result
@@ -41,19 +45,23 @@ __all__ = [
     "Memory",
     "MlxcelBinaryNotFoundError",
     "MlxcelConfigError",
+    "MlxcelConnectionError",
     "MlxcelCopyError",
     "MlxcelError",
+    "MlxcelModelNotServedError",
     "MlxcelResponseError",
     "MlxcelServerCrashedError",
     "MlxcelServerError",
     "MlxcelStateError",
     "MlxcelTimeoutError",
+    "MlxcelUnsupportedError",
     "Restart",
     "Result",
     "ServerState",
     "StateChange",
     "TextStream",
     "Throughput",
+    "Timeout",
     "__version__",
 ]
 
@@ -65,18 +73,22 @@ _HOME = {
     "Memory": "_facts",
     "MlxcelBinaryNotFoundError": "errors",
     "MlxcelConfigError": "errors",
+    "MlxcelConnectionError": "errors",
     "MlxcelCopyError": "errors",
     "MlxcelError": "errors",
+    "MlxcelModelNotServedError": "errors",
     "MlxcelResponseError": "errors",
     "MlxcelServerCrashedError": "errors",
     "MlxcelServerError": "errors",
     "MlxcelStateError": "errors",
     "MlxcelTimeoutError": "errors",
+    "MlxcelUnsupportedError": "errors",
     "Restart": "_state",
     "Result": "results",
     "ServerState": "_state",
     "StateChange": "_state",
     "TextStream": "streams",
+    "Timeout": "_timeout",
     "Throughput": "_facts",
 }
 

@@ -8,7 +8,6 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from ._state import Restart
 from .errors import MlxcelConfigError
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def _unknown(owner: str, name: str, known: list[str]) -> str:
     return f"{owner} has no option {name!r}; {hint} (a flag of the server itself goes into extra_args)"
 
 
-_MANAGED_ONLY: Mapping[str, object] = {
+_MANAGED_DEFAULTS: Mapping[str, object] = {
     "binary": None,
     "host": None,
     "port": None,
@@ -71,11 +70,18 @@ _MANAGED_ONLY: Mapping[str, object] = {
     "alias": None,
     "warmup": None,
     "extra_args": (),
-    "restart": Restart(),
     "on_state": None,
     "progress": None,
 }
-"""Options that start a server, with their defaults."""
+"""Options that start a server, with their defaults; `restart` is the one more."""
+
+
+def _is_given(name: str, value: object) -> bool:
+    if name == "restart":
+        from ._state import Restart  # which needs this module
+
+        return value != Restart()
+    return value != _MANAGED_DEFAULTS[name]
 
 
 @dataclass(frozen=True)
@@ -96,16 +102,26 @@ def check_mode(
     http_client: object | None,
     http_client_url: str | None,
     managed: Mapping[str, object],
+    extra_headers: Mapping[str, str] | None = None,
+    verify: object = True,
 ) -> Connect | None:
     """None for managed mode, else where to connect. Contradictions raise MlxcelConfigError."""
     if model is not None:
         if not model:
             raise MlxcelConfigError(f"the model is a path, a repo id or 'mlxcel-tiny', not {model!r}")
-        for name, value in (("base_url", base_url), ("transport", transport), ("http_client", http_client)):
+        for name, value in (
+            ("base_url", base_url),
+            ("transport", transport),
+            ("http_client", http_client),
+            ("extra_headers", extra_headers),
+            ("verify", None if verify is True else verify),
+        ):
             if value is not None:
+                for_one = name in ("extra_headers", "verify")
+                way, does = ("base_url", "is for") if for_one else (name, "connects to")
                 raise MlxcelConfigError(
-                    f"a model starts a server of its own, and {name} connects to one that runs: write "
-                    f"LLM({model!r}) to start one, or LLM({name}=…) without the model to connect "
+                    f"a model starts a server of its own, and {name} {does} one that runs: write "
+                    f"LLM({model!r}) to start one, or LLM({way}=…) without the model to connect "
                     "(then name a served model per request: llm.chat(…, model=…))"
                 )
         return None
@@ -116,7 +132,7 @@ def check_mode(
             "to start a server, or LLM(base_url='http://host:port/v1') or LLM(socket='/path.sock') "
             "to connect to one"
         )
-    given = [name for name, value in managed.items() if value != _MANAGED_ONLY[name]]
+    given = [name for name, value in managed.items() if _is_given(name, value)]
     if given:
         raise MlxcelConfigError(
             f"{', '.join(given)} only mean something for a server that is started here: give a model "
@@ -132,6 +148,12 @@ def check_mode(
     if socket is not None and base_url is not None:
         raise MlxcelConfigError("base_url and socket are different ways to one server: give one of them")
     root, v1 = split_base_url(base_url or http_client_url or "http://localhost")
+    if verify is not True and (transport is not None or http_client is not None):
+        raise MlxcelConfigError(
+            "verify is for connections made here: set it on your transport or http_client"
+        )
+    if verify is not True and not root.startswith("https:"):
+        raise MlxcelConfigError(f"verify is about certificates, and there are none at {socket or root}")
     return Connect(root, v1, socket)
 
 
@@ -159,9 +181,9 @@ def check_timeout(name: str, value: Any) -> float:
     return float(value)
 
 
-def check_api_key(key: str | None) -> None:
+def check_api_key(key: str | None, name: str = "api_key") -> None:
     """A key travels in an HTTP header; the error does not repeat it."""
     if key is not None and not (key and key.isascii() and key.isprintable() and " " not in key):
         raise MlxcelConfigError(
-            "api_key is printable ASCII without spaces: does it end in the newline of its file?"
+            f"{name} is printable ASCII without spaces: does it end in the newline of its file?"
         )

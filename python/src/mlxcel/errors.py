@@ -6,13 +6,18 @@
     ├── MlxcelStateError (RuntimeError)           used after close, or before it is ready
     ├── MlxcelServerError                         the server did not start
     │   ├── MlxcelBinaryNotFoundError (FileNotFoundError)
-    │   └── MlxcelServerCrashedError (ConnectionError)   it ended without being asked
-    ├── MlxcelTimeoutError (TimeoutError)         a start that makes no progress
-    └── MlxcelResponseError (ValueError)          an answer that cannot be read
+    │   └── MlxcelServerCrashedError (ConnectionError)   it died while it had the request
+    ├── MlxcelConnectionError (ConnectionError)   nobody answers, or the connection broke
+    ├── MlxcelTimeoutError (TimeoutError)         a limit passed, of a start or of a call
+    ├── MlxcelResponseError (ValueError)          an answer that cannot be read
+    ├── MlxcelModelNotServedError (LookupError)   the server has no such model
+    └── MlxcelUnsupportedError (NotImplementedError)   the server has no such route
 
-A misspelt option is a plain `TypeError`. HTTP and API errors stay the
-exceptions of the `openai` package (`openai.BadRequestError`,
-`openai.APITimeoutError`, …).
+A misspelt option is a plain `TypeError`. An answer with an HTTP error status
+stays the exception of the `openai` package (`openai.BadRequestError`,
+`openai.RateLimitError`, …). The timeout and the connection error of a request
+also are `openai.APITimeoutError` and `openai.APIConnectionError`, so that code
+written for the SDK keeps working: see `mlxcel._sdk_errors`.
 """
 
 from __future__ import annotations
@@ -25,13 +30,16 @@ if TYPE_CHECKING:
 __all__ = [
     "MlxcelBinaryNotFoundError",
     "MlxcelConfigError",
+    "MlxcelConnectionError",
     "MlxcelCopyError",
     "MlxcelError",
+    "MlxcelModelNotServedError",
     "MlxcelResponseError",
     "MlxcelServerCrashedError",
     "MlxcelServerError",
     "MlxcelStateError",
     "MlxcelTimeoutError",
+    "MlxcelUnsupportedError",
 ]
 
 
@@ -70,7 +78,13 @@ class MlxcelBinaryNotFoundError(MlxcelServerError, FileNotFoundError):
 
 
 class MlxcelServerCrashedError(MlxcelServerError, ConnectionError):
-    """The server that a request went to is gone; `restarting` says whether a new one is on its way."""
+    """The server died while it had the request, or for good.
+
+    `restarting` tells whether a new one is being started, so that sending the
+    request again makes sense. `text` is what the model had written so far.
+    """
+
+    text: str = ""
 
     def __init__(
         self,
@@ -84,12 +98,32 @@ class MlxcelServerCrashedError(MlxcelServerError, ConnectionError):
         self.restarting = restarting
 
 
-class MlxcelTimeoutError(MlxcelError, TimeoutError):
-    """The server made no progress towards ready within `startup_timeout` seconds."""
+class MlxcelConnectionError(MlxcelError, ConnectionError):
+    """Nobody answers at the address, or the connection broke before the answer was complete.
 
-    def __init__(self, message: str, *, stderr_tail: str = "") -> None:
+    `text` is what the model had written so far, if anything.
+    """
+
+    def __init__(self, message: str, *, text: str = "") -> None:
+        super().__init__(message)
+        self.text = text
+
+
+class MlxcelTimeoutError(MlxcelError, TimeoutError):
+    """A limit passed: `startup_timeout` without progress of a start, or a limit of a call.
+
+    `limit` names the one of `Timeout` (`"connect"`, `"first_token"`,
+    `"between_tokens"`, `"total"`), or is None. `text` is what the model had
+    written so far.
+    """
+
+    def __init__(
+        self, message: str, *, stderr_tail: str = "", limit: str | None = None, text: str = ""
+    ) -> None:
         super().__init__(message)
         self.stderr_tail = stderr_tail
+        self.limit = limit
+        self.text = text
 
 
 class MlxcelResponseError(MlxcelError, ValueError):
@@ -101,6 +135,18 @@ class MlxcelResponseError(MlxcelError, ValueError):
     def __init__(self, message: str, *, text: str = "") -> None:
         super().__init__(message)
         self.text = text
+
+
+class MlxcelModelNotServedError(MlxcelError, LookupError):
+    """The server serves no model of that name; `served` lists those it does."""
+
+    def __init__(self, message: str, *, served: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.served = tuple(served)
+
+
+class MlxcelUnsupportedError(MlxcelError, NotImplementedError):
+    """The server has no such route: it is another one than ours, or an older one."""
 
 
 class MlxcelCopyError(MlxcelError, TypeError):
