@@ -5,13 +5,24 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from email.message import Message
 
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request that came."""
+
+    path: str
+    headers: Message
+    body: dict[str, Any]
 
 
 class Exchange(BaseHTTPRequestHandler):
@@ -36,7 +47,7 @@ class Exchange(BaseHTTPRequestHandler):
         self._play()
 
     def _play(self) -> None:
-        self.script.requests.append(self)
+        self.script.requests.append(Seen(self.path, self.headers, self.body))
         try:
             self.script.answer(self)
         except OSError:
@@ -79,6 +90,11 @@ class Exchange(BaseHTTPRequestHandler):
         choice = {"index": 0, "finish_reason": finish, **content}
         self.chunk(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
 
+    def delta(self, delta: dict[str, Any], finish: str | None = None) -> None:
+        """A piece of a streamed chat answer, as it is."""
+        choice = {"index": 0, "finish_reason": finish, "delta": delta}
+        self.chunk(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
+
     def end(self) -> None:
         self.piece("", "stop")
         self.chunk(b"data: [DONE]\n\n")
@@ -104,7 +120,7 @@ class Scripted:
     ) -> None:
         self.answer = answer
         self.models = models
-        self.requests: list[Exchange] = []
+        self.requests: list[Seen] = []
         self.left = threading.Semaphore(0)
         handler = type("Handler", (Exchange,), {"script": self})
 

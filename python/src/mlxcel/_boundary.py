@@ -160,14 +160,16 @@ def _timed_out(error: Exception, deadline: Deadline, where: str, text: str) -> E
 
     from ._sdk_errors import RequestTimeoutError
 
-    limit = deadline.passed()
+    limit = error.limit if isinstance(error, DeadlinePassedError) else None
+    limit = limit or deadline.passed()
     if limit is None and any(isinstance(link, httpx2.ConnectTimeout) for link in _chain(error)):
         limit = "connect"
     seconds = None if limit is None else getattr(deadline.timeout, limit)
     what = "it did not answer in time" if seconds is None else _LIMITS[str(limit)].format(seconds=seconds)
-    detail = f"; {error}" if isinstance(error, DeadlinePassedError) and error.args else ""
+    if isinstance(error, DeadlinePassedError) and error.why:
+        what = f"{error.why} of the {seconds:g} s (Timeout.{limit})"
     return RequestTimeoutError(
-        f"{where}: {what}{detail}. The request was given up and is not sent again; raise the limit if it "
+        f"{where}: {what}. The request was given up and is not sent again; raise the limit if it "
         "only needs longer",
         limit=limit,
         text=text,

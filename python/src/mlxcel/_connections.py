@@ -1,8 +1,7 @@
 """Connection pools that know about deadlines, forks and event loops.
 
-The pools are httpcore2's own, used as httpx2's transports do, with network
-backends of ours below: those cut each blocking wait at the deadline of the
-call (`_deadline.current`) and note each socket for `_forked_sockets`.
+The pools are httpcore2's own, used as httpx2's transports use them, with the
+network backends of `_network` below.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ import httpcore2
 import httpx2
 from anyio.lowlevel import current_token
 
-from . import _deadline, _forked_sockets
+from ._network import AsyncBackend, Backend
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 __all__ = ["PerLoopTransport", "PerProcessTransport"]
 
@@ -35,7 +33,7 @@ class PerProcessTransport(httpx2.BaseTransport):
         pid = os.getpid()
         pool = self._pools.get(pid)
         if pool is None:
-            new = httpcore2.ConnectionPool(network_backend=_Backend(), **self._settings)
+            new = httpcore2.ConnectionPool(network_backend=Backend(), **self._settings)
             pool = self._pools.setdefault(pid, new)
         with _httpx2_errors():
             response = pool.handle_request(_core_request(request))
@@ -67,7 +65,7 @@ class PerLoopTransport(httpx2.AsyncBaseTransport):
         loop = (os.getpid(), current_token())
         entry = self._pools.get(loop)
         if entry is None:
-            pool = httpcore2.AsyncConnectionPool(network_backend=_AsyncBackend(), **self._settings)
+            pool = httpcore2.AsyncConnectionPool(network_backend=AsyncBackend(), **self._settings)
             entry = self._pools[loop] = (pool, self._close_with_loop(loop, pool))
             await anext(entry[1])
         with _httpx2_errors():
@@ -148,70 +146,3 @@ class _AsyncStream(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-
-class _Backend(httpcore2.SyncBackend):
-    """Blocking sockets whose every wait ends at the deadline of the call."""
-
-    def connect_tcp(
-        self, host: str, port: int, timeout: float | None = None, *arguments: Any, **options: Any
-    ) -> httpcore2.NetworkStream:
-        limit = _limited(timeout, httpcore2.ConnectTimeout)
-        return _BoundedStream(super().connect_tcp(host, port, limit, *arguments, **options))
-
-    def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
-    ) -> httpcore2.NetworkStream:
-        limit = _limited(timeout, httpcore2.ConnectTimeout)
-        return _BoundedStream(super().connect_unix_socket(path, limit, socket_options))
-
-
-class _BoundedStream(httpcore2.NetworkStream):
-    def __init__(self, stream: httpcore2.NetworkStream) -> None:
-        self._stream = stream
-        _forked_sockets.note(stream)
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _limited(timeout, httpcore2.ReadTimeout))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, _limited(timeout, httpcore2.WriteTimeout))
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore2.NetworkStream:
-        limit = _limited(timeout, httpcore2.ConnectTimeout)
-        return _BoundedStream(self._stream.start_tls(ssl_context, server_hostname, limit))
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-class _AsyncBackend(httpcore2.AnyIOBackend):
-    async def connect_tcp(self, *arguments: Any, **options: Any) -> httpcore2.AsyncNetworkStream:
-        return _noted(await super().connect_tcp(*arguments, **options))
-
-    async def connect_unix_socket(self, *arguments: Any, **options: Any) -> httpcore2.AsyncNetworkStream:
-        return _noted(await super().connect_unix_socket(*arguments, **options))
-
-
-def _noted(stream: httpcore2.AsyncNetworkStream) -> httpcore2.AsyncNetworkStream:
-    _forked_sockets.note(stream)
-    return stream
-
-
-def _limited(timeout: float | None, error: type[httpcore2.TimeoutException]) -> float | None:
-    """The shorter of a timeout and what the deadline leaves, never 0 (which would mean not to wait)."""
-    deadline = _deadline.current.get()
-    left = None if deadline is None else deadline.left()
-    if left is None:
-        return timeout
-    if left <= 0:
-        raise error("the time of the call is used up")
-    return left if timeout is None else min(timeout, left)

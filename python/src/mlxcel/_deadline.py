@@ -23,7 +23,12 @@ _SLACK = 0.005
 
 
 class DeadlinePassedError(Exception):
-    """A limit passed; turned into the error that the caller sees at the boundary."""
+    """A limit passed, or is sure to; turned into the error that the caller sees at the boundary."""
+
+    def __init__(self, limit: str | None = None, why: str = "") -> None:
+        super().__init__(why)
+        self.limit = limit
+        self.why = why
 
 
 class Deadline:
@@ -56,12 +61,8 @@ class Deadline:
 
     def passed(self) -> str | None:
         """Name of the limit that has passed, as in `Timeout`."""
-        now = time.monotonic() + _SLACK
-        if self._token_at is not None and now >= self._token_at:
-            return "between_tokens" if self._answering else "first_token"
-        if self._total_at is not None and now >= self._total_at:
-            return "total"
-        return None
+        left = self.left()
+        return self._next_limit() if left is not None and left <= _SLACK else None
 
     def check(self) -> None:
         """Raise DeadlinePassedError when a limit has passed."""
@@ -72,7 +73,8 @@ class Deadline:
         """A pause as long as asked, if the limits leave room for it; DeadlinePassedError if not."""
         left = self.left()
         if left is not None and seconds >= left:
-            raise DeadlinePassedError(f"the server asks to wait {seconds:g} s, {left:.1f} s are left")
+            why = f"its queue is full: the server asks to wait {seconds:g} s, and {left:.1f} s are left"
+            raise DeadlinePassedError(self._next_limit(), why)
         return seconds
 
     def __enter__(self) -> Self:
@@ -92,6 +94,11 @@ class Deadline:
     ) -> None:
         self._left_at = time.monotonic()
         current.reset(self._tokens.pop())
+
+    def _next_limit(self) -> str:
+        if self._token_at is not None and self._token_at == self._nearest():
+            return "between_tokens" if self._answering else "first_token"
+        return "total"
 
     def _nearest(self) -> float | None:
         if self._token_at is None or self._total_at is None:

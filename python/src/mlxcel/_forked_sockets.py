@@ -2,8 +2,9 @@
 
 As long as a child holds a copy of a connection, closing it in the parent tells
 the server nothing, and a generation that the parent cancelled would run on. So
-the copies are pointed elsewhere in the child. They are not closed: whatever
-still holds such a number would later close somebody else's file.
+the copies are pointed elsewhere in the child. They are not closed: the objects
+of the HTTP library still hold their numbers, and would later close whatever
+else the child had opened under them.
 """
 
 from __future__ import annotations
@@ -11,30 +12,36 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from typing import Any
+from typing import Any, Protocol
 
 __all__ = ["note"]
 
-_open: weakref.WeakSet[Any] = weakref.WeakSet()  # of things with a fileno()
+
+class _Stream(Protocol):
+    def get_extra_info(self, info: str) -> Any: ...
 
 
-def note(stream: Any) -> None:
-    """Remember a new network stream of httpcore's, whose socket a child must not keep."""
-    socket = stream.get_extra_info("socket")
-    with contextlib.suppress(TypeError):  # uvloop's sockets cannot be referred to weakly
-        _open.add(socket)
+_open: weakref.WeakSet[_Stream] = weakref.WeakSet()
+
+
+def note(stream: _Stream) -> None:
+    """Remember a network stream of httpcore's kind, whose socket a child must not keep."""
+    _open.add(stream)
 
 
 def _let_go() -> None:
-    sockets = [socket for socket in list(_open) if socket.fileno() >= 0]
+    streams = list(_open)
     _open.clear()
-    if not sockets:
+    if not streams:
         return
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
-        for socket in sockets:
-            with contextlib.suppress(OSError):  # closed meanwhile
-                os.dup2(nothing, socket.fileno(), inheritable=False)
+        for stream in streams:
+            # A child that starts with an error would be worse than one descriptor too many.
+            with contextlib.suppress(Exception):
+                descriptor = stream.get_extra_info("socket").fileno()
+                if descriptor >= 0:
+                    os.dup2(nothing, descriptor, inheritable=False)
     finally:
         os.close(nothing)
 

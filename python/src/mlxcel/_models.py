@@ -47,6 +47,6 @@ class ServedModels:
         served = self._ids or ()
         raise MlxcelModelNotServedError(
             f"the server does not serve {wanted!r}; it serves {', '.join(map(repr, served))} "
-            "(a server that loads models on demand: name it in extra_body={'model': …}, which is not checked)",
+            "(where models are loaded on demand, name it in extra_body={'model': …}: that is not checked)",
             served=served,
         )

@@ -151,7 +151,7 @@ class Supervisor:
                 ending.message,
                 stderr_tail=ending.stderr_tail,
                 exit_code=ending.exit_code,
-                restarting=self._alive(),
+                restarting=self._rules is not None and self._alive(),
             )
 
     def restart(self) -> None:

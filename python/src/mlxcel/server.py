@@ -20,7 +20,6 @@ from ._options import (
     check_timeout,
     named_options,
 )
-from ._probe import NO_ANSWER
 from ._single import Single
 from ._socket_path import check_socket_path
 from ._state import Restart, ServerState
@@ -259,7 +258,7 @@ class ManagedServer(Single):
         """
         self._supervisor.wait(timeout)
 
-    async def wait_available_async(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as above
+    async def wait_available_async(self, timeout: float | None = None) -> None:
         """`wait_available` that lets the event loop run."""
         if self.state is ServerState.READY:
             return
@@ -324,6 +323,6 @@ class ManagedServer(Single):
         self.wait_available(0.0)
         try:
             status, body = self._launcher.probe().get("/props")
-        except NO_ANSWER as error:
+        except OSError as error:
             raise MlxcelTimeoutError(f"the server does not answer: {error}") from error
         return body if status == 200 else None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -155,6 +157,48 @@ def test_limits_that_are_kept(mode: str, method: str) -> None:
 
 
 @MODES
+def test_a_tool_call_is_the_same_when_it_is_streamed(mode: str) -> None:
+    calls = [("a", "add", '{"x": 1, "y": 2}'), ("b", "noop", "{}")]
+
+    def script(exchange: Exchange) -> None:
+        if not exchange.body.get("stream"):
+            whole = [
+                {"id": i, "type": "function", "function": {"name": name, "arguments": arguments}}
+                for i, name, arguments in calls
+            ]
+            message = {"role": "assistant", "content": None, "tool_calls": whole}
+            exchange.json(200, {"choices": [{"index": 0, "finish_reason": "tool_calls", "message": message}]})
+            return
+        exchange.begin()
+        for index, (i, name, arguments) in enumerate(calls):
+            exchange.delta({"tool_calls": [{"index": index, "id": i, "function": {"name": name}}]})
+            for letter in arguments:
+                exchange.delta({"tool_calls": [{"index": index, "function": {"arguments": letter}}]})
+        exchange.delta({}, finish="tool_calls")
+        exchange.chunk(b"data: [DONE]\n\n")
+        exchange.chunk(b"")
+
+    def facts(answer: Any) -> Any:
+        return [
+            (
+                str(answer),
+                answer.finish_reason,
+                call.id,
+                call.type,
+                call.function.name,
+                call.function.arguments,
+            )
+            for call in answer.tool_calls
+        ]
+
+    with Scripted(script) as server:
+        whole = call(mode, "chat", {"base_url": server.url})
+        streamed = call(mode, "chat", {"base_url": server.url}, timeout=Timeout(first_token=30))
+        assert facts(streamed) == facts(whole)
+        assert [fact[2:] for fact in facts(whole)] == [(i, "function", n, a) for i, n, a in calls]
+
+
+@MODES
 def test_connecting(mode: str) -> None:
     url, sockets = deaf_address()
     for timeout, limit in ((Timeout(connect=0.3), "connect"), (0.3, "total")):
@@ -162,8 +206,24 @@ def test_connecting(mode: str) -> None:
             call(mode, "chat", {"base_url": url}, model="m", timeout=timeout)
         # A whole of 0.3 s also cuts the time to connect: either may be named.
         assert caught.value.limit in (limit, "connect")
-    for socket in sockets:
-        socket.close()
+    for held in sockets:
+        held.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # anyio forgets its socket
+@MODES
+def test_connecting_to_a_socket_with_a_full_queue(mode: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(path)
+        listener.listen(0)
+        for _ in range(4):
+            probe = stack.enter_context(socket.socket(socket.AF_UNIX))
+            probe.setblocking(False)
+            probe.connect_ex(path)
+        limits = Timeout(connect=0.3)
+        times_out("connect", 0.3, call, mode, "chat", {"socket": path}, model="m", timeout=limits)
 
 
 @MODES
