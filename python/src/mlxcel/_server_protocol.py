@@ -70,7 +70,7 @@ class Server(Protocol):
         """
         ...
 
-    async def wait_available_async(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as above
+    async def wait_available_async(self, timeout: float | None = None) -> None:
         """`wait_available` that lets the event loop run."""
         ...
 

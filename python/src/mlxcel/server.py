@@ -259,7 +259,7 @@ class ManagedServer(Single):
         """
         self._supervisor.wait(timeout)
 
-    async def wait_available_async(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as above
+    async def wait_available_async(self, timeout: float | None = None) -> None:
         """`wait_available` that lets the event loop run."""
         if self.state is ServerState.READY:
             return
