@@ -123,7 +123,7 @@ def _name(pid: int | None) -> str | None:
 
 def _users(address: str) -> int | None:
     """How many hold a lease; None from a server that does not tell (now)."""
-    from ._probe import NO_ANSWER, Address, Probe
+    from ._probe import Address, Probe
     from ._share_place import read_key
 
     key = read_key()
@@ -132,7 +132,7 @@ def _users(address: str) -> int | None:
     try:
         probe = Probe(Address(socket_path=Path(address.removeprefix("unix:"))), key)
         props: Any = probe.get("/props", timeout=_ASK_SECONDS)[1]
-    except NO_ANSWER:
+    except OSError:
         return None
     count = _facts.number(props, "leases")
     return None if count is None else int(count)

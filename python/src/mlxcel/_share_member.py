@@ -142,13 +142,13 @@ class Member:
 
     def props(self) -> object:
         """`/props` of the server, asked now."""
-        from ._probe import NO_ANSWER, Address, Probe
+        from ._probe import Address, Probe
 
         if self.key is None:
             raise MlxcelStateError("the shared server was not entered yet")
         try:
             return Probe(Address(socket_path=self.place.socket), self.key).get("/props")[1]
-        except NO_ANSWER as error:
+        except OSError as error:
             raise MlxcelTimeoutError(f"the shared server does not answer: {error}") from error
 
     def leave(self) -> None:

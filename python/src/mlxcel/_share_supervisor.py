@@ -8,7 +8,6 @@ import threading
 import time
 import weakref
 from concurrent.futures import Future
-from http.client import HTTPException
 from typing import TYPE_CHECKING
 
 from ._lease import LeaseRefusedError
@@ -179,7 +178,7 @@ class ShareSupervisor:
             self._change(ServerState.LOADING)
             try:
                 self._member.settle(process, on_health)
-            except (MlxcelServerError, OSError, HTTPException) as error:
+            except (MlxcelServerError, OSError) as error:
                 leaving = not isinstance(error, MlxcelServerError) or isinstance(error, LeaseRefusedError)
                 code = process.wait(_LEAVING_SECONDS) if leaving else process.poll()
                 joins += code == 0

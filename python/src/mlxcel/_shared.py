@@ -162,6 +162,11 @@ class SharedServer(Single):
         process = self._member.process
         return "" if process is None else process.stderr_tail()
 
+    def poll(self) -> int | None:
+        """Its exit status (negative for a signal), or None while it runs or was not joined."""
+        process = self._member.process
+        return None if process is None else process.poll()
+
     # -- its life -----------------------------------------------------------
 
     def start(self) -> Self:
@@ -193,7 +198,7 @@ class SharedServer(Single):
         """
         self._supervisor.wait(timeout)
 
-    async def wait_available_async(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as above
+    async def wait_available_async(self, timeout: float | None = None) -> None:
         """`wait_available` that lets the event loop run."""
         if not self._supervisor.usable:
             from anyio.to_thread import run_sync
