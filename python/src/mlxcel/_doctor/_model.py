@@ -82,7 +82,7 @@ def _look(folder: Path, details: dict[str, Any]) -> Weights | tuple[str, str]:
         names = sorted(entry.name for entry in folder.iterdir())
     except PermissionError:
         return f"you may not read {folder}", f"chmod u+rx {folder}, or ask its owner"
-    download = "download it anew: `mlxcel download owner/name`"
+    download = "fetch it anew: `mlxcel download owner/name`"
     for name in (_CONFIG, _TOKENIZER):
         if name not in names:
             extra = " (a tokenizer.model alone is not enough)" if "tokenizer.model" in names else ""
@@ -115,7 +115,7 @@ def _look_at_weights(folder: Path, names: list[str], download: str) -> Weights |
         try:
             total += read_weights(folder / name)
         except DamagedError as error:
-            return f"{folder / name} {error}", f"the download was not complete: {download}"
+            return f"{folder / name} {error}", f"the download was not complete; {download}"
         except OSError as error:
             return (
                 f"{folder / name} cannot be read: {error.strerror}",
