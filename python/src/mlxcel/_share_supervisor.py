@@ -98,15 +98,31 @@ class ShareSupervisor:
         """Return at once when it is ready; else bring it back, for at most `timeout` seconds."""
         if self.usable:
             return
-        recovery = self._recovery()
+        recovery = self.recovery()
         try:
             recovery.result(timeout)
         except TimeoutError:
             if recovery.done() or timeout is None:
                 raise
-            raise MlxcelTimeoutError(
-                f"the shared server was not ready within {timeout:g} s (it is {self.state})"
-            ) from None
+            raise self.late(timeout) from None
+
+    def late(self, timeout: float) -> MlxcelTimeoutError:
+        """The error for who does not wait any longer."""
+        return MlxcelTimeoutError(
+            f"the shared server was not ready within {timeout:g} s (it is {self.state})"
+        )
+
+    def recovery(self) -> Future[None]:
+        """What brings the server back, in a thread, once for all who wait."""
+        with self._recovery_lock:
+            if self._stopped:
+                raise MlxcelStateError("this shared server is closed here: call start() first")
+            if self._recovering is None:
+                self._recovering = Future()
+                threading.Thread(
+                    target=self._recover, args=(self._recovering,), name="mlxcel-rejoin", daemon=True
+                ).start()
+            return self._recovering
 
     def failure_since(self, generation: int, wait: float) -> MlxcelServerCrashedError | None:
         """How the process of that generation ended; waits up to `wait` seconds for it to do so."""
@@ -134,18 +150,6 @@ class ShareSupervisor:
             self._change(ServerState.STOPPED)
         finally:
             self._lock.release()
-
-    def _recovery(self) -> Future[None]:
-        """What brings the server back, in a thread, once for all who wait."""
-        with self._recovery_lock:
-            if self._stopped:
-                raise MlxcelStateError("this shared server is closed here: call start() first")
-            if self._recovering is None:
-                self._recovering = Future()
-                threading.Thread(
-                    target=self._recover, args=(self._recovering,), name="mlxcel-rejoin", daemon=True
-                ).start()
-            return self._recovering
 
     def _recover(self, future: Future[None]) -> None:
         problem: BaseException | None = None

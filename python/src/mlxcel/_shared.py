@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import weakref
-from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from . import _facts, _progress
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .errors import MlxcelServerCrashedError
 
 __all__ = ["SharedServer"]
+
+_LOOK = 0.02  # seconds between two looks of an async wait
 
 
 class SharedServer(Single):
@@ -200,10 +202,18 @@ class SharedServer(Single):
 
     async def wait_available_async(self, timeout: float | None = None) -> None:
         """`wait_available` that lets the event loop run."""
-        if not self._supervisor.usable:
-            from anyio.to_thread import run_sync
+        if self._supervisor.usable:
+            return
+        import anyio
 
-            await run_sync(partial(self.wait_available, timeout), abandon_on_cancel=True)
+        # Looks instead of threads that wait: hundreds of tasks may wait here, and be cancelled.
+        deadline = None if timeout is None else time.monotonic() + timeout
+        recovery = self._supervisor.recovery()
+        while not recovery.done():
+            if deadline is not None and timeout is not None and time.monotonic() >= deadline:
+                raise self._supervisor.late(timeout)
+            await anyio.sleep(_LOOK)
+        recovery.result()
 
     def failure_since(self, generation: int, wait: float = 1.0) -> MlxcelServerCrashedError | None:
         """How the process of that generation ended, or None if it runs. Waits up to `wait` seconds."""

@@ -87,19 +87,19 @@ def test_without_a_usable_pause(mode: str, headers: dict[str, str]) -> None:
 def test_only_within_the_limits(mode: str, method: str, limits: Any, named: str) -> None:
     with Scripted(Refusing(1000, {"Retry_After": "0.3"})) as server:
         began = time.monotonic()
-        with pytest.raises(MlxcelTimeoutError, match="the server asks to wait") as caught:
+        with pytest.raises(MlxcelTimeoutError, match=r"\b1 s\b") as caught:
             ask(mode, method, server.url, timeout=limits)
         assert 0.5 < time.monotonic() - began < 5
         assert caught.value.limit == named
-        assert isinstance(caught.value.__cause__, openai.APIStatusError)
-        assert 2 <= len(server.requests) <= 4
+        assert 1 <= len(server.requests) <= 4
 
 
 def test_a_pause_for_which_there_is_no_time_is_not_begun() -> None:
     with Scripted(Refusing(1000, {"Retry_After": "30"})) as server:
         began = time.monotonic()
-        with pytest.raises(MlxcelTimeoutError, match="asks to wait 30 s"):
+        with pytest.raises(MlxcelTimeoutError, match="asks to wait 30 s") as caught:
             ask("sync", "chat", server.url, timeout=5)
+        assert isinstance(caught.value.__cause__, openai.APIStatusError)
         assert time.monotonic() - began < 2
 
 

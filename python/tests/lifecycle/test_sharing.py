@@ -222,6 +222,27 @@ def test_a_server_that_dies_is_brought_back_for_all(
         assert server.failure_since(server.generation, 0) is None
 
 
+async def test_many_tasks_wait_for_it_together(real_binary: Path, runtime: Path) -> None:
+    async with AsyncLLM(MODEL, binary=real_binary, share=True, idle_timeout=IDLE) as llm:
+        server = llm.server
+        assert server is not None
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        answers = await asyncio.gather(
+            *(llm.chat("Hello", max_tokens=2, temperature=0) for _ in range(100)), return_exceptions=True
+        )
+        # Those that were on their way before the death was noticed fail, and say so.
+        assert all(isinstance(answer, str | MlxcelServerCrashedError) for answer in answers), answers
+        assert any(isinstance(answer, str) for answer in answers)
+        assert server.generation == 2
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(TimeoutError):
+                await llm.chat("Hello", max_tokens=2, timeout=0.5)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+
+
 def test_a_request_under_way_fails_with_what_happened(real_binary: Path, runtime: Path) -> None:
     with LLM(MODEL, binary=real_binary, share=True) as llm:
         assert llm.server is not None
