@@ -51,6 +51,7 @@ def parse_arguments() -> argparse.Namespace:
         "--fake-die-once", type=Path, help="end by SIGKILL when this file appears, and remove it first"
     )
     parser.add_argument("--fake-fail-from", type=Path, help="when this file exists, fail before listening")
+    parser.add_argument("--fake-bytes", type=int, help="tell the load in bytes of so many, too")
     parser.add_argument("--fake-busy", action="store_true", help="compute while loading")
     parser.add_argument("--fake-dump", type=Path, help="write argv, environment and process facts here")
     parser.add_argument("--fake-record", type=Path, help="append every request here, one JSON object a line")
@@ -96,13 +97,21 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/health":
             progress = self.state.progress
             if progress < 1:
-                self.reply(503, {"status": "loading", "stage": "weights", "progress": round(progress, 2)})
+                body = {"status": "loading", "stage": "weights", "progress": round(progress, 2)}
+                if (total := self.state.options.fake_bytes) is not None:
+                    body |= {"bytes_done": int(progress * total), "bytes_total": total}
+                self.reply(503, body)
             else:
                 self.reply(200, {"status": "ok"})
             return
         if not self.authorized():
             return
-        if self.path == "/v1/models":
+        if self.path == "/props" and self.state.options.fake_lifeline:
+            tokens = {"prompt_tokens_total": 7, "generated_tokens_total": 5}
+            rates = {"prompt_tokens_per_second": 1.5, "generated_tokens_per_second": 0.5}
+            memory = {"rss_bytes": 4, "active_bytes": 3, "peak_bytes": 2, "cache_bytes": 1}
+            self.reply(200, {"memory": memory, "throughput": tokens | rates})
+        elif self.path == "/v1/models":
             name = self.state.options.alias or Path(self.state.options.model).name
             self.reply(200, {"object": "list", "data": [{"id": name, "object": "model", "created": 0}]})
         else:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._probe import ANSWER_TIMEOUT, NO_ANSWER
+from ._probe import ANSWER_TIMEOUT
 from ._process import describe_exit
 from .errors import MlxcelServerError, MlxcelTimeoutError
 
@@ -87,10 +87,10 @@ def wait_until_ready(
         health = Health()
         if process.listening is not None or not process.announces:
             try:
-                health = Health.read(*probe.get("/health", timeout=max(min(clock.left(), patience), 0.01)))
+                health = Health.read(*probe.get("/health", timeout=min(clock.left(), patience)))
             except TimeoutError:
                 patience = min(patience * 2, ANSWER_TIMEOUT)
-            except NO_ANSWER:
+            except OSError:
                 pass  # not yet
         if health.ready:
             proven = private or process.listening is not None
@@ -130,10 +130,10 @@ class _Clock:
             return True
         # A server that told once and does not answer now is no older one: only its answers count.
         if not self.seen.tells and now - self._looked >= self._timeout / _LOOKS:
+            self._looked = now
             activity = self._process.activity()
-            if activity.advanced(self._activity, now - self._looked):
-                self._moved = now
-            self._activity, self._looked = activity, now
+            if activity.advanced(self._activity, now - self._moved):
+                self._activity, self._moved = activity, now
         return False
 
 
@@ -160,7 +160,7 @@ def _served_models(process: ServerProcess, probe: Probe, *, proven: bool) -> tup
                 why = "takes any key"
         if not why:
             status, body = probe.get("/v1/models")
-    except NO_ANSWER:
+    except OSError:
         return None  # it went away in between: the next round finds out why
     if (code := process.poll()) is not None:
         raise _exited(process, code)

@@ -7,10 +7,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ._options import check_timeout
 from .errors import MlxcelConfigError
 
 __all__ = ["Attempts", "Restart", "ServerState", "StateChange"]
+
+
+_MOST_DOUBLINGS = 64  # far past any cap, and short of what a float can hold
 
 
 class ServerState(StrEnum):
@@ -71,7 +73,9 @@ class Restart:
                 "restart=None turns restarts off"
             )
         for name in ("window", "stable", "backoff", "max_backoff"):
-            check_timeout(f"Restart.{name}", getattr(self, name))
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not value > 0:
+                raise MlxcelConfigError(f"Restart.{name} is a number of seconds above 0, not {value!r}")
 
 
 class Attempts:
@@ -94,7 +98,7 @@ class Attempts:
             self._recent.popleft()
         if len(self._recent) >= rules.limit or self._in_a_row >= rules.limit:
             return None
-        pause = min(rules.backoff * 2.0**self._in_a_row, rules.max_backoff)
+        pause = min(rules.backoff * 2.0 ** min(self._in_a_row, _MOST_DOUBLINGS), rules.max_backoff)
         self._recent.append(now)
         self._in_a_row += 1
         return pause

@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Literal
 from ._health import Health, wait_until_ready
 from ._process import describe_exit
 from ._state import Attempts, ServerState, StateChange
-from .errors import MlxcelServerCrashedError, MlxcelServerError, MlxcelStateError, MlxcelTimeoutError
+from .errors import (
+    MlxcelError,
+    MlxcelServerCrashedError,
+    MlxcelServerError,
+    MlxcelStateError,
+    MlxcelTimeoutError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -226,45 +232,42 @@ class Supervisor:
         """Run processes one after the other; returns why no other follows, None when asked to stop."""
         attempts = self._attempts()
         first, ports = True, _PORT_ATTEMPTS
-        while (process := self._launch()) is not None:
-            ready_for = 0.0
+        while not self._wanted("stop"):
+            process, ready_for = None, 0.0
+            fault: Exception
             try:
+                process = self._launch()
                 self._follow(process)
                 first = False
                 ready_for = self._watch(process)
-                fault: MlxcelServerError | MlxcelTimeoutError = _crash(process)
-            except (MlxcelServerError, MlxcelTimeoutError) as error:
+                fault = _crash(process)
+            except (MlxcelError, OSError) as error:
                 fault = error
-            self._bury(process, fault)
+            if process is not None:
+                self._bury(process, fault)
             if self._wanted("stop"):
-                return None
+                break
             if self._wanted("restart"):
                 attempts = self._attempts()
                 self._set(ServerState.RESTARTING, "restart() was called")
-                continue
-            if first:
+            elif not first:
+                given_up = self._recover(attempts, fault, ready_for)
+                if given_up is not None:
+                    return given_up
+            elif ports and self._launcher.lost_its_port(fault):
                 ports -= 1
-                if ports and self._launcher.lost_its_port(fault):
-                    self._launcher.forget_port()
-                    continue
-                if isinstance(fault, MlxcelServerError) and fault.exit_code is not None:
+                self._launcher.forget_port()
+            else:
+                if getattr(fault, "exit_code", None) is not None:
                     self._set(ServerState.CRASHED, _first_line(fault), fault)
                 return fault
-            given_up = self._recover(attempts, fault, ready_for)
-            if given_up is not None:
-                return given_up
-            if self._wanted("restart"):
-                attempts = self._attempts()
         return None
 
     def _attempts(self) -> Attempts | None:
         return None if self._rules is None else Attempts(self._rules)
 
-    def _launch(self) -> ServerProcess | None:
-        """Spawn a process; None when none is wanted any more."""
-        with self._changed:
-            if self._wanted("stop"):
-                return None
+    def _launch(self) -> ServerProcess:
+        """Spawn a process."""
         process = self._launcher.launch()
         with self._changed:
             self.process = process
@@ -272,13 +275,11 @@ class Supervisor:
             self.spawned_at = time.monotonic()
             self.health = Health()
             self._launching = False
-            unwanted = self._wanted("stop")
             if self._wanted("restart"):
                 self._wish = "run"  # this is the new one
         self._set(ServerState.STARTING)
-        if unwanted:
-            process.stop()
-            return None
+        if self._wanted("stop"):
+            process.stop()  # whoever asked could not, without knowing it
         return process
 
     def _follow(self, process: ServerProcess) -> None:
@@ -323,9 +324,7 @@ class Supervisor:
             self._endings.append((self.generation, ending))
             self._changed.notify_all()
 
-    def _recover(
-        self, attempts: Attempts | None, fault: MlxcelServerError | MlxcelTimeoutError, ready_for: float
-    ) -> Exception | None:
+    def _recover(self, attempts: Attempts | None, fault: Exception, ready_for: float) -> Exception | None:
         """Sit out the pause before the next start; the error for everybody when there is to be none."""
         pause = None if attempts is None else attempts.pause(time.monotonic(), ready_for)
         if pause is not None:
@@ -338,7 +337,7 @@ class Supervisor:
         why = "restarts are off" if self._rules is None else f"given up after {self.restarts} restarts"
         error = MlxcelServerCrashedError(
             f"{fault}\n({why}: llm.server.restart() starts it again)",
-            stderr_tail=fault.stderr_tail,
+            stderr_tail=getattr(fault, "stderr_tail", ""),
             exit_code=getattr(fault, "exit_code", None),
         )
         self._set(ServerState.CRASHED, f"{_first_line(fault)}; {why}", error)

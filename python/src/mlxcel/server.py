@@ -20,7 +20,6 @@ from ._options import (
     check_timeout,
     named_options,
 )
-from ._probe import NO_ANSWER
 from ._single import Single
 from ._socket_path import check_socket_path
 from ._state import Restart, ServerState
@@ -324,6 +323,6 @@ class ManagedServer(Single):
         self.wait_available(0.0)
         try:
             status, body = self._launcher.probe().get("/props")
-        except NO_ANSWER as error:
+        except OSError as error:
             raise MlxcelTimeoutError(f"the server does not answer: {error}") from error
         return body if status == 200 else None

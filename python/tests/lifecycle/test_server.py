@@ -260,7 +260,7 @@ def test_start_again_after_stop_and_after_death(make: Make) -> None:
     assert second is not None
     path = server.socket_path
     os.kill(second, signal.SIGKILL)
-    eventually(lambda: not alive(second))
+    eventually(lambda: server.poll() is not None)
     third = server.start().pid
     assert third is not None
     assert alive(third)
