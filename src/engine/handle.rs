@@ -3,12 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use super::meter::Meter;
 use super::request::{EngineError, Event, Request};
+use crate::mlx::Device;
 use crate::models::ModelInfo;
+
+/// Between two looks at whether the engine is at rest.
+const REST_EVERY: Duration = Duration::from_millis(5);
 
 /// A request on its way to the engine thread.
 pub(super) struct Submission {
@@ -19,19 +24,31 @@ pub(super) struct Submission {
 }
 
 /// Counters that the engine thread writes and anybody reads.
-#[derive(Default)]
 pub(super) struct Counters {
     /// Submitted and not yet running.
     pub waiting: AtomicUsize,
     pub running: AtomicUsize,
     pub requests: AtomicU64,
-    pub prompt_tokens: AtomicU64,
-    pub completion_tokens: AtomicU64,
+    pub prompt_tokens: Meter,
+    pub completion_tokens: Meter,
     pub draining: AtomicBool,
 }
 
+impl Counters {
+    pub fn new() -> Self {
+        Self {
+            waiting: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+            requests: AtomicU64::new(0),
+            prompt_tokens: Meter::new(),
+            completion_tokens: Meter::new(),
+            draining: AtomicBool::new(false),
+        }
+    }
+}
+
 /// What the engine is doing, and what it has done since it started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stats {
     /// Requests in the batch.
     pub running: usize,
@@ -45,6 +62,10 @@ pub struct Stats {
     pub prompt_tokens: u64,
     /// Tokens generated so far.
     pub completion_tokens: u64,
+    /// Prompt tokens computed a second, lately.
+    pub prompt_tokens_per_second: f64,
+    /// Tokens generated a second, lately, over all requests.
+    pub completion_tokens_per_second: f64,
 }
 
 /// A way to the engine thread. Cheap to clone; the thread ends when the last handle is gone.
@@ -59,6 +80,7 @@ pub struct EngineHandle {
 /// What is known once the model is loaded.
 pub(super) struct Facts {
     pub model: ModelInfo,
+    pub device: Device,
     pub context_length: usize,
     pub parallel: usize,
     pub queue_size: usize,
@@ -71,10 +93,25 @@ impl EngineHandle {
     /// [`EngineError::ContextExceeded`], [`EngineError::UnknownToken`] and
     /// [`EngineError::EmptyPrompt`]; then the request never started.
     pub fn submit(&self, request: Request) -> Result<TokenStream, EngineError> {
-        let counters = &self.counters;
-        if counters.draining.load(Ordering::Acquire) {
-            return Err(EngineError::ShuttingDown);
-        }
+        self.check(&request)?;
+        self.reserve(1)?;
+        self.send(request)
+    }
+
+    /// Queues requests that belong together: all of them, or none, with the errors of
+    /// [`Self::submit`].
+    pub fn submit_all(&self, requests: Vec<Request>) -> Result<Vec<TokenStream>, EngineError> {
+        requests
+            .iter()
+            .try_for_each(|request| self.check(request))?;
+        self.reserve(requests.len())?;
+        requests
+            .into_iter()
+            .map(|request| self.send(request))
+            .collect()
+    }
+
+    fn check(&self, request: &Request) -> Result<(), EngineError> {
         let (prompt, context) = (request.prompt.len(), self.facts.context_length);
         if prompt == 0 {
             return Err(EngineError::EmptyPrompt);
@@ -85,23 +122,36 @@ impl EngineHandle {
         }
         // MLX does not check indices: one beyond the embedding would read whatever lies there.
         let vocab = self.facts.model.vocab_size;
-        if let Some(&token) = request
+        let unknown = request
             .prompt
             .iter()
-            .find(|&&token| token as usize >= vocab)
-        {
-            return Err(EngineError::UnknownToken { token, vocab });
+            .find(|&&token| token as usize >= vocab);
+        match unknown {
+            Some(&token) => Err(EngineError::UnknownToken { token, vocab }),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes places in the queue.
+    fn reserve(&self, places: usize) -> Result<(), EngineError> {
+        let counters = &self.counters;
+        if counters.draining.load(Ordering::Acquire) {
+            return Err(EngineError::ShuttingDown);
         }
         let bound = self.facts.queue_size + self.facts.parallel;
         let enter = |waiting: usize| {
             let running = counters.running.load(Ordering::Acquire);
-            (waiting + running < bound).then_some(waiting + 1)
+            (waiting + running + places <= bound).then_some(waiting + places)
         };
         counters
             .waiting
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, enter)
             .map_err(EngineError::QueueFull)?;
+        Ok(())
+    }
 
+    /// Hands over a request that has its place.
+    fn send(&self, request: Request) -> Result<TokenStream, EngineError> {
         let (sender, events) = mpsc::unbounded_channel();
         let cancelled = Arc::new(AtomicBool::new(false));
         let submission = Submission {
@@ -111,16 +161,21 @@ impl EngineHandle {
             submitted: Instant::now(),
         };
         if self.submissions.send(submission).is_err() {
-            counters.waiting.fetch_sub(1, Ordering::AcqRel);
+            // The engine is gone for good, and with it whoever would read the count.
             return Err(EngineError::ShuttingDown);
         }
-        counters.requests.fetch_add(1, Ordering::Relaxed);
+        self.counters.requests.fetch_add(1, Ordering::Relaxed);
         Ok(TokenStream { events, cancelled })
     }
 
     /// Facts about the model.
     pub fn model(&self) -> &ModelInfo {
         &self.facts.model
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.facts.device
     }
 
     /// Tokens that prompt and output of one request may have together.
@@ -136,14 +191,27 @@ impl EngineHandle {
             waiting: counters.waiting.load(Ordering::Acquire),
             parallel: self.facts.parallel,
             requests: counters.requests.load(Ordering::Relaxed),
-            prompt_tokens: counters.prompt_tokens.load(Ordering::Relaxed),
-            completion_tokens: counters.completion_tokens.load(Ordering::Relaxed),
+            prompt_tokens: counters.prompt_tokens.total(),
+            completion_tokens: counters.completion_tokens.total(),
+            prompt_tokens_per_second: counters.prompt_tokens.per_second(),
+            completion_tokens_per_second: counters.completion_tokens.per_second(),
         }
     }
 
     /// Refuses new requests from now on; those accepted go on.
     pub fn drain(&self) {
         self.counters.draining.store(true, Ordering::Release);
+    }
+
+    /// Resolves when no request is left, and none is being computed.
+    pub async fn at_rest(&self) {
+        loop {
+            let stats = self.stats();
+            if stats.running + stats.waiting == 0 {
+                return;
+            }
+            tokio::time::sleep(REST_EVERY).await;
+        }
     }
 
     /// Resolves, with the reason, when the engine thread is gone: nobody can be served any more.

@@ -109,6 +109,14 @@ std::uint64_t active_memory() noexcept {
   return mx::get_active_memory();
 }
 
+std::uint64_t peak_memory() noexcept {
+  return mx::get_peak_memory();
+}
+
+std::uint64_t cache_memory() noexcept {
+  return mx::get_cache_memory();
+}
+
 void set_cache_limit(std::uint64_t bytes) {
   mx::set_cache_limit(bytes);
 }

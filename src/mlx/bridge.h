@@ -33,6 +33,8 @@ bool gpu_available() noexcept;
 void use_gpu(bool gpu);
 std::uint64_t gpu_memory();
 std::uint64_t active_memory() noexcept;
+std::uint64_t peak_memory() noexcept;
+std::uint64_t cache_memory() noexcept;
 void set_cache_limit(std::uint64_t bytes);
 void clear_cache();
 

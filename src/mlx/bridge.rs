@@ -27,6 +27,8 @@ pub(crate) mod ffi {
         fn use_gpu(gpu: bool) -> Result<()>;
         fn gpu_memory() -> Result<u64>;
         fn active_memory() -> u64;
+        fn peak_memory() -> u64;
+        fn cache_memory() -> u64;
         fn set_cache_limit(bytes: u64) -> Result<()>;
         fn clear_cache() -> Result<()>;
 
