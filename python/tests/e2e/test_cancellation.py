@@ -159,15 +159,15 @@ def test_who_does_not_read_a_stream_holds_nobody_up(server: Plain) -> None:
 def test_large_texts_are_prepared_beside_the_rest(server: Plain, path: str) -> None:
     """More of them at once than the machine has processors; health, props and short requests go on."""
     text = "All work and no play makes a dull text. " * 25_000
-    field: dict[str, Any] = {
+    fields: dict[str, dict[str, Any]] = {
         "/v1/completions": {"prompt": text},
         "/v1/chat/completions": {"messages": [{"role": "user", "content": text}]},
         "/tokenize": {"content": text},
-    }[path]
+    }
     statuses: list[int] = []
     threads = [
         threading.Thread(
-            target=lambda: statuses.append(server.http.post(path, json=field).status_code), daemon=True
+            target=lambda: statuses.append(server.http.post(path, json=fields[path]).status_code), daemon=True
         )
         for _ in range(6)
     ]
