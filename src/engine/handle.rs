@@ -93,25 +93,10 @@ impl EngineHandle {
     /// [`EngineError::ContextExceeded`], [`EngineError::UnknownToken`] and
     /// [`EngineError::EmptyPrompt`]; then the request never started.
     pub fn submit(&self, request: Request) -> Result<TokenStream, EngineError> {
-        self.check(&request)?;
-        self.reserve(1)?;
-        self.send(request)
-    }
-
-    /// Queues requests that belong together: all of them, or none, with the errors of
-    /// [`Self::submit`].
-    pub fn submit_all(&self, requests: Vec<Request>) -> Result<Vec<TokenStream>, EngineError> {
-        requests
-            .iter()
-            .try_for_each(|request| self.check(request))?;
-        self.reserve(requests.len())?;
-        requests
-            .into_iter()
-            .map(|request| self.send(request))
-            .collect()
-    }
-
-    fn check(&self, request: &Request) -> Result<(), EngineError> {
+        let counters = &self.counters;
+        if counters.draining.load(Ordering::Acquire) {
+            return Err(EngineError::ShuttingDown);
+        }
         let (prompt, context) = (request.prompt.len(), self.facts.context_length);
         if prompt == 0 {
             return Err(EngineError::EmptyPrompt);
@@ -122,36 +107,23 @@ impl EngineHandle {
         }
         // MLX does not check indices: one beyond the embedding would read whatever lies there.
         let vocab = self.facts.model.vocab_size;
-        let unknown = request
+        if let Some(&token) = request
             .prompt
             .iter()
-            .find(|&&token| token as usize >= vocab);
-        match unknown {
-            Some(&token) => Err(EngineError::UnknownToken { token, vocab }),
-            None => Ok(()),
-        }
-    }
-
-    /// Takes places in the queue.
-    fn reserve(&self, places: usize) -> Result<(), EngineError> {
-        let counters = &self.counters;
-        if counters.draining.load(Ordering::Acquire) {
-            return Err(EngineError::ShuttingDown);
+            .find(|&&token| token as usize >= vocab)
+        {
+            return Err(EngineError::UnknownToken { token, vocab });
         }
         let bound = self.facts.queue_size + self.facts.parallel;
         let enter = |waiting: usize| {
             let running = counters.running.load(Ordering::Acquire);
-            (waiting + running + places <= bound).then_some(waiting + places)
+            (waiting + running < bound).then_some(waiting + 1)
         };
         counters
             .waiting
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, enter)
             .map_err(EngineError::QueueFull)?;
-        Ok(())
-    }
 
-    /// Hands over a request that has its place.
-    fn send(&self, request: Request) -> Result<TokenStream, EngineError> {
         let (sender, events) = mpsc::unbounded_channel();
         let cancelled = Arc::new(AtomicBool::new(false));
         let submission = Submission {
@@ -161,10 +133,10 @@ impl EngineHandle {
             submitted: Instant::now(),
         };
         if self.submissions.send(submission).is_err() {
-            // The engine is gone for good, and with it whoever would read the count.
+            counters.waiting.fetch_sub(1, Ordering::AcqRel);
             return Err(EngineError::ShuttingDown);
         }
-        self.counters.requests.fetch_add(1, Ordering::Relaxed);
+        counters.requests.fetch_add(1, Ordering::Relaxed);
         Ok(TokenStream { events, cancelled })
     }
 

@@ -19,6 +19,9 @@ const FOREIGN: [&str; 5] = [".gguf", ".bin", ".pt", ".pth", ".npz"];
 /// Bytes that are read from the disk between two reports of progress.
 const READ_STEP: usize = 16 << 20;
 
+/// Tensors below this come with the pages around them; to announce each would take longer.
+const ANNOUNCED: usize = 1 << 20;
+
 /// No system has smaller pages.
 const PAGE: usize = 4096;
 
@@ -206,7 +209,9 @@ impl<'p> Weights<'p> {
         for start in range.clone().step_by(READ_STEP) {
             let end = range.end.min(start + READ_STEP);
             #[cfg(unix)]
-            if let Err(error) = map.advise_range(memmap2::Advice::WillNeed, start, end - start) {
+            if range.len() >= ANNOUNCED
+                && let Err(error) = map.advise_range(memmap2::Advice::WillNeed, start, end - start)
+            {
                 tracing::debug!(%error, "the disk is read page by page");
             }
             for byte in map[start..end].iter().step_by(PAGE) {

@@ -30,6 +30,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -95,6 +96,7 @@ pub enum ServeError {
 /// Listens, loads, and serves until it is told to stop (then `Ok`) or a failure ends it.
 pub async fn run(options: ServerOptions) -> Result<(), ServeError> {
     let owner = options.lifeline.map(Lifeline::watch).transpose()?;
+    let mut owner = std::pin::pin!(lost(owner).fuse());
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
     let listener = Listener::bind(&options.address).await?;
     announce(&listener);
@@ -112,7 +114,7 @@ pub async fn run(options: ServerOptions) -> Result<(), ServeError> {
             return Err(error);
         }
         () = signals.next() => Stop::Signal,
-        () = lost(owner) => Stop::OwnerGone,
+        () = &mut owner => Stop::OwnerGone,
         () = unused(&app, options.exit_when_idle) => Stop::Unused,
     };
     // From here nobody finds the socket, and another server may have the address.
@@ -124,7 +126,11 @@ pub async fn run(options: ServerOptions) -> Result<(), ServeError> {
         tracing::info!(reason = stop.reason(), running, "shutting down");
         tokio::select! {
             () = drain(&app, connections, stop.patience()) => {}
-            () = signals.next() => tracing::warn!("a second signal: requests are cut off"),
+            () = signals.next() => {
+                tracing::warn!("a second signal: requests are cut off");
+                app.abort();
+            }
+            () = &mut owner => app.abort(),
         }
         if tokio::time::timeout(STEP_TIMEOUT, model.engine.at_rest())
             .await

@@ -147,42 +147,39 @@ pub fn submit(app: &App, model: &Arc<ServedModel>, job: Job) -> Result<Vec<Outpu
         grammars,
     } = job;
     let mut grammars = grammars.into_iter();
-    let mut requests = Vec::with_capacity(prompts.len() * sampling.n);
-    let mut continued = Vec::with_capacity(prompts.len() * sampling.n);
+    let mut outputs = Vec::with_capacity(prompts.len() * sampling.n);
     let max_tokens = match (sampling.max_tokens, model.n_predict) {
         (Some(asked), Some(most)) => Some(asked.min(most)),
         (asked, most) => asked.or(most),
     };
-    for (prompt, tokens) in prompts.iter().enumerate() {
+    for (prompt, tokens) in prompts.into_iter().enumerate() {
         for choice in 0..sampling.n {
             let mut params = sampling.params.clone();
             // Choices differ, and each is what a request with its seed alone would get.
             params.seed = params.seed.map(|seed| seed.wrapping_add(choice as u64));
-            requests.push(Request {
+            let request = Request {
                 prompt: tokens.clone(),
                 max_tokens,
                 sampling: params,
                 logprobs,
                 stop_tokens: model.text.stop_tokens.clone(),
                 grammar: grammars.next(),
+            };
+            let generation = Generation::new(
+                events(model.engine.submit(request)?),
+                app.aborted().boxed(),
+                model.text.tokenizer.clone(),
+                sampling.stop.clone(),
+                tokens.len(),
+            );
+            outputs.push(Output {
+                index: outputs.len(),
+                prompt,
+                generation,
             });
-            continued.push((prompt, tokens.len()));
         }
     }
-    let streams = model.engine.submit_all(requests)?;
-    let outputs = streams.into_iter().zip(continued).enumerate();
-    let output = |(index, (stream, (prompt, length)))| Output {
-        index,
-        prompt,
-        generation: Generation::new(
-            events(stream),
-            app.aborted().boxed(),
-            model.text.tokenizer.clone(),
-            sampling.stop.clone(),
-            length,
-        ),
-    };
-    Ok(outputs.map(output).collect())
+    Ok(outputs)
 }
 
 /// What happens to which output.

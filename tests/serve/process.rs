@@ -1,6 +1,6 @@
 //! A server as a child process, and plain HTTP to it.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -100,32 +100,30 @@ impl Address {
         Self(format!("unix:{}", path.display()))
     }
 
-    /// Connects; reading gives up after half a minute.
-    pub fn connect(&self) -> Box<dyn Stream> {
-        let patience = Some(Duration::from_secs(30));
-        if let Some(path) = self.0.strip_prefix("unix:") {
-            let stream = UnixStream::connect(Path::new(path)).unwrap();
-            stream.set_read_timeout(patience).unwrap();
-            Box::new(stream)
-        } else {
-            let host = self.0.strip_prefix("http://").unwrap();
-            let stream = TcpStream::connect(host).unwrap();
-            stream.set_read_timeout(patience).unwrap();
-            Box::new(stream)
-        }
+    /// A connection with a request sent and its answer not read; reading gives up after half a minute.
+    pub fn request(&self, method: &str, path: &str, body: &str) -> Box<dyn Stream> {
+        self.try_request(method, path, body).unwrap()
     }
 
-    /// A connection with a request sent and its answer not read.
-    pub fn request(&self, method: &str, path: &str, body: &str) -> Box<dyn Stream> {
-        let mut stream = self.connect();
+    /// The same, from a server that may be gone.
+    pub fn try_request(&self, method: &str, path: &str, body: &str) -> io::Result<Box<dyn Stream>> {
+        let patience = Some(Duration::from_secs(30));
+        let mut stream: Box<dyn Stream> = if let Some(path) = self.0.strip_prefix("unix:") {
+            let stream = UnixStream::connect(Path::new(path))?;
+            stream.set_read_timeout(patience)?;
+            Box::new(stream)
+        } else {
+            let stream = TcpStream::connect(self.0.strip_prefix("http://").unwrap())?;
+            stream.set_read_timeout(patience)?;
+            Box::new(stream)
+        };
         write!(
             stream,
             "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
              Content-Length: {}\r\n\r\n{body}",
             body.len()
-        )
-        .unwrap();
-        stream
+        )?;
+        Ok(stream)
     }
 
     /// The status and the body of an answer.

@@ -282,27 +282,6 @@ async fn a_closed_server_gives_no_lease_and_takes_no_work() {
 }
 
 #[tokio::test]
-async fn several_outputs_are_queued_together_or_not_at_all() {
-    let engine = engine(2, 1);
-    let router = super::router(serving(engine.clone(), |_| {}));
-    let body = json!({"prompt": "a", "n": 4, "max_tokens": 1});
-    let refused = ask(
-        &router,
-        request("POST", "/v1/completions", body.to_string()),
-    )
-    .await;
-    assert_eq!(refused.error(), (503, json!("queue_full"), Value::Null));
-    assert_eq!(engine.stats().requests, 0);
-    let body = json!({"prompt": "a", "n": 3, "max_tokens": 1});
-    let served = ask(
-        &router,
-        request("POST", "/v1/completions", body.to_string()),
-    )
-    .await;
-    assert_eq!(served.json()["choices"].as_array().unwrap().len(), 3);
-}
-
-#[tokio::test]
 async fn unknown_fields_are_named_and_the_request_id_comes_back() {
     let mut request = request(
         "POST",
