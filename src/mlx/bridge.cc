@@ -140,6 +140,19 @@ ArrayPtr from_bytes(rust::Slice<const std::uint8_t> bytes, Dims dims, std::uint8
   return own(Array(std::move(data), std::move(shape), dtype));
 }
 
+ArrayPtr uninitialized_f32(Dims dims) {
+  auto shape = to_shape(dims);
+  std::size_t size = sizeof(float);
+  for (auto dim : shape) {
+    size *= static_cast<std::size_t>(dim);
+  }
+  return own(Array(mx::allocator::malloc(size), std::move(shape), mx::float32));
+}
+
+float* data_f32(const Array& array) noexcept {
+  return const_cast<float*>(array.data<float>());
+}
+
 ArrayPtr from_mapping(
     rust::Slice<const std::uint8_t> bytes,
     Dims dims,

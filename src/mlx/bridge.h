@@ -41,6 +41,8 @@ void clear_cache();
 // Making and reading arrays. `dtype` is the index in `DTYPES` (dtype.rs has the same order).
 ArrayPtr clone_array(const Array& array) noexcept;
 ArrayPtr from_bytes(rust::Slice<const std::uint8_t> bytes, Dims shape, std::uint8_t dtype);
+ArrayPtr uninitialized_f32(Dims shape);
+float* data_f32(const Array& array) noexcept;
 ArrayPtr from_mapping(
     rust::Slice<const std::uint8_t> bytes,
     Dims shape,

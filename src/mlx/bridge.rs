@@ -34,6 +34,10 @@ pub(crate) mod ffi {
 
         fn clone_array(array: &Array) -> UniquePtr<Array>;
         fn from_bytes(bytes: &[u8], shape: &[i32], dtype: u8) -> Result<UniquePtr<Array>>;
+        /// Its elements are no values yet.
+        fn uninitialized_f32(shape: &[i32]) -> Result<UniquePtr<Array>>;
+        /// Where the elements of an `uninitialized_f32` lie.
+        fn data_f32(array: &Array) -> *mut f32;
         /// The bytes must live as long as `owner`.
         unsafe fn from_mapping(
             bytes: &[u8],

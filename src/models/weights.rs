@@ -144,12 +144,15 @@ impl<'p> Weights<'p> {
         let found = self.find(name, &shape, Kind::Floats)?;
         self.bring_in(&found);
         let bytes = &self.shards[found.shard].map[found.info.range.clone()];
-        let [rows, columns] = [found.info.shape[0], found.info.shape[1]];
-        let Some(values) = by_columns(bytes, found.dtype, rows, columns) else {
+        let size = [found.info.shape[0], found.info.shape[1]];
+        let turned = Array::fill_f32(&[shape[1], shape[0]], |target| {
+            by_columns(bytes, found.dtype, size, target)
+        });
+        let Some(turned) = turned? else {
             return Err(self.wrong_type(name, &found.info, found.shard, Kind::Floats));
         };
         self.release(&found);
-        let array = Array::from_f32(&values, &[shape[1], shape[0]])?.transpose(&[1, 0])?;
+        let array = turned.transpose(&[1, 0])?;
         self.tell(&found);
         Ok(array)
     }
