@@ -43,7 +43,11 @@ class Exchange(BaseHTTPRequestHandler):
             self._play()
 
     def do_POST(self) -> None:
-        self.body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        raw = self.rfile.read(length := int(self.headers.get("Content-Length", 0)))
+        if len(raw) < length:
+            self.close_connection = True  # the client went away while it was sending
+            return
+        self.body = json.loads(raw)
         self._play()
 
     def _play(self) -> None:

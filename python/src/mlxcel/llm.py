@@ -51,9 +51,10 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
     certificates, an `ssl.SSLContext`, or False for anybody.
 
     `timeout` is a number of seconds for each whole call, or a `Timeout` with
-    several limits; None lets a generation take its time. `binary`, `host`, `port`,
-    `startup_timeout`, `shutdown_grace`, `ctx_size`, `n_predict`, `n_parallel`,
-    `alias`, `warmup`, `extra_args`, `restart`, `on_state` and `progress` are for the server: see `ManagedServer`.
+    several limits; None lets a generation take its time. `binary`, `host`,
+    `port`, `startup_timeout`, `shutdown_grace`, `ctx_size`, `n_predict`,
+    `n_parallel`, `alias`, `warmup`, `extra_args`, `restart`, `on_state` and
+    `progress` are for the server: see `ManagedServer`.
 
     Sampling parameters are keywords of each call: OpenAI's (`max_tokens`,
     `temperature`, `top_p`, `n`, `stop`, `seed`, `logprobs`, `response_format`,

@@ -9,8 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import openai
@@ -18,6 +17,9 @@ import pytest
 
 from mlxcel import LLM, AsyncLLM, MlxcelConfigError, MlxcelTimeoutError, Timeout
 from scripted import Exchange, Scripted, deaf_address
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MODES = pytest.mark.parametrize("mode", ["sync", "async"])
 METHODS = pytest.mark.parametrize("method", ["chat", "generate", "chat_stream", "stream"])

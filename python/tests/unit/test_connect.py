@@ -77,7 +77,7 @@ def test_extra_headers() -> None:
 def test_options_of_a_connection_only() -> None:
     for options in ({"extra_headers": {"a": "b"}}, {"verify": False}):
         with pytest.raises(MlxcelConfigError, match="is for one that runs"):
-            LLM("m", **options)  # type: ignore[arg-type]
+            LLM("m", **options)
     with pytest.raises(MlxcelConfigError, match="about certificates"):
         LLM(base_url="http://h", verify=False)
     with pytest.raises(MlxcelConfigError, match="on your transport"):
