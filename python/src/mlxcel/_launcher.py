@@ -23,7 +23,7 @@ from ._command import (
 )
 from ._probe import Address, Probe
 from ._process import ServerProcess
-from ._socket_path import SocketFile, private_directory, refuse_taken_path, socket_in
+from ._socket_path import SocketFile, private_directory, refuse_taken_path, socket_in, sweep
 from .errors import MlxcelStateError
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ class Launcher:
         self._open = False
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+            sweep(self._folder.parent)
             self._folder = None
 
     def _choose_address(self) -> Address:
