@@ -8,7 +8,6 @@ import re
 import secrets
 import shutil
 import socket
-import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -138,8 +137,6 @@ class Launcher:
             return Address(host=plan.host, port=plan.port or _free_port(plan.host))
         if plan.socket_path is not None:
             return Address(socket_path=plan.socket_path)
-        if sys.platform == "win32":
-            return Address(host=plan.host, port=_free_port(plan.host))
         self._folder = private_directory()
         return Address(socket_path=socket_in(self._folder))
 
