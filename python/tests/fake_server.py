@@ -240,7 +240,7 @@ def load(options: argparse.Namespace) -> None:
 
 def main() -> None:
     options = parse_arguments()
-    if options.fake_lifeline:
+    if options.fake_lifeline and "MLXCEL_LIFELINE" in os.environ:
         threading.Thread(target=watch_owner, args=[os.environ["MLXCEL_LIFELINE"]], daemon=True).start()
     if options.fake_die_once is not None:
         threading.Thread(target=die_when_told, args=[options.fake_die_once], daemon=True).start()

@@ -7,6 +7,7 @@
 
 pub mod grammar;
 mod handle;
+mod meter;
 mod request;
 pub mod sampler;
 pub mod scheduler;

@@ -77,7 +77,7 @@ pub fn start(
     let (submissions, receiver) = mpsc::channel();
     let (ready, loaded) = mpsc::channel();
     let (death, died) = watch::channel(None);
-    let counters = Arc::new(Counters::default());
+    let counters = Arc::new(Counters::new());
     let shared = counters.clone();
     let (parallel, queue_size) = (options.n_parallel, options.queue_size);
     std::thread::Builder::new()
@@ -89,11 +89,12 @@ pub fn start(
         })
         .map_err(|error| StartError::Thread(error.to_string()))?;
 
-    let (model, context_length) = loaded
+    let (model, device, context_length) = loaded
         .recv()
         .map_err(|_| StartError::Thread("it ended while loading the model".to_owned()))??;
     let facts = Arc::new(Facts {
         model,
+        device,
         context_length,
         parallel,
         queue_size,
@@ -106,7 +107,7 @@ pub fn start(
     })
 }
 
-type Loaded = Result<(ModelInfo, usize), StartError>;
+type Loaded = Result<(ModelInfo, Device, usize), StartError>;
 
 fn serve(
     options: EngineOptions,
@@ -116,7 +117,7 @@ fn serve(
     ready: &mpsc::Sender<Loaded>,
 ) {
     let loaded = load(&options, &mut progress);
-    let (model, context_length) = match loaded {
+    let (model, device, context_length) = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
             // Nobody waits only if `start`'s caller is gone, and then nobody cares.
@@ -125,7 +126,7 @@ fn serve(
         }
     };
     if ready
-        .send(Ok((model.info().clone(), context_length)))
+        .send(Ok((model.info().clone(), device, context_length)))
         .is_err()
     {
         return;
@@ -144,7 +145,7 @@ fn serve(
 fn load(
     options: &EngineOptions,
     progress: &mut dyn FnMut(LoadProgress),
-) -> Result<(Box<dyn Model>, usize), StartError> {
+) -> Result<(Box<dyn Model>, Device, usize), StartError> {
     mlx::check_version()?;
     let device = options.device.unwrap_or_else(Device::best);
     device.make_default()?;
@@ -164,7 +165,7 @@ fn load(
     if options.warmup {
         warm_up(&*model)?;
     }
-    Ok((model, context))
+    Ok((model, device, context))
 }
 
 /// What one request may have: the model's context or what was asked for, as memory allows.

@@ -127,18 +127,14 @@ impl Worker {
     ) -> Result<Option<super::request::FinishReason>, EngineError> {
         let last = count == sequence.pending();
         if sequence.in_prefill() {
-            self.counters
-                .prompt_tokens
-                .fetch_add(count as u64, Ordering::Relaxed);
+            self.counters.prompt_tokens.add(count as u64);
         }
         let logits = forward(&*self.model, sequence, count, last)
             .map_err(|error| EngineError::Compute(error.to_string()))?;
         let Some(mut logits) = logits else {
             return Ok(None);
         };
-        self.counters
-            .completion_tokens
-            .fetch_add(1, Ordering::Relaxed);
+        self.counters.completion_tokens.add(1);
         sequence.advance(&mut logits)
     }
 }

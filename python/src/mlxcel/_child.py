@@ -29,6 +29,7 @@ __all__ = ["Child", "DirectChild", "ReapedChild"]
 
 _REAPER = Path(__file__).with_name("_reaper.py")
 _REAPER_START = 60.0  # seconds that Python gets to start; a loaded machine can take its time
+_AFTER_TERM = 5.0
 _ORPHAN_LOOK = 0.05
 
 
@@ -181,11 +182,17 @@ class ReapedChild(Child):
             if word == "error":
                 self._popen.wait()
                 raise MlxcelServerError(f"cannot start {binary}: {os.strerror(int(value))}")
-            self._popen.kill()  # it has started nothing
-            said = stderr.read(4096).decode(errors="replace").strip()
-        code = self._popen.wait()
+            # One that is only slow ends what it starts after all: its end of the socket has ended.
+            self._control.close()
+            self._popen.terminate()
+            try:
+                code = self._popen.wait(_AFTER_TERM)
+            except subprocess.TimeoutExpired:
+                code = None
+            said = "" if code is None else stderr.read(4096).decode(errors="replace").strip()
+        how = f"said nothing for {_REAPER_START:g} s" if code is None else f"ended with code {code}"
         raise MlxcelServerError(
-            f"cannot start {binary}: {sys.executable}, which watches over it, ended with code {code}"
+            f"cannot start {binary}: {sys.executable}, which watches over it, {how}"
             + (f":\n{said}" if said else ""),
             stderr_tail=said,
         )

@@ -8,7 +8,6 @@ import re
 import secrets
 import shutil
 import socket
-import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,7 @@ from ._command import (
 )
 from ._probe import Address, Probe
 from ._process import ServerProcess
-from ._socket_path import SocketFile, private_directory, refuse_taken_path, socket_in
+from ._socket_path import SocketFile, private_directory, refuse_taken_path, socket_in, sweep
 from .errors import MlxcelStateError
 
 if TYPE_CHECKING:
@@ -129,6 +128,7 @@ class Launcher:
         self._open = False
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+            sweep(self._folder.parent)
             self._folder = None
 
     def _choose_address(self) -> Address:
@@ -137,8 +137,6 @@ class Launcher:
             return Address(host=plan.host, port=plan.port or _free_port(plan.host))
         if plan.socket_path is not None:
             return Address(socket_path=plan.socket_path)
-        if sys.platform == "win32":
-            return Address(host=plan.host, port=_free_port(plan.host))
         self._folder = private_directory()
         return Address(socket_path=socket_in(self._folder))
 

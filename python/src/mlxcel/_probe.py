@@ -108,5 +108,5 @@ def _parse(reply: bytes) -> tuple[int, object]:
         raise ConnectionError("the answer is cut short, or not HTTP")
     try:
         return int(status), json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter from a stranger's thousand brackets
         return int(status), None

@@ -61,7 +61,7 @@ class ServerProcess:
         self._log = log
         self._at_exit: list[Callable[[], None]] = []
         self._child: Child
-        if knows(command[0], LIFELINE.encode()):
+        if knows(command[0], LIFELINE.encode()) and not _sigterm_is_blocked():
             self._child = DirectChild(command, environment)
         else:
             self._child = ReapedChild(command, environment, grace=grace, folder=folder)
@@ -166,6 +166,11 @@ class ServerProcess:
     def _keep(self, line: str) -> None:
         if self._log is not None:
             self._log.add(line)
+
+
+def _sigterm_is_blocked() -> bool:
+    """Whether a child of this thread would never hear SIGTERM; the reaper gives it a clean mask."""
+    return signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def describe_exit(code: int) -> str:

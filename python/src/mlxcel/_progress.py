@@ -64,9 +64,13 @@ class StartBar:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a notebook without ipywidgets gets the bar as text
             from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+        class Bar(tqdm):  # type: ignore[misc]
+            monitor_interval = 0  # else a thread of tqdm's stays for ever
+
         options: dict[str, Any] = {"total": None, "bar_format": "{desc}: {elapsed}"}
         if health.bytes_total:
             options = {"total": health.bytes_total, "unit": "B", "unit_scale": True, "unit_divisor": 1024}
         elif health.progress is not None:
             options = {"total": 100, "bar_format": "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"}
-        return tqdm(desc=f"{self._model}: {stage}", leave=False, **options)
+        return Bar(desc=f"{self._model}: {stage}", leave=False, **options)

@@ -13,6 +13,7 @@ import socket
 import stat
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from .errors import MlxcelConfigError, MlxcelServerError
@@ -25,6 +26,7 @@ __all__ = [
     "private_directory",
     "refuse_taken_path",
     "socket_in",
+    "sweep",
 ]
 
 PATH_LIMIT = 107 if sys.platform == "linux" else 103
@@ -35,6 +37,7 @@ PORTABLE_LIMIT = 103
 _NAME = "s.sock"
 _PREFIX = "mlxcel-"
 _RANDOM = 8  # characters that mkdtemp appends
+_STALE = 86400.0  # seconds; an older server may take long to load before it makes its socket
 
 
 def check_socket_path(path: str | os.PathLike[str]) -> Path:
@@ -70,6 +73,37 @@ def private_directory() -> Path:
         "no folder for the server's Unix socket: " + "; ".join(tried) + "; "
         "pass `socket=` with a short path, or `host=` for TCP"
     )
+
+
+def sweep(parent: Path) -> None:
+    """Remove private folders of owners that were killed. A day old, ours, and nobody answers in them."""
+    with contextlib.suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            if not entry.name.startswith(_PREFIX) or len(entry.name) != len(_PREFIX) + _RANDOM:
+                continue
+            with contextlib.suppress(OSError):
+                status = entry.stat(follow_symlinks=False)
+                if (
+                    stat.S_ISDIR(status.st_mode)
+                    and status.st_uid == os.getuid()
+                    and time.time() - status.st_mtime > _STALE
+                ):
+                    _remove_abandoned(Path(entry.path))
+
+
+def _remove_abandoned(folder: Path) -> None:
+    path = socket_in(folder)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            SocketFile(path).remove()
+        except FileNotFoundError:
+            pass
+        else:
+            return
+    folder.rmdir()  # which fails if there is anything else in it
 
 
 def socket_in(directory: Path) -> Path:

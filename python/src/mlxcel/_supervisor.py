@@ -12,16 +12,13 @@ import logging
 import os
 import threading
 import time
-from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ._endings import Endings, crash_of, first_line, given_up
 from ._health import Health, wait_until_ready
-from ._process import describe_exit
 from ._state import Attempts, ServerState, StateChange
 from .errors import (
     MlxcelError,
-    MlxcelServerCrashedError,
     MlxcelServerError,
     MlxcelStateError,
     MlxcelTimeoutError,
@@ -33,26 +30,23 @@ if TYPE_CHECKING:
     from ._launcher import Launcher
     from ._process import ServerProcess
     from ._state import Restart
+    from .errors import MlxcelServerCrashedError
 
 __all__ = ["Supervisor"]
 
 logger = logging.getLogger("mlxcel.server")
 
 _PORT_ATTEMPTS = 5
-_ENDINGS = 32  # processes whose end is remembered, for requests that were on their way
 _LOOK = 0.1  # seconds between two looks of one that shows the progress
 _UNWIND = 10.0  # seconds that the thread gets to finish once its process has ended
 
-Wish = Literal["run", "restart", "stop"]
+Wish = Literal["run", "restart", "stop", "over"]
+"""What is to become of the server; "over" when it failed for good and the thread only tidies up."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Ending:
-    """How the process of one generation ended."""
-
-    message: str
-    stderr_tail: str = ""
-    exit_code: int | None = None
+_ASKED: dict[Wish, str] = {
+    "stop": "the mlxcel server was stopped while it had the request",
+    "restart": "the mlxcel server was restarted, by restart(), while it had the request",
+}
 
 
 class Supervisor:
@@ -81,7 +75,7 @@ class Supervisor:
         self._wish: Wish = "stop"
         self._launching = False  # between the decision to start and the first process
         self._error: Exception | None = None  # why the last run ended by itself
-        self._endings: deque[tuple[int, _Ending]] = deque(maxlen=_ENDINGS)
+        self._endings = Endings()
         self.state = ServerState.STOPPED
         self.generation = 0
         self.restarts = 0
@@ -100,8 +94,9 @@ class Supervisor:
     def start(self) -> None:
         """Spawn the process, unless one runs or is about to; returns when it is spawned."""
         self._refuse_in_fork()
+        self._refuse_in_callback()
         with self._changed:
-            while self._thread is not None and self._wanted("stop"):
+            while self._thread is not None and not self._alive():
                 self._changed.wait()  # for the end of the one before
             before = self.generation
             if self._thread is None:
@@ -117,22 +112,20 @@ class Supervisor:
         if self._is_ready():
             return
         self._refuse_in_fork()
+        self._refuse_in_callback()
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
-            if not self._alive():
-                raise self._no_server()
+        waited = False
         while True:
             with self._changed:
                 if self._is_ready():
                     return
-                if self._error is not None:
-                    raise copy.copy(self._error)
-                if not self._alive():
-                    raise MlxcelServerError("the server was stopped while it started")
+                if self._thread is None or self._wanted("stop"):
+                    raise self._no_server(waited=waited)
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     raise MlxcelTimeoutError(f"the mlxcel server is still {self.state} after {timeout:g} s")
                 self._changed.wait(left if look is None else min(left or _LOOK, _LOOK))
+            waited = True
             if look is not None:
                 look()
 
@@ -142,17 +135,12 @@ class Supervisor:
             return None
         deadline = time.monotonic() + wait
         with self._changed:
-            while (ending := self._ending(generation)) is None:
+            while (error := self._endings.error(generation, restarting=self._alive())) is None:
                 left = deadline - time.monotonic()
                 if left <= 0 or generation > self.generation:
                     return None
                 self._changed.wait(left)
-            return MlxcelServerCrashedError(
-                ending.message,
-                stderr_tail=ending.stderr_tail,
-                exit_code=ending.exit_code,
-                restarting=self._rules is not None and self._alive(),
-            )
+            return error
 
     def restart(self) -> None:
         """End the process and start another at the same address; returns when that one is ready."""
@@ -215,13 +203,14 @@ class Supervisor:
             error = self._live()
         except Exception as unexpected:  # noqa: BLE001 - carried to whoever waits
             error = unexpected
+            self._settle()
         if self.process is not None:
             self.process.stop()
         self._launcher.close()
         if self._wanted("stop"):
             error = None
         if self.state is not ServerState.CRASHED or error is None:
-            self._set(ServerState.STOPPED, _first_line(error) if error else "asked to stop", error)
+            self._set(ServerState.STOPPED, first_line(error) if error else "asked to stop", error)
         with self._changed:
             self._error = error
             self._launching = False
@@ -240,7 +229,7 @@ class Supervisor:
                 self._follow(process)
                 first = False
                 ready_for = self._watch(process)
-                fault = _crash(process)
+                fault = crash_of(process)
             except (MlxcelError, OSError) as error:
                 fault = error
             if process is not None:
@@ -257,11 +246,18 @@ class Supervisor:
             elif ports and self._launcher.lost_its_port(fault):
                 ports -= 1
                 self._launcher.forget_port()
-            else:
+            elif self._settle():
                 if getattr(fault, "exit_code", None) is not None:
-                    self._set(ServerState.CRASHED, _first_line(fault), fault)
+                    self._set(ServerState.CRASHED, first_line(fault), fault)
                 return fault
         return None
+
+    def _settle(self) -> bool:
+        """Let it be over, unless somebody has just asked for something else."""
+        with self._changed:
+            if self._wish == "run":
+                self._wish = "over"
+            return self._wish == "over"
 
     def _attempts(self) -> Attempts | None:
         return None if self._rules is None else Attempts(self._rules)
@@ -314,33 +310,26 @@ class Supervisor:
     def _bury(self, process: ServerProcess, fault: Exception) -> None:
         """End what is left of it, and keep how it ended for requests that were on their way."""
         process.stop()
-        message = {
-            "stop": "the mlxcel server was stopped while it had the request",
-            "restart": "the mlxcel server was restarted, by restart(), while it had the request",
-            "run": str(fault),
-        }[self._wish]
-        ending = _Ending(message, process.stderr_tail(), process.poll())
+        asked = _ASKED.get(self._wish) if "SIGTERM" in process.steps else None
         with self._changed:
-            self._endings.append((self.generation, ending))
+            self._endings.add(self.generation, asked or str(fault), process)
             self._changed.notify_all()
 
     def _recover(self, attempts: Attempts | None, fault: Exception, ready_for: float) -> Exception | None:
         """Sit out the pause before the next start; the error for everybody when there is to be none."""
         pause = None if attempts is None else attempts.pause(time.monotonic(), ready_for)
         if pause is not None:
-            self._set(ServerState.CRASHED, _first_line(fault), fault)
+            self._set(ServerState.CRASHED, first_line(fault), fault)
             self.restarts += 1
             self._set(ServerState.RESTARTING, f"in {pause:.3g} s")
             with self._changed:
                 self._changed.wait_for(lambda: not self._wanted("run"), pause)
             return None
+        if not self._settle():
+            return None
         why = "restarts are off" if self._rules is None else f"given up after {self.restarts} restarts"
-        error = MlxcelServerCrashedError(
-            f"{fault}\n({why}: llm.server.restart() starts it again)",
-            stderr_tail=getattr(fault, "stderr_tail", ""),
-            exit_code=getattr(fault, "exit_code", None),
-        )
-        self._set(ServerState.CRASHED, f"{_first_line(fault)}; {why}", error)
+        error = given_up(fault, why)
+        self._set(ServerState.CRASHED, f"{first_line(fault)}; {why}", error)
         return error
 
     def _set(self, new: ServerState, detail: str = "", error: Exception | None = None) -> None:
@@ -368,16 +357,13 @@ class Supervisor:
 
     def _alive(self) -> bool:
         """Whether a server runs, or one will."""
-        return self._thread is not None and self._wish != "stop"
+        return self._thread is not None and self._wish in ("run", "restart")
 
     def _is_ready(self) -> bool:
         """Whether requests are answered; not in the moment between a death and its notice."""
         return (
             self.state is ServerState.READY and self.process is not None and not self.process.exited.is_set()
         )
-
-    def _ending(self, generation: int) -> _Ending | None:
-        return next((ending for number, ending in self._endings if number == generation), None)
 
     def _refuse_in_fork(self) -> None:
         if self.foreign:
@@ -386,25 +372,18 @@ class Supervisor:
                 "server with LLM(socket=…, api_key=…), or start one of this process's own"
             )
 
-    def _no_server(self) -> Exception:
+    def _refuse_in_callback(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise MlxcelStateError(
+                "an on_state callback runs on the thread that starts the server, and cannot wait for it: "
+                "call stop() or restart(), or do the rest on another thread"
+            )
+
+    def _no_server(self, *, waited: bool) -> Exception:
         if self._error is not None:
             return copy.copy(self._error)  # each thread that waits raises one of its own
+        if waited:
+            return MlxcelServerError("the server was stopped while it started")
         if self.generation == 0:
             return MlxcelStateError("the server was not started: call start() first")
         return MlxcelStateError("the server is stopped: call start()")
-
-
-def _crash(process: ServerProcess) -> MlxcelServerCrashedError:
-    code = process.poll() or 0
-    tail = process.stderr_tail(final=True)
-    hint = " (the system does that when memory runs out)" if code == -9 else ""
-    said = f"; its last lines:\n{tail}" if tail else " and had written nothing to stderr"
-    return MlxcelServerCrashedError(
-        f"the mlxcel server (pid {process.pid}) {describe_exit(code)}{hint} without being asked{said}",
-        stderr_tail=tail,
-        exit_code=code,
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].removesuffix(":")

@@ -1,12 +1,11 @@
 """Deadlines and late closing in whichever event loop this is.
 
-anyio is imported when it is needed: the blocking client gets by without it
-until its server is started.
+asyncio and anyio are imported when they are needed: the blocking client starts
+its server without them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 from functools import partial
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ._deadline import DeadlinePassedError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterator
 
     from openai import AsyncStream
@@ -63,6 +63,8 @@ async def sleep(seconds: float) -> None:
 
 def closer_in_this_loop() -> Callable[[AsyncStream[Any]], None] | None:
     """A function that closes a stream soon, callable from any thread (the collector may run in each)."""
+    import asyncio
+
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 import time
 import weakref
 from typing import TYPE_CHECKING, Self
@@ -106,7 +105,7 @@ class ManagedServer(Single):
         self._plan = Plan(
             model=os.fspath(model),
             binary=binary,
-            tcp=tcp or sys.platform == "win32",
+            tcp=tcp,
             host=host or "127.0.0.1",
             port=port or 0,
             socket_path=None if socket_path is None else check_socket_path(socket_path),

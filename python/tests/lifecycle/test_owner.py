@@ -441,6 +441,25 @@ print(*pids)
     eventually(lambda: not [pid for pid in done.stdout.split() if alive(int(pid))], GONE)
 
 
+def test_a_process_that_blocks_sigterm_has_a_server_that_hears_it(each_binary: Path) -> None:
+    code = """
+import signal, sys
+from mlxcel import ManagedServer
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+with ManagedServer("m", binary=sys.argv[1], shutdown_grace=30.0) as server:
+    pass
+print(*server.shutdown_steps)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(each_binary)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "SIGTERM exited\n", done.stderr
+
+
 def test_an_interpreter_that_cannot_watch_is_told(fake_binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlxcel import MlxcelServerError
 

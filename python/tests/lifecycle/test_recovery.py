@@ -138,6 +138,37 @@ def test_a_callback_may_stop_the_server(fake_binary: Path) -> None:
     assert server.generation == 1
 
 
+def test_a_callback_is_told_that_it_cannot_wait(fake_binary: Path) -> None:
+    told: list[str] = []
+
+    def wait(change: StateChange) -> None:
+        for forbidden in (server.wait_ready, server.start):
+            try:
+                forbidden()
+            except MlxcelStateError as error:
+                told.append(str(error))
+
+    server = ManagedServer("m", binary=fake_binary, restart=QUICK)
+    server._supervisor._on_state = wait
+    server.spawn()
+    eventually(lambda: len(told) >= 2, 20)
+    server.stop()
+    assert all("on another thread" in message for message in told)
+
+
+def test_a_callback_may_restart_the_server(fake_binary: Path) -> None:
+    def again(change: StateChange) -> None:
+        if change.new is ServerState.CRASHED:
+            server.restart()
+
+    slow = Restart(backoff=300.0, max_backoff=300.0)
+    server = ManagedServer("m", binary=fake_binary, on_state=again, restart=slow)
+    with server:
+        kill(server)
+        eventually(lambda: server.generation == 2, 20)
+        server.wait_available(20.0)
+
+
 def test_a_server_that_keeps_dying_is_given_up(fake_binary: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     history = History()

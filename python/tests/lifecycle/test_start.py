@@ -178,6 +178,8 @@ options = eval(sys.argv[2])
 flags = ["--fake-load-seconds", "2", *options.pop("flags", [])]
 with ManagedServer("m", binary=sys.argv[1], extra_args=flags, **options):
     pass
+import threading
+assert threading.active_count() == len([t for t in threading.enumerate() if "tqdm" not in repr(t)])
 """
 
 

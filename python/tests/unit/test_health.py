@@ -19,6 +19,7 @@ def test_health_is_read_with_what_there_is() -> None:
     assert Health.read(200, {"status": "ok"}) == Health(ready=True)
     assert Health.read(503, None) == Health()
     assert Health.read(503, {"stage": 3, "progress": "half", "bytes_done": True}) == Health()
+    assert Health.read(503, {"progress": float("inf"), "bytes_total": float("nan")}) == Health()
     assert not Health.read(503, {"status": "starting"}).tells
     assert Health.read(503, {"stage": "weights"}).tells
 
@@ -68,6 +69,7 @@ def test_the_times_of_ps(text: str, seconds: float) -> None:
 def test_answers_in_http() -> None:
     assert _parse(b'HTTP/1.1 200 OK\r\nA: b\r\n\r\n{"a": 1}') == (200, {"a": 1})
     assert _parse(b"HTTP/1.0 503 No\r\n\r\n<html>") == (503, None)
+    assert _parse(b"HTTP/1.0 200 OK\r\n\r\n" + b"[" * 500_000) == (200, None)
     for wrong in (b"", b"HTTP/1.1 200 OK\r\n", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n"):
         with pytest.raises(ConnectionError):
             _parse(wrong)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
+import socket
 import stat
 import tempfile
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,9 +22,20 @@ from mlxcel import (
     MlxcelTimeoutError,
     _binary,
 )
-from mlxcel._binary import find_binary
+from mlxcel._binary import find_binary, knows
 from mlxcel._command import ServeOptions, child_environment, listen_on_port, listen_on_socket, serve_command
-from mlxcel._socket_path import PATH_LIMIT, check_socket_path, private_directory, socket_in
+from mlxcel._socket_path import (
+    PATH_LIMIT,
+    SocketFile,
+    check_socket_path,
+    private_directory,
+    refuse_taken_path,
+    socket_in,
+    sweep,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 def executable(path: Path) -> Path:
@@ -186,3 +201,101 @@ def test_errors_are_what_one_would_catch() -> None:
     assert issubclass(MlxcelConfigError, ValueError)
     for error in (MlxcelTimeoutError, MlxcelConfigError, MlxcelServerError):
         assert issubclass(error, MlxcelError)
+
+
+def test_folders_of_killed_owners_are_swept(short_path: Path) -> None:
+    def folder(name: str, *, days: float) -> Path:
+        path = short_path / name
+        path.mkdir(mode=0o700)
+        return aged(path, days)
+
+    def aged(path: Path, days: float) -> Path:
+        then = time.time() - days * 86400
+        os.utime(path, (then, then))
+        return path
+
+    def bound(path: Path) -> socket.socket:
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(str(path / "s.sock"))
+        server.listen()
+        return server
+
+    empty = folder("mlxcel-aaaaaaaa", days=2)
+    dead = folder("mlxcel-bbbbbbbb", days=2)
+    bound(dead).close()
+    aged(dead, 2)
+    young = folder("mlxcel-cccccccc", days=0.5)
+    used = folder("mlxcel-dddddddd", days=2)
+    (used / "notes").touch()
+    aged(used, 2)
+    other = folder("mlxcel-of-somebody", days=2)
+    link = short_path / "mlxcel-eeeeeeee"
+    link.symlink_to(other)
+    alive = folder("mlxcel-ffffffff", days=2)
+    with bound(alive):
+        aged(alive, 2)
+        sweep(short_path)
+        assert not empty.exists()
+        assert not dead.exists()
+        for kept in (young, used / "notes", other, link, alive / "s.sock"):
+            assert os.path.lexists(kept)
+    sweep(short_path / "nowhere")
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder in which a socket's path fits, also where pytest's own are too long."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_only_the_very_socket_is_removed(short_path: Path) -> None:
+    path = short_path / "s"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        ours = SocketFile(path)
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.bind(str(path))  # mostly gets the same inode
+        ours.remove()
+        assert path.exists()
+        SocketFile(path).remove()
+        assert not path.exists()
+    path.write_text("a file")
+    ours.remove()
+    SocketFile(path).remove()
+    assert path.read_text() == "a file"
+    SocketFile(short_path / "nothing").remove()
+
+
+def test_paths_that_are_taken(short_path: Path) -> None:
+    path = short_path / "s"
+    refuse_taken_path(path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        refuse_taken_path(path)  # nobody answers: the server's to replace
+        server.listen()
+        with pytest.raises(MlxcelServerError, match=r"another server answers.*LLM\(socket="):
+            refuse_taken_path(path)
+    path.unlink()
+    makers: list[Callable[[], None]] = [path.mkdir, lambda: path.symlink_to(short_path), path.touch]
+    for make in makers:
+        make()
+        with pytest.raises(MlxcelServerError, match="is not a socket"):
+            refuse_taken_path(path)
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
+
+
+def test_what_a_binary_knows(tmp_path: Path) -> None:
+    binary = tmp_path / "mlxcel"
+    chunk = 1 << 20
+    for offset in (0, 5, chunk - 3, chunk, 2 * chunk - 1, 3 * chunk):
+        binary.write_bytes(b"x" * offset + b"MLXCEL_LIFELINE" + b"y" * 7)
+        assert knows(binary, b"MLXCEL_LIFELINE"), offset
+        assert not knows(binary, b"MLXCEL_LIFELINES"), offset
+    binary.write_bytes(b"")
+    assert not knows(binary, b"MLXCEL_LIFELINE")
