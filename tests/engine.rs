@@ -17,6 +17,8 @@ fn options() -> EngineOptions {
         ctx_size: None,
         n_parallel: 4,
         queue_size: 8,
+        kv_cache_budget: None,
+        prefix_cache: true,
         force: false,
         warmup: false,
     }
@@ -41,6 +43,8 @@ fn request(seed: u64, prompt: usize, max_tokens: usize) -> Request {
         logprobs: Some(2),
         stop_tokens: Vec::new(),
         grammar: None,
+        cache_salt: None,
+        deadline: None,
     }
 }
 

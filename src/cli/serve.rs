@@ -98,6 +98,27 @@ pub struct Args {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     n_parallel: u16,
 
+    /// Memory for the states of requests, running ones and those kept for prompts that begin alike:
+    /// bytes, or a number with KB, MB, GB, KiB, MiB or GiB [default: half of what the weights leave]
+    #[arg(
+        long,
+        env = "LLAMA_ARG_KV_CACHE_BUDGET",
+        hide_env_values = true,
+        value_name = "BYTES"
+    )]
+    #[arg(help_heading = "Model", value_parser = super::bytes::parse)]
+    kv_cache_budget: Option<u64>,
+
+    /// Compute every prompt from its first token, also one that was seen before
+    #[arg(
+        long,
+        env = "LLAMA_ARG_NO_PREFIX_CACHE",
+        hide_env_values = true,
+        help_heading = "Model"
+    )]
+    #[arg(value_parser = BoolishValueParser::new())]
+    no_prefix_cache: bool,
+
     /// Compute one token before the first request, so that it does not wait for MLX to set itself up
     #[arg(
         long,
@@ -217,6 +238,8 @@ impl Args {
             ctx_size: (self.ctx_size > 0).then_some(self.ctx_size),
             n_predict: self.n_predict.0,
             n_parallel: self.n_parallel.into(),
+            kv_cache_budget: self.kv_cache_budget,
+            prefix_cache: !self.no_prefix_cache,
             warmup: self.warmup && !self.no_warmup,
             force: self.force,
             device: self.device.map(|device| match device {

@@ -27,6 +27,12 @@ pub(super) struct Counters {
     pub requests: AtomicU64,
     pub prompt_tokens: AtomicU64,
     pub completion_tokens: AtomicU64,
+    pub cached_tokens: AtomicU64,
+    pub preemptions: AtomicU64,
+    /// Bytes that the states of the running sequences take.
+    pub kv_bytes: AtomicU64,
+    /// Bytes that the prefix cache holds.
+    pub cache_bytes: AtomicU64,
     pub draining: AtomicBool,
 }
 
@@ -45,6 +51,16 @@ pub struct Stats {
     pub prompt_tokens: u64,
     /// Tokens generated so far.
     pub completion_tokens: u64,
+    /// Prompt tokens that were found in the prefix cache so far.
+    pub cached_tokens: u64,
+    /// Places taken from running requests so far, for want of memory.
+    pub preemptions: u64,
+    /// Bytes that states may take, the prefix cache included.
+    pub kv_budget: u64,
+    /// Bytes reserved for the running requests' states.
+    pub kv_bytes: u64,
+    /// Bytes that the prefix cache holds.
+    pub cache_bytes: u64,
 }
 
 /// A way to the engine thread. Cheap to clone; the thread ends when the last handle is gone.
@@ -62,6 +78,7 @@ pub(super) struct Facts {
     pub context_length: usize,
     pub parallel: usize,
     pub queue_size: usize,
+    pub kv_bytes: u64,
 }
 
 impl EngineHandle {
@@ -138,6 +155,11 @@ impl EngineHandle {
             requests: counters.requests.load(Ordering::Relaxed),
             prompt_tokens: counters.prompt_tokens.load(Ordering::Relaxed),
             completion_tokens: counters.completion_tokens.load(Ordering::Relaxed),
+            cached_tokens: counters.cached_tokens.load(Ordering::Relaxed),
+            preemptions: counters.preemptions.load(Ordering::Relaxed),
+            kv_budget: self.facts.kv_bytes,
+            kv_bytes: counters.kv_bytes.load(Ordering::Relaxed),
+            cache_bytes: counters.cache_bytes.load(Ordering::Relaxed),
         }
     }
 

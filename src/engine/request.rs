@@ -1,6 +1,6 @@
 //! What goes into the engine and what comes out of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::grammar::Matcher;
 
@@ -18,7 +18,15 @@ pub struct Request {
     pub stop_tokens: Vec<u32>,
     /// Constrains the output.
     pub grammar: Option<Matcher>,
+    /// Only requests with the same one share what is kept of their prompts, so that nobody else can
+    /// tell by the time a prompt takes whether it was seen before.
+    pub cache_salt: Option<CacheSalt>,
+    /// When to give up on it.
+    pub deadline: Option<Instant>,
 }
+
+/// Tells apart who may share a prompt's state: a digest of what makes them one.
+pub type CacheSalt = [u8; 32];
 
 /// How the next token is chosen. The order of the steps is documented in `sampler`.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,6 +170,9 @@ pub enum EngineError {
         /// How many there are.
         vocab: usize,
     },
+    /// Its deadline came before its end.
+    #[error("the request took longer than it may")]
+    DeadlineExceeded,
     /// The grammar could not go on.
     #[error("structured output failed: {0}")]
     Grammar(String),

@@ -1,4 +1,4 @@
-//! A request in the batch: its tokens, its state, and where it stands.
+//! A request in the engine: its tokens, its state, and where it stands.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -8,49 +8,70 @@ use super::request::{
     EngineError, Event, Finish, FinishReason, Request, Timings, Token, TokenLogprobs,
 };
 use super::sampler::{Sampler, logprobs};
+use super::scheduler::Running;
 use crate::models::SequenceState;
 
-/// One running sequence.
+/// One request, waiting or running.
 pub(super) struct Sequence {
     submission: Submission,
+    /// Where it stands among all requests: the later, the younger.
+    pub arrival: u64,
+    /// The prompt and what was generated, a final stop token included.
+    pub tokens: Vec<u32>,
+    /// How many of them are the prompt.
+    pub prompt_len: usize,
+    /// What the model remembers of `tokens`. Empty until it runs, and again when it is preempted.
     pub state: SequenceState,
     sampler: Sampler,
     /// Most tokens to generate, the context considered.
     limit: usize,
-    generated: usize,
-    /// The token that the state does not hold yet, once the prompt is done.
-    last: Option<u32>,
-    started: Instant,
+    cached_tokens: usize,
+    started: Option<Instant>,
     first_token: Option<Instant>,
 }
 
 impl Sequence {
-    pub fn new(submission: Submission, state: SequenceState, context: usize) -> Self {
-        let request = &submission.request;
-        let room = context.saturating_sub(request.prompt.len());
-        let started = Instant::now();
-        let sequence = Self {
-            sampler: Sampler::new(request.sampling.clone(), &request.prompt),
-            limit: request.max_tokens.map_or(room, |tokens| tokens.min(room)),
-            generated: 0,
-            last: None,
-            started,
-            first_token: None,
+    /// A request that has just come.
+    pub fn new(
+        mut submission: Submission,
+        arrival: u64,
+        state: SequenceState,
+        context: usize,
+    ) -> Self {
+        let request = &mut submission.request;
+        let tokens = std::mem::take(&mut request.prompt);
+        let room = context.saturating_sub(tokens.len());
+        Self {
+            sampler: Sampler::new(request.sampling.clone(), &tokens),
+            limit: request.max_tokens.map_or(room, |most| most.min(room)),
+            arrival,
+            prompt_len: tokens.len(),
+            tokens,
             state,
-            submission,
-        };
-        sequence.send(Event::Started {
-            queued: sequence.queued(),
             cached_tokens: 0,
+            started: None,
+            first_token: None,
+            submission,
+        }
+    }
+
+    /// It has its place, and `cached` tokens of it need not be computed. Told once, also where it
+    /// lost the place and got another.
+    pub fn start(&mut self, cached: usize) {
+        if self.started.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        self.started = Some(now);
+        self.cached_tokens = cached;
+        self.send(Event::Started {
+            queued: now.duration_since(self.submission.submitted),
+            cached_tokens: cached,
         });
-        sequence
     }
 
-    fn queued(&self) -> Duration {
-        self.started.duration_since(self.submission.submitted)
-    }
-
-    fn request(&self) -> &Request {
+    /// The request itself; its prompt has become `tokens`.
+    pub fn request(&self) -> &Request {
         &self.submission.request
     }
 
@@ -59,29 +80,35 @@ impl Sequence {
         self.submission.cancelled.load(Ordering::Acquire)
     }
 
-    /// Tokens that the state does not hold yet.
-    pub fn pending(&self) -> usize {
-        match self.last {
-            Some(_) => 1,
-            None => self.request().prompt.len().saturating_sub(self.state.len),
+    /// Its time is over.
+    pub fn overdue(&self, now: Instant) -> bool {
+        self.request()
+            .deadline
+            .is_some_and(|deadline| deadline <= now)
+    }
+
+    /// What the scheduler knows of it.
+    pub fn standing(&self) -> Running {
+        Running {
+            held: self.state.len,
+            pending: self.tokens.len() - self.state.len,
         }
     }
 
-    /// Whether the prompt is still being computed.
-    pub fn in_prefill(&self) -> bool {
-        self.last.is_none()
+    /// How many of the next `count` pending tokens are the prompt's.
+    pub fn prompt_part(&self, count: usize) -> usize {
+        count.min(self.prompt_len.saturating_sub(self.state.len))
     }
 
-    /// The next `count` pending tokens and the state that they go into.
-    pub fn feed(&mut self, count: usize) -> (&[u32], &mut SequenceState) {
-        let tokens = match &self.last {
-            Some(token) => std::slice::from_ref(token),
-            None => {
-                let from = self.state.len;
-                &self.submission.request.prompt[from..from + count]
-            }
-        };
-        (tokens, &mut self.state)
+    /// How many first tokens both have, the last of this one's not counted; none where the requests
+    /// must not share.
+    pub fn shared_with(&self, other: &Self) -> usize {
+        if self.request().cache_salt != other.request().cache_salt {
+            return 0;
+        }
+        let own = &self.tokens[..self.tokens.len() - 1];
+        let pairs = own.iter().zip(&other.tokens);
+        pairs.take_while(|(a, b)| a == b).count()
     }
 
     /// Chooses and sends the next token from `logits` (`[vocab]`); the end, if this was the last.
@@ -100,8 +127,7 @@ impl Sequence {
             .map_err(|error| EngineError::Compute(error.to_string()))?;
 
         self.first_token.get_or_insert_with(Instant::now);
-        self.generated += 1;
-        self.last = Some(id);
+        self.tokens.push(id);
         if request.stop_tokens.contains(&id) {
             return Ok(Some(FinishReason::Stop));
         }
@@ -115,22 +141,27 @@ impl Sequence {
         if finished {
             return Ok(Some(FinishReason::Stop));
         }
-        Ok((self.generated >= self.limit).then_some(FinishReason::Length))
+        Ok((self.generated() >= self.limit).then_some(FinishReason::Length))
+    }
+
+    fn generated(&self) -> usize {
+        self.tokens.len() - self.prompt_len
     }
 
     /// Ends the stream with what the request took.
-    pub fn finish(self, reason: FinishReason) {
+    pub fn finish(&self, reason: FinishReason) {
         let now = Instant::now();
+        let started = self.started.unwrap_or(now);
         let first = self.first_token.unwrap_or(now);
         let finish = Finish {
             reason,
-            prompt_tokens: self.request().prompt.len(),
-            cached_tokens: 0,
-            completion_tokens: self.generated,
+            prompt_tokens: self.prompt_len,
+            cached_tokens: self.cached_tokens,
+            completion_tokens: self.generated(),
             timings: Timings {
-                queued: self.queued(),
-                prefill: first.duration_since(self.started),
-                decode: if self.generated > 1 {
+                queued: started.duration_since(self.submission.submitted),
+                prefill: first.duration_since(started),
+                decode: if self.generated() > 1 {
                     now - first
                 } else {
                     Duration::ZERO
@@ -141,7 +172,7 @@ impl Sequence {
     }
 
     /// Ends the stream with an error.
-    pub fn fail(self, error: EngineError) {
+    pub fn fail(&self, error: EngineError) {
         self.send(Event::Failed(error));
     }
 

@@ -1,181 +1,343 @@
-//! The engine thread: takes requests in, steps the batch, sends tokens out.
+//! The engine thread: takes requests in, gives them places, steps the batch, sends tokens out.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
+use std::time::Instant;
 
 use super::handle::{Counters, Submission};
-use super::request::EngineError;
-use super::scheduler::plan;
+use super::memory;
+use super::prefix_cache::{PrefixCache, WORTHWHILE};
+use super::request::{EngineError, FinishReason};
+use super::scheduler::{Limits, Pace, Running, Share, Waiting, admit, preempt, shares};
 use super::sequence::Sequence;
-use crate::mlx::{self, Array, MlxError};
-use crate::models::{Logits, Model, Row};
-
-/// Prompt tokens a step computes, over all requests. Larger chunks multiply better, smaller ones
-/// keep a running stream's gaps short.
-const PREFILL_BUDGET: usize = 256;
+use super::step::{Outcome, compute};
+use crate::models::Model;
 
 /// Steps between two returns of MLX's free buffers to the system while the engine is busy.
 const STEPS_PER_CLEAR: usize = 256;
 
+/// What the engine may use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Capacity {
+    /// Tokens of one request, prompt and output.
+    pub context: usize,
+    /// Places in the batch.
+    pub places: usize,
+    /// Bytes for the states of running sequences and the prefix cache.
+    pub kv_bytes: u64,
+    /// Whether the states of earlier requests are kept for later ones.
+    pub prefix_cache: bool,
+}
+
 pub(super) struct Worker {
-    pub model: Box<dyn Model>,
-    pub submissions: Receiver<Submission>,
-    pub counters: Arc<Counters>,
-    pub context_length: usize,
-    pub parallel: usize,
+    model: Box<dyn Model>,
+    submissions: Receiver<Submission>,
+    counters: Arc<Counters>,
+    capacity: Capacity,
+    cache: Option<PrefixCache>,
+    pace: Pace,
+    arrivals: u64,
+    /// How many of `waiting` the counters know of.
+    counted: usize,
+    /// Both in the order in which the requests came.
+    waiting: VecDeque<Sequence>,
+    running: Vec<Sequence>,
 }
 
 impl Worker {
+    pub fn new(
+        model: Box<dyn Model>,
+        submissions: Receiver<Submission>,
+        counters: Arc<Counters>,
+        capacity: Capacity,
+    ) -> Self {
+        let size = model.info().state.clone();
+        let cache = capacity
+            .prefix_cache
+            .then(|| PrefixCache::new(&model.new_state(), size));
+        Self {
+            model,
+            submissions,
+            counters,
+            capacity,
+            cache,
+            pace: Pace::default(),
+            arrivals: 0,
+            counted: 0,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+        }
+    }
+
     /// Serves until every handle is gone.
-    pub fn run(self) {
-        let mut waiting = VecDeque::new();
-        let mut running: Vec<Sequence> = Vec::new();
+    pub fn run(mut self) {
         let mut steps = 0usize;
         loop {
-            if running.is_empty() && waiting.is_empty() {
-                return_free_buffers();
+            if self.running.is_empty() && self.waiting.is_empty() {
+                memory::return_free_buffers();
                 match self.submissions.recv() {
-                    Ok(submission) => waiting.push_back(submission),
+                    Ok(submission) => self.enqueue(submission),
                     Err(_) => return,
                 }
             }
-            waiting.extend(self.submissions.try_iter());
-            self.cancel(&mut waiting, &mut running);
-            self.admit(&mut waiting, &mut running);
-            self.step(&mut running);
+            while let Ok(submission) = self.submissions.try_recv() {
+                self.enqueue(submission);
+            }
+            self.drop_cancelled_and_overdue();
+            self.make_places();
+            self.step();
             steps += 1;
             if steps.is_multiple_of(STEPS_PER_CLEAR) {
-                return_free_buffers();
+                memory::return_free_buffers();
             }
         }
     }
 
-    fn cancel(&self, waiting: &mut VecDeque<Submission>, running: &mut Vec<Sequence>) {
-        waiting.retain(|submission| {
-            let cancelled = submission.cancelled.load(Ordering::Acquire);
-            if cancelled {
-                self.counters.waiting.fetch_sub(1, Ordering::AcqRel);
+    fn enqueue(&mut self, submission: Submission) {
+        let state = self.model.new_state();
+        let sequence = Sequence::new(submission, self.arrivals, state, self.capacity.context);
+        self.arrivals += 1;
+        // Whoever submitted it has counted it.
+        self.counted += 1;
+        self.waiting.push_back(sequence);
+    }
+
+    fn drop_cancelled_and_overdue(&mut self) {
+        let now = Instant::now();
+        let stays = |sequence: &Sequence| {
+            if sequence.overdue(now) {
+                sequence.fail(EngineError::DeadlineExceeded);
+                return false;
             }
-            !cancelled
-        });
-        running.retain(|sequence| !sequence.cancelled());
-        self.counters
+            !sequence.cancelled()
+        };
+        self.waiting.retain(stays);
+        self.running.retain(stays);
+        self.count();
+    }
+
+    /// Tells the others how many run and wait.
+    fn count(&mut self) {
+        let counters = &self.counters;
+        counters
             .running
-            .store(running.len(), Ordering::Release);
+            .store(self.running.len(), Ordering::Release);
+        // By the difference: requests that are still in the channel are counted as well.
+        let waiting = self.waiting.len();
+        if waiting > self.counted {
+            counters
+                .waiting
+                .fetch_add(waiting - self.counted, Ordering::AcqRel);
+        } else {
+            counters
+                .waiting
+                .fetch_sub(self.counted - waiting, Ordering::AcqRel);
+        }
+        self.counted = waiting;
+        let reserved = self.limits().reserved(&self.standings());
+        counters.kv_bytes.store(reserved, Ordering::Relaxed);
+        let cached = self.cache.as_ref().map_or(0, PrefixCache::bytes);
+        counters.cache_bytes.store(cached, Ordering::Relaxed);
     }
 
-    fn admit(&self, waiting: &mut VecDeque<Submission>, running: &mut Vec<Sequence>) {
-        while running.len() < self.parallel
-            && let Some(submission) = waiting.pop_front()
-        {
-            let sequence = Sequence::new(submission, self.model.new_state(), self.context_length);
-            running.push(sequence);
-            self.counters
-                .running
-                .store(running.len(), Ordering::Release);
-            self.counters.waiting.fetch_sub(1, Ordering::AcqRel);
+    fn limits(&self) -> Limits<'_> {
+        Limits {
+            places: self.capacity.places,
+            memory: self.capacity.kv_bytes,
+            size: &self.model.info().state,
         }
     }
 
-    /// One step: every sequence's share in turn, so that none depends on the others' company.
-    fn step(&self, running: &mut Vec<Sequence>) {
-        let pending: Vec<usize> = running.iter().map(Sequence::pending).collect();
-        let mut ended = Vec::new();
-        for share in plan(&pending, PREFILL_BUDGET) {
-            let sequence = &mut running[share.sequence];
-            if sequence.cancelled() {
+    fn standings(&self) -> Vec<Running> {
+        self.running.iter().map(Sequence::standing).collect()
+    }
+
+    /// Takes places from those that memory does not suffice for, or else gives out what is free.
+    fn make_places(&mut self) {
+        let leave = preempt(&self.standings(), self.limits());
+        if leave > 0 {
+            for mut sequence in self.running.drain(self.running.len() - leave..) {
+                sequence.state = self.model.new_state();
+                let at = self
+                    .waiting
+                    .partition_point(|other| other.arrival < sequence.arrival);
+                self.waiting.insert(at, sequence);
+            }
+            self.counters
+                .preemptions
+                .fetch_add(leave as u64, Ordering::Relaxed);
+        } else if !self.waiting.is_empty() && self.running.len() < self.capacity.places {
+            self.admit();
+        }
+        // What the running sequences need is taken from the cache.
+        let room = self.room_for_cache();
+        if let Some(cache) = &mut self.cache {
+            cache.shrink(room);
+        }
+        self.count();
+    }
+
+    fn room_for_cache(&self) -> u64 {
+        let reserved = self.limits().reserved(&self.standings());
+        self.capacity.kv_bytes.saturating_sub(reserved)
+    }
+
+    fn admit(&mut self) {
+        let waiting: Vec<Waiting> = self
+            .waiting
+            .iter()
+            .map(|sequence| Waiting {
+                tokens: sequence.tokens.len(),
+                held_back: self.held_back(sequence),
+            })
+            .collect();
+        let admitted = admit(&self.standings(), &waiting, self.limits());
+        for (gone, index) in admitted.into_iter().enumerate() {
+            let Some(mut sequence) = self.waiting.remove(index - gone) else {
                 continue;
-            }
-            let turn = catch_unwind(AssertUnwindSafe(|| self.turn(sequence, share.tokens)));
-            let result = turn.unwrap_or_else(|panic| {
-                Err(EngineError::Compute(format!(
-                    "internal error: {}",
-                    panic_message(&*panic)
-                )))
-            });
-            match result {
-                Ok(None) => {}
-                Ok(Some(reason)) => ended.push((share.sequence, Ok(reason))),
-                Err(error) => ended.push((share.sequence, Err(error))),
-            }
-        }
-        ended.sort_by_key(|(index, _)| std::cmp::Reverse(*index));
-        for (index, result) in ended {
-            let sequence = running.remove(index);
-            // Before the reader learns of the end, so that its next look sees the place free.
-            self.counters
-                .running
-                .store(running.len(), Ordering::Release);
-            match result {
-                Ok(reason) => sequence.finish(reason),
+            };
+            match self.recall(&mut sequence) {
+                Ok(cached) => {
+                    self.counters
+                        .cached_tokens
+                        .fetch_add(cached as u64, Ordering::Relaxed);
+                    sequence.start(cached);
+                    self.running.push(sequence);
+                }
                 Err(error) => {
                     tracing::error!(%error, "a request failed");
-                    sequence.fail(error);
+                    sequence.fail(EngineError::Compute(error.to_string()));
                 }
             }
         }
+        self.running.sort_by_key(|sequence| sequence.arrival);
     }
 
-    /// Computes `count` tokens of one sequence; its end, if it came.
-    fn turn(
-        &self,
-        sequence: &mut Sequence,
-        count: usize,
-    ) -> Result<Option<super::request::FinishReason>, EngineError> {
-        let last = count == sequence.pending();
-        if sequence.in_prefill() {
-            self.counters
-                .prompt_tokens
-                .fetch_add(count as u64, Ordering::Relaxed);
-        }
-        let logits = forward(&*self.model, sequence, count, last)
-            .map_err(|error| EngineError::Compute(error.to_string()))?;
-        let Some(mut logits) = logits else {
-            return Ok(None);
+    /// Whether a running sequence is computing what this one begins with: it will be a hit.
+    fn held_back(&self, sequence: &Sequence) -> bool {
+        let Some(cache) = &self.cache else {
+            return false;
         };
+        let computing = |running: &Sequence| {
+            let shared = sequence.shared_with(running);
+            let known = || cache.known(&sequence.request().cache_salt, &sequence.tokens);
+            running.state.len < shared && shared >= known() + WORTHWHILE
+        };
+        self.running.iter().any(computing)
+    }
+
+    /// Fills a sequence's state with what is known of it: kept from earlier requests, or held by a
+    /// running one. Gives the number of tokens.
+    fn recall(&mut self, sequence: &mut Sequence) -> Result<usize, crate::mlx::MlxError> {
+        let room = self.room_for_cache();
+        let Some(cache) = &mut self.cache else {
+            return Ok(0);
+        };
+        let salt = sequence.request().cache_salt;
+        let mut known = cache.known(&salt, &sequence.tokens);
+        for running in self.running.iter().filter(|it| !it.state.rolls()) {
+            let held = sequence.shared_with(running).min(running.state.len);
+            if held >= known + WORTHWHILE {
+                cache.publish(&salt, &sequence.tokens[..held], &running.state, room)?;
+                known = cache.known(&salt, &sequence.tokens);
+            }
+        }
+        let hit = cache.find(&salt, &sequence.tokens)?;
+        hit.restore(&mut sequence.state)?;
+        Ok(hit.len)
+    }
+
+    /// One step of everybody who has a share in it.
+    fn step(&mut self) {
+        let pending: Vec<usize> = self.standings().iter().map(|it| it.pending).collect();
+        let company = self.running.len() + self.waiting.len() > 1;
+        let mut plan = shares(&pending, self.pace.budget(company));
+        self.end_at_marks(&mut plan);
+        if plan.is_empty() {
+            return;
+        }
+        let began = Instant::now();
+        let prompt: usize = plan
+            .iter()
+            .map(|share| self.running[share.sequence].prompt_part(share.tokens))
+            .sum();
+        self.counters
+            .prompt_tokens
+            .fetch_add(prompt as u64, Ordering::Relaxed);
+        let outcomes = compute(&*self.model, &mut self.running, &plan);
+        let chosen = outcomes.iter().filter(|it| !matches!(it, Outcome::Held));
         self.counters
             .completion_tokens
-            .fetch_add(1, Ordering::Relaxed);
-        sequence.advance(&mut logits)
+            .fetch_add(chosen.count() as u64, Ordering::Relaxed);
+        let tokens = plan.iter().map(|share| share.tokens).sum();
+        self.pace.record(tokens, began.elapsed());
+
+        let mut ended = Vec::new();
+        for (share, outcome) in plan.iter().zip(outcomes) {
+            match outcome {
+                Outcome::Held | Outcome::Chosen => self.keep_at_mark(share.sequence),
+                Outcome::Ended(reason) => ended.push((share.sequence, Ok(reason))),
+                Outcome::Failed(error) => ended.push((share.sequence, Err(error))),
+            }
+        }
+        for (index, result) in ended.into_iter().rev() {
+            let sequence = self.running.remove(index);
+            self.end(sequence, result);
+        }
+    }
+
+    /// Lets chunks end where a state that cannot be cut is to be kept.
+    fn end_at_marks(&self, plan: &mut [Share]) {
+        let Some(cache) = &self.cache else {
+            return;
+        };
+        for share in plan {
+            let sequence = &self.running[share.sequence];
+            let held = sequence.state.len;
+            if held < sequence.prompt_len {
+                let mark = cache.next_mark(held, sequence.prompt_len);
+                share.tokens = share.tokens.min(mark - held);
+            }
+        }
+    }
+
+    fn keep_at_mark(&mut self, index: usize) {
+        let room = self.room_for_cache();
+        let (Some(cache), Some(sequence)) = (&mut self.cache, self.running.get(index)) else {
+            return;
+        };
+        if cache.is_mark(sequence.state.len, sequence.prompt_len) {
+            keep(cache, sequence, room);
+        }
+    }
+
+    fn end(&mut self, sequence: Sequence, result: Result<FinishReason, EngineError>) {
+        // Before the reader learns of the end, so that its next look sees the place free.
+        self.count();
+        match result {
+            Ok(reason) => {
+                sequence.finish(reason);
+                let own = self.limits().reserved(&[sequence.standing()]);
+                let room = self.room_for_cache().saturating_sub(own);
+                if let Some(cache) = &mut self.cache {
+                    keep(cache, &sequence, room);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "a request failed");
+                sequence.fail(error);
+            }
+        }
     }
 }
 
-/// Runs the model and evaluates; the last position's logits (`[vocab]`) if `wanted`.
-fn forward(
-    model: &dyn Model,
-    sequence: &mut Sequence,
-    count: usize,
-    wanted: bool,
-) -> Result<Option<Vec<f32>>, MlxError> {
-    let (tokens, state) = sequence.feed(count);
-    let logits = if wanted { Logits::Last } else { Logits::None };
-    let mut rows = [Row {
-        tokens,
-        state,
-        logits,
-    }];
-    let outputs = model.forward(&mut rows)?;
-    let logits = outputs.into_iter().flatten().next();
-    let mut arrays: Vec<&Array> = sequence.state.arrays();
-    arrays.extend(logits.as_ref());
-    Array::eval_all(&arrays)?;
-    logits.map(|logits| logits.to_vec_f32()).transpose()
-}
-
-/// Gives MLX's free buffers back to the system.
-fn return_free_buffers() {
-    if let Err(error) = mlx::clear_cache() {
-        tracing::warn!(%error, "MLX kept its free buffers");
+fn keep(cache: &mut PrefixCache, sequence: &Sequence, room: u64) {
+    let tokens = &sequence.tokens[..sequence.state.len];
+    let salt = &sequence.request().cache_salt;
+    if let Err(error) = cache.publish(salt, tokens, &sequence.state, room) {
+        // The request has its answer; only a later one is slower for it.
+        tracing::warn!(%error, "a prompt could not be kept");
     }
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a panic without a message")
 }

@@ -282,8 +282,8 @@ ArrayPtr rope(
     bool traditional,
     float base,
     float scale,
-    std::int32_t offset) {
-  return own(mx::fast::rope(x, dims, traditional, base, scale, offset));
+    const Array& positions) {
+  return own(mx::fast::rope(x, dims, traditional, base, scale, positions));
 }
 
 ArrayPtr rope_with_freqs(
@@ -291,8 +291,8 @@ ArrayPtr rope_with_freqs(
     std::int32_t dims,
     bool traditional,
     const Array& freqs,
-    std::int32_t offset) {
-  return own(mx::fast::rope(x, dims, traditional, std::nullopt, 1.0f, offset, freqs));
+    const Array& positions) {
+  return own(mx::fast::rope(x, dims, traditional, std::nullopt, 1.0f, positions, freqs));
 }
 
 ArrayPtr attention(

@@ -88,13 +88,13 @@ ArrayPtr rope(
     bool traditional,
     float base,
     float scale,
-    std::int32_t offset);
+    const Array& positions);
 ArrayPtr rope_with_freqs(
     const Array& x,
     std::int32_t dims,
     bool traditional,
     const Array& freqs,
-    std::int32_t offset);
+    const Array& positions);
 ArrayPtr attention(
     const Array& queries,
     const Array& keys,

@@ -90,14 +90,14 @@ pub(crate) mod ffi {
             traditional: bool,
             base: f32,
             scale: f32,
-            offset: i32,
+            positions: &Array,
         ) -> Result<UniquePtr<Array>>;
         fn rope_with_freqs(
             x: &Array,
             dims: i32,
             traditional: bool,
             freqs: &Array,
-            offset: i32,
+            positions: &Array,
         ) -> Result<UniquePtr<Array>>;
         fn attention(
             queries: &Array,

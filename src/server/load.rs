@@ -25,6 +25,10 @@ pub struct ModelOptions {
     pub n_predict: Option<usize>,
     /// Requests in the batch.
     pub n_parallel: usize,
+    /// Bytes for the states of requests; `None` is by the device's memory.
+    pub kv_cache_budget: Option<u64>,
+    /// Whether the states of earlier prompts are kept.
+    pub prefix_cache: bool,
     /// Compute a token before the first request.
     pub warmup: bool,
     /// Load what does not seem to fit.
@@ -98,6 +102,8 @@ fn start(
         ctx_size: options.ctx_size,
         n_parallel: options.n_parallel,
         queue_size: QUEUE_SIZE,
+        kv_cache_budget: options.kv_cache_budget,
+        prefix_cache: options.prefix_cache,
         force: options.force,
         warmup: options.warmup,
     };

@@ -164,6 +164,8 @@ pub fn submit(app: &App, model: &Arc<ServedModel>, job: Job) -> Result<Vec<Outpu
                 logprobs,
                 stop_tokens: model.text.stop_tokens.clone(),
                 grammar: grammars.next(),
+                cache_salt: None,
+                deadline: None,
             };
             let generation = Generation::new(
                 events(model.engine.submit(request)?),

@@ -26,6 +26,8 @@ fn engine(n_parallel: usize, queue_size: usize) -> EngineHandle {
         ctx_size: Some(512),
         n_parallel,
         queue_size,
+        kv_cache_budget: None,
+        prefix_cache: true,
         force: false,
         warmup: false,
     };
