@@ -15,6 +15,8 @@ pub mod scheduler;
 mod sequence;
 mod start;
 mod step;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use handle::{EngineHandle, Stats, TokenStream};

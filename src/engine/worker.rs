@@ -185,14 +185,7 @@ impl Worker {
     }
 
     fn admit(&mut self) {
-        let waiting: Vec<Waiting> = self
-            .waiting
-            .iter()
-            .map(|sequence| Waiting {
-                tokens: sequence.tokens.len(),
-                held_back: self.held_back(sequence),
-            })
-            .collect();
+        let waiting = self.candidates();
         let admitted = admit(&self.standings(), &waiting, self.limits());
         for (gone, index) in admitted.into_iter().enumerate() {
             let Some(mut sequence) = self.waiting.remove(index - gone) else {
@@ -215,17 +208,37 @@ impl Worker {
         self.running.sort_by_key(|sequence| sequence.arrival);
     }
 
-    /// Whether a running sequence is computing what this one begins with: it will be a hit.
-    fn held_back(&self, sequence: &Sequence) -> bool {
-        let Some(cache) = &self.cache else {
-            return false;
-        };
-        let computing = |running: &Sequence| {
-            let shared = sequence.shared_with(running);
-            let known = || cache.known(&sequence.request().cache_salt, &sequence.tokens);
-            running.state.len < shared && shared >= known() + WORTHWHILE
-        };
-        self.running.iter().any(computing)
+    /// The waiting requests, as far as there are places for them.
+    ///
+    /// One is held back where another that runs, or enters before it, is to compute what both begin
+    /// with: it will be a hit.
+    fn candidates(&self) -> Vec<Waiting> {
+        let mut ahead: Vec<&Sequence> = Vec::new();
+        let mut candidates = Vec::new();
+        for sequence in &self.waiting {
+            if self.running.len() + ahead.len() >= self.capacity.places {
+                break;
+            }
+            let held_back = self.cache.as_ref().is_some_and(|cache| {
+                let known = cache.known(&sequence.request().cache_salt, &sequence.tokens);
+                let computes = |other: &&Sequence| {
+                    let shared = sequence.shared_with(other);
+                    shared >= known + WORTHWHILE && shared > other.state.len
+                };
+                self.running
+                    .iter()
+                    .chain(ahead.iter().copied())
+                    .any(|it| computes(&it))
+            });
+            if !held_back {
+                ahead.push(sequence);
+            }
+            candidates.push(Waiting {
+                tokens: sequence.tokens.len(),
+                held_back,
+            });
+        }
+        candidates
     }
 
     /// Fills a sequence's state with what is known of it: kept from earlier requests, or held by a

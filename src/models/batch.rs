@@ -21,8 +21,6 @@ pub struct Batch<'b, 'r> {
 pub struct RowView<'a> {
     /// Tokens of the row in this step.
     pub len: i32,
-    /// Tokens of the sequence before this step.
-    pub offset: i32,
     /// The sequence's state.
     pub state: &'a mut SequenceState,
 }
@@ -118,7 +116,6 @@ impl<'b, 'r> Batch<'b, 'r> {
 fn view<'a>(row: &'a mut Row<'_>) -> RowView<'a> {
     RowView {
         len: row.len as i32,
-        offset: row.state.len as i32,
         state: row.state,
     }
 }

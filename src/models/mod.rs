@@ -20,6 +20,7 @@ mod testing;
 mod transpose;
 mod weights;
 
+pub use batch::{Batch, RowView};
 pub use error::LoadError;
 pub use kv_cache::KvCache;
 pub use load::{LoadOptions, LoadProgress, load};

@@ -85,11 +85,6 @@ impl<R: std::hash::Hash + Eq + Clone, P: Part, M: Mark> Tree<R, P, M> {
         self.bytes
     }
 
-    /// Number of nodes.
-    pub fn len(&self) -> usize {
-        self.nodes.len()
-    }
-
     /// How many of the first tokens of `tokens` are there; with `marked`, up to a mark.
     pub fn known(&self, root: &R, tokens: &[u32], marked: bool) -> usize {
         self.path(root, tokens, marked).1
@@ -342,7 +337,7 @@ mod tests {
         put(&mut tree, 0, &[1, 2, 3, 4], None);
         assert_eq!(put(&mut tree, 0, &[1, 2, 5], None), 1);
         assert_eq!(put(&mut tree, 0, &[1, 2], None), 0);
-        assert_eq!(tree.len(), 3);
+        assert_eq!(tree.nodes.len(), 3);
         assert_eq!(tree.bytes(), 5 * 104);
         assert_eq!(get(&mut tree, 0, &[1, 2, 3, 4]), [1, 2, 3, 4]);
         assert_eq!(get(&mut tree, 0, &[1, 2, 5]), [1, 2, 5]);
@@ -354,7 +349,7 @@ mod tests {
         put(&mut tree, 0, &[1, 2], None);
         assert!(get(&mut tree, 1, &[1, 2]).is_empty());
         put(&mut tree, 1, &[1, 2], None);
-        assert_eq!(tree.len(), 2);
+        assert_eq!(tree.nodes.len(), 2);
     }
 
     #[test]
@@ -389,7 +384,7 @@ mod tests {
         assert_eq!(tree.shrink(3 * 104), 1);
         assert!(get(&mut tree, 0, &[7, 8]).is_empty());
         tree.shrink(0);
-        assert_eq!((tree.len(), tree.bytes()), (0, 0));
+        assert_eq!((tree.nodes.len(), tree.bytes()), (0, 0));
         assert!(tree.roots.is_empty());
     }
 
@@ -398,7 +393,7 @@ mod tests {
         let mut tree = TestTree::new();
         let tokens: Vec<u32> = (0..600).collect();
         put(&mut tree, 0, &tokens, None);
-        assert_eq!(tree.len(), 3);
+        assert_eq!(tree.nodes.len(), 3);
         tree.shrink(tree.bytes() - 1);
         assert_eq!(get(&mut tree, 0, &tokens).len(), 512);
     }
