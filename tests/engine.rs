@@ -1,4 +1,4 @@
-//! The engine with the built-in model: requests by turns, the same tokens in any company.
+//! The engine with the built-in model: the same tokens in any company.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -98,6 +98,82 @@ async fn tokens_and_logprobs_are_the_same_alone_and_in_company() {
         assert_eq!(finish.completion_tokens, 24);
     }
     assert_eq!(together[3].1.prompt_tokens, 700);
+}
+
+/// Sixteen requests that share prompts in part, come at their own times and partly leave early,
+/// in an engine whose memory does not suffice for all of them.
+#[tokio::test]
+async fn sixteen_in_company_get_what_each_gets_alone() {
+    let bytes_per_token = {
+        let info = engine().model().clone();
+        info.state.bytes(256) / 256
+    };
+    let requests: Vec<(u64, usize)> = (0..16).map(|i| (i / 3, 10 + 15 * i as usize)).collect();
+    let alone_engine = start(
+        EngineOptions {
+            prefix_cache: false,
+            ..options()
+        },
+        |_| {},
+    )
+    .unwrap();
+    let mut alone = Vec::new();
+    for &(seed, length) in &requests {
+        let stream = alone_engine.submit(request(seed, length, 16)).unwrap();
+        alone.push(collect(stream).await.0);
+    }
+    assert_eq!(alone_engine.stats().cached_tokens, 0);
+
+    for prefix_cache in [true, false] {
+        let engine = start(
+            EngineOptions {
+                n_parallel: 16,
+                queue_size: 32,
+                ctx_size: Some(512),
+                kv_cache_budget: Some(12 * 256 * bytes_per_token),
+                prefix_cache,
+                ..options()
+            },
+            |_| {},
+        )
+        .unwrap();
+        let mut company = Vec::new();
+        for &(seed, length) in &requests {
+            let stream = engine.submit(request(seed, length, 16)).unwrap();
+            company.push(tokio::spawn(collect(stream)));
+            // Joins, and leaves after a while: a stream that is dropped in the middle.
+            let mut leaves = engine.submit(request(seed + 50, 150, 100)).unwrap();
+            tokio::spawn(async move {
+                for _ in 0..length / 10 {
+                    leaves.recv().await;
+                }
+            });
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+        for (stream, alone) in company.into_iter().zip(&alone) {
+            assert_eq!(stream.await.unwrap().0, *alone);
+        }
+        let stats = engine.stats();
+        assert_eq!(stats.cached_tokens > 0, prefix_cache, "{stats:?}");
+        idle(&engine).await;
+    }
+}
+
+#[tokio::test]
+async fn a_prompt_seen_before_is_not_computed_again() {
+    let engine = engine();
+    let (first, finish) = collect(engine.submit(request(1, 500, 8)).unwrap()).await;
+    assert_eq!((finish.prompt_tokens, finish.cached_tokens), (500, 0));
+    assert_eq!(engine.stats().prompt_tokens, 500);
+    let mut stream = engine.submit(request(1, 500, 8)).unwrap();
+    let Some(Event::Started { cached_tokens, .. }) = stream.recv().await else {
+        panic!("it did not start");
+    };
+    let (again, finish) = collect(stream).await;
+    assert_eq!((cached_tokens, finish.cached_tokens), (499, 499));
+    assert_eq!(again, first);
+    assert_eq!(engine.stats().prompt_tokens, 501);
+    assert_eq!(engine.stats().cached_tokens, 499);
 }
 
 #[tokio::test]
