@@ -11,12 +11,13 @@ mod request;
 pub mod sampler;
 pub mod scheduler;
 mod sequence;
+mod siblings;
 mod start;
 mod worker;
 
 pub use handle::{EngineHandle, Stats, TokenStream};
 pub use request::{
-    EngineError, Event, Finish, FinishReason, Request, SamplingParams, Timings, Token,
+    EngineError, Event, Finish, FinishReason, Request, SamplingParams, Sibling, Timings, Token,
     TokenLogprobs,
 };
 pub use start::{EngineOptions, StartError, start};

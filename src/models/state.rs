@@ -5,12 +5,15 @@ use crate::mlx::Array;
 use super::kv_cache::KvCache;
 
 /// The state of one layer. Sliding-window and recurrent layers are further variants.
+#[derive(Clone)]
 pub enum LayerState {
     /// Keys and values of every position so far.
     Kv(KvCache),
 }
 
-/// The state of one sequence, owned by its request and advanced by `Model::forward`.
+/// The state of one sequence, owned by its request and advanced by `Model::forward`. A clone shares
+/// the arrays until either is advanced.
+#[derive(Clone)]
 pub struct SequenceState {
     /// One entry a layer.
     pub layers: Vec<LayerState>,
