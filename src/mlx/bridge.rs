@@ -6,8 +6,10 @@ use std::sync::Arc;
 /// Keeps foreign memory alive for as long as an array looks at it.
 pub(crate) struct Mapping(#[expect(dead_code, reason = "only dropped")] pub Arc<memmap2::Mmap>);
 
+type RowFunction = dyn FnMut(&[f32], &mut [u32]) + Send;
+
 /// What [`super::Array::per_row`] computes.
-pub(crate) struct RowOp(pub Box<dyn FnMut(&[f32], &mut [u32]) + Send>);
+pub(crate) struct RowOp(pub Box<RowFunction>);
 
 impl RowOp {
     /// Called on the stream's thread. A panic must not reach C++, where it would end the process.
