@@ -8,13 +8,16 @@ use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 
 use super::request::{EngineError, Event, Request};
+use super::siblings::Outlet;
 use crate::models::ModelInfo;
 
 /// A request on its way to the engine thread.
 pub(super) struct Submission {
     pub request: Request,
-    pub events: mpsc::UnboundedSender<Event>,
-    pub cancelled: Arc<AtomicBool>,
+    /// Of the request's own output.
+    pub outlet: Outlet,
+    /// Of `request.siblings`, in their order.
+    pub sibling_outlets: Vec<Outlet>,
     pub submitted: Instant,
 }
 
@@ -57,7 +60,7 @@ pub struct Stats {
     pub preemptions: u64,
     /// Bytes that states may take, the prefix cache included.
     pub kv_budget: u64,
-    /// Bytes reserved for the running requests' states.
+    /// Bytes that the running requests' states take.
     pub kv_bytes: u64,
     /// Bytes that the prefix cache holds.
     pub cache_bytes: u64,
@@ -82,12 +85,20 @@ pub(super) struct Facts {
 }
 
 impl EngineHandle {
-    /// Queues a request.
+    /// Queues a request, and gives the events of its own output; siblings are cancelled.
+    ///
+    /// Errors: as [`EngineHandle::submit_all`].
+    pub fn submit(&self, request: Request) -> Result<TokenStream, EngineError> {
+        let mut streams = self.submit_all(request)?;
+        Ok(streams.swap_remove(0))
+    }
+
+    /// Queues a request, and gives the events of each of its outputs: its own, then its siblings'.
     ///
     /// Errors: [`EngineError::QueueFull`], [`EngineError::ShuttingDown`],
     /// [`EngineError::ContextExceeded`], [`EngineError::UnknownToken`] and
     /// [`EngineError::EmptyPrompt`]; then the request never started.
-    pub fn submit(&self, request: Request) -> Result<TokenStream, EngineError> {
+    pub fn submit_all(&self, request: Request) -> Result<Vec<TokenStream>, EngineError> {
         let counters = &self.counters;
         if counters.draining.load(Ordering::Acquire) {
             return Err(EngineError::ShuttingDown);
@@ -109,30 +120,32 @@ impl EngineHandle {
         {
             return Err(EngineError::UnknownToken { token, vocab });
         }
+        let outputs = 1 + request.siblings.len();
         let bound = self.facts.queue_size + self.facts.parallel;
         let enter = |waiting: usize| {
             let running = counters.running.load(Ordering::Acquire);
-            (waiting + running < bound).then_some(waiting + 1)
+            (waiting + running + outputs <= bound).then_some(waiting + outputs)
         };
         counters
             .waiting
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, enter)
             .map_err(EngineError::QueueFull)?;
 
-        let (sender, events) = mpsc::unbounded_channel();
-        let cancelled = Arc::new(AtomicBool::new(false));
+        let (mut outlets, streams): (Vec<Outlet>, Vec<TokenStream>) =
+            (0..outputs).map(|_| channel()).unzip();
+        let sibling_outlets = outlets.split_off(1);
         let submission = Submission {
             request,
-            events: sender,
-            cancelled: cancelled.clone(),
+            outlet: outlets.swap_remove(0),
+            sibling_outlets,
             submitted: Instant::now(),
         };
         if self.submissions.send(submission).is_err() {
-            counters.waiting.fetch_sub(1, Ordering::AcqRel);
+            counters.waiting.fetch_sub(outputs, Ordering::AcqRel);
             return Err(EngineError::ShuttingDown);
         }
         counters.requests.fetch_add(1, Ordering::Relaxed);
-        Ok(TokenStream { events, cancelled })
+        Ok(streams)
     }
 
     /// Facts about the model.
@@ -180,7 +193,14 @@ impl EngineHandle {
     }
 }
 
-/// The events of one request. Dropping it cancels the request before the engine's next step.
+fn channel() -> (Outlet, TokenStream) {
+    let (sender, events) = mpsc::unbounded_channel();
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let outlet = Outlet::new(sender, cancelled.clone());
+    (outlet, TokenStream { events, cancelled })
+}
+
+/// The events of one output. Dropping it cancels the output before the engine's next step.
 pub struct TokenStream {
     events: mpsc::UnboundedReceiver<Event>,
     cancelled: Arc<AtomicBool>,

@@ -13,6 +13,7 @@ mod request;
 pub mod sampler;
 pub mod scheduler;
 mod sequence;
+mod siblings;
 mod start;
 mod step;
 #[cfg(test)]
@@ -21,7 +22,7 @@ mod worker;
 
 pub use handle::{EngineHandle, Stats, TokenStream};
 pub use request::{
-    CacheSalt, EngineError, Event, Finish, FinishReason, Request, SamplingParams, Timings, Token,
-    TokenLogprobs,
+    CacheSalt, EngineError, Event, Finish, FinishReason, Request, SamplingParams, Sibling, Timings,
+    Token, TokenLogprobs,
 };
 pub use start::{EngineOptions, StartError, start};

@@ -11,8 +11,8 @@ use super::memory;
 use super::prefix_cache::{PrefixCache, WORTHWHILE};
 use super::request::{EngineError, FinishReason};
 use super::scheduler::{Limits, Pace, Running, Share, Waiting, admit, preempt, shares};
-use super::sequence::Sequence;
-use super::step::{Outcome, compute};
+use super::sequence::{Arrival, Sequence};
+use super::step::{Done, Flight, Outcome, compute};
 use crate::models::Model;
 
 /// Steps between two returns of MLX's free buffers to the system while the engine is busy.
@@ -39,8 +39,10 @@ pub(super) struct Worker {
     cache: Option<PrefixCache>,
     pace: Pace,
     arrivals: u64,
-    /// How many of `waiting` the counters know of.
+    /// How many outputs without a place the counters know of.
     counted: usize,
+    /// A pass that was started and not read.
+    flight: Option<Flight>,
     /// Both in the order in which the requests came.
     waiting: VecDeque<Sequence>,
     running: Vec<Sequence>,
@@ -66,6 +68,7 @@ impl Worker {
             pace: Pace::default(),
             arrivals: 0,
             counted: 0,
+            flight: None,
             waiting: VecDeque::new(),
             running: Vec::new(),
         }
@@ -86,8 +89,13 @@ impl Worker {
                 self.enqueue(submission);
             }
             self.drop_cancelled_and_overdue();
-            self.make_places();
-            self.step();
+            match self.flight.take() {
+                Some(flight) => self.land(flight),
+                None => {
+                    self.make_places();
+                    self.step();
+                }
+            }
             steps += 1;
             if steps.is_multiple_of(STEPS_PER_CLEAR) {
                 memory::return_free_buffers();
@@ -96,25 +104,26 @@ impl Worker {
     }
 
     fn enqueue(&mut self, submission: Submission) {
-        let state = self.model.new_state();
-        let sequence = Sequence::new(submission, self.arrivals, state, self.capacity.context);
-        self.arrivals += 1;
         // Whoever submitted it has counted it.
-        self.counted += 1;
+        self.counted += submission.outputs();
+        let state = self.model.new_state();
+        let arrival = (self.arrivals, 0);
+        self.arrivals += 1;
+        let sequence = Sequence::new(submission, arrival, state, self.capacity.context);
         self.waiting.push_back(sequence);
     }
 
     fn drop_cancelled_and_overdue(&mut self) {
         let now = Instant::now();
-        let stays = |sequence: &Sequence| {
+        let stays = |sequence: &mut Sequence| {
             if sequence.overdue(now) {
-                sequence.fail(EngineError::DeadlineExceeded);
+                sequence.fail(&EngineError::DeadlineExceeded);
                 return false;
             }
-            !sequence.cancelled()
+            sequence.drop_cancelled()
         };
-        self.waiting.retain(stays);
-        self.running.retain(stays);
+        self.waiting.retain_mut(stays);
+        self.running.retain_mut(stays);
         self.count();
     }
 
@@ -125,7 +134,9 @@ impl Worker {
             .running
             .store(self.running.len(), Ordering::Release);
         // By the difference: requests that are still in the channel are counted as well.
-        let waiting = self.waiting.len();
+        let waiting: usize = self.waiting.iter().map(Sequence::outputs).sum();
+        let siblings: usize = self.running.iter().map(|it| it.outputs() - 1).sum();
+        let waiting = waiting + siblings;
         if waiting > self.counted {
             counters
                 .waiting
@@ -136,8 +147,9 @@ impl Worker {
                 .fetch_sub(self.counted - waiting, Ordering::AcqRel);
         }
         self.counted = waiting;
-        let reserved = self.limits().reserved(&self.standings());
-        counters.kv_bytes.store(reserved, Ordering::Relaxed);
+        let size = &self.model.info().state;
+        let held = self.running.iter().map(|it| size.bytes(it.state.len)).sum();
+        counters.kv_bytes.store(held, Ordering::Relaxed);
         let cached = self.cache.as_ref().map_or(0, PrefixCache::bytes);
         counters.cache_bytes.store(cached, Ordering::Relaxed);
     }
@@ -159,7 +171,7 @@ impl Worker {
         let leave = preempt(&self.standings(), self.limits());
         if leave > 0 {
             for mut sequence in self.running.drain(self.running.len() - leave..) {
-                sequence.state = self.model.new_state();
+                sequence.reset(self.model.new_state());
                 let at = self
                     .waiting
                     .partition_point(|other| other.arrival < sequence.arrival);
@@ -201,7 +213,7 @@ impl Worker {
                 }
                 Err(error) => {
                     tracing::error!(%error, "a request failed");
-                    sequence.fail(EngineError::Compute(error.to_string()));
+                    sequence.fail(&EngineError::Compute(error.to_string()));
                 }
             }
         }
@@ -220,6 +232,9 @@ impl Worker {
                 break;
             }
             let held_back = self.cache.as_ref().is_some_and(|cache| {
+                if sequence.reads_prompt() {
+                    return false;
+                }
                 let known = cache.known(&sequence.request().cache_salt, &sequence.tokens);
                 let computes = |other: &&Sequence| {
                     let shared = sequence.shared_with(other);
@@ -248,6 +263,9 @@ impl Worker {
         let Some(cache) = &mut self.cache else {
             return Ok(0);
         };
+        if sequence.reads_prompt() {
+            return Ok(0);
+        }
         let salt = sequence.request().cache_salt;
         let mut known = cache.known(&salt, &sequence.tokens);
         for running in self.running.iter().filter(|it| !it.state.rolls()) {
@@ -264,10 +282,14 @@ impl Worker {
 
     /// One step of everybody who has a share in it.
     fn step(&mut self) {
+        let decodes = |it: &Sequence| it.generated() > 0 && it.standing().pending == 1;
+        if self.running.iter().all(decodes) && self.nobody_can_enter() {
+            return self.launch(None);
+        }
         let pending: Vec<usize> = self.standings().iter().map(|it| it.pending).collect();
         let company = self.running.len() + self.waiting.len() > 1;
         let mut plan = shares(&pending, self.pace.budget(company));
-        self.end_at_marks(&mut plan);
+        self.cut(&mut plan);
         if plan.is_empty() {
             return;
         }
@@ -279,37 +301,132 @@ impl Worker {
         self.counters
             .prompt_tokens
             .fetch_add(prompt as u64, Ordering::Relaxed);
-        let outcomes = compute(&*self.model, &mut self.running, &plan);
-        let chosen = outcomes.iter().filter(|it| !matches!(it, Outcome::Held));
-        self.counters
-            .completion_tokens
-            .fetch_add(chosen.count() as u64, Ordering::Relaxed);
+        let Done { outcomes, parted } = compute(&*self.model, &mut self.running, &plan);
         let tokens = plan.iter().map(|share| share.tokens).sum();
         self.pace.record(tokens, began.elapsed());
 
-        let mut ended = Vec::new();
-        for (share, outcome) in plan.iter().zip(outcomes) {
-            match outcome {
-                Outcome::Held | Outcome::Chosen => self.keep_at_mark(share.sequence),
-                Outcome::Ended(reason) => ended.push((share.sequence, Ok(reason))),
-                Outcome::Failed(error) => ended.push((share.sequence, Err(error))),
+        for (share, outcome) in plan.iter().zip(&outcomes) {
+            if matches!(outcome, Outcome::Held | Outcome::Chosen) {
+                self.keep_at_mark(share.sequence);
             }
         }
-        for (index, result) in ended.into_iter().rev() {
-            let sequence = self.running.remove(index);
-            self.end(sequence, result);
+        let who = |share: &Share| self.running[share.sequence].arrival;
+        let who: Vec<Arrival> = plan.iter().map(who).collect();
+        let placed: Vec<(Arrival, Outcome)> = self.place(parted);
+        self.settle(who.into_iter().zip(outcomes).chain(placed).collect());
+    }
+
+    /// Gives siblings that were split off a place beside their prompt's first output, or lets them
+    /// wait for one.
+    fn place(&mut self, parted: Vec<(Sequence, Outcome)>) -> Vec<(Arrival, Outcome)> {
+        let mut outcomes = Vec::with_capacity(parted.len());
+        for (mut sequence, outcome) in parted {
+            let goes_on = matches!(outcome, Outcome::Chosen);
+            let mut standings = self.standings();
+            standings.push(sequence.standing());
+            let limits = self.limits();
+            let fits =
+                standings.len() <= limits.places && limits.reserved(&standings) <= limits.memory;
+            outcomes.push((sequence.arrival, outcome));
+            if fits || !goes_on {
+                self.running.push(sequence);
+            } else {
+                self.counters
+                    .completion_tokens
+                    .fetch_add(1, Ordering::Relaxed);
+                outcomes.pop();
+                sequence.reset(self.model.new_state());
+                let at = self
+                    .waiting
+                    .partition_point(|other| other.arrival < sequence.arrival);
+                self.waiting.insert(at, sequence);
+            }
+        }
+        self.running.sort_by_key(|sequence| sequence.arrival);
+        outcomes
+    }
+
+    /// Whether the batch can stay as it is for another step: everybody decodes, and nobody waits for
+    /// a place that there is.
+    fn nobody_can_enter(&self) -> bool {
+        let limits = self.limits();
+        let next: Vec<Running> = self
+            .running
+            .iter()
+            .map(|sequence| Running {
+                held: sequence.tokens.len(),
+                pending: 1,
+            })
+            .collect();
+        !next.is_empty()
+            && (self.waiting.is_empty() || next.len() >= limits.places)
+            && limits.reserved(&next) <= limits.memory
+    }
+
+    /// Starts a pass in which everybody decodes, and does not wait for it.
+    fn launch(&mut self, before: Option<&Flight>) {
+        match Flight::launch(&*self.model, &mut self.running, before) {
+            Ok(flight) => self.flight = Some(flight),
+            Err(error) => {
+                let failed =
+                    |sequence: &Sequence| (sequence.arrival, Outcome::Failed(error.clone()));
+                let failed = self.running.iter().map(failed).collect();
+                self.settle(failed);
+            }
         }
     }
 
-    /// Lets chunks end where a state that cannot be cut is to be kept.
-    fn end_at_marks(&self, plan: &mut [Share]) {
-        let Some(cache) = &self.cache else {
-            return;
-        };
+    /// Reads the tokens of a pass. Where they do not matter for what comes next, that is started
+    /// first, so that it is computed while these are sent.
+    fn land(&mut self, flight: Flight) {
+        let same = self.running.iter().map(|it| &it.arrival).eq(&flight.rows);
+        let blind = self.running.iter().all(Sequence::goes_on_blindly);
+        if same && blind && self.nobody_can_enter() {
+            self.launch(Some(&flight));
+        }
+        let outcomes = flight.land(&mut self.running);
+        self.settle(outcomes);
+        if self.running.is_empty() {
+            self.flight = None;
+        }
+    }
+
+    /// Ends what came to its end, and lets the others be.
+    fn settle(&mut self, outcomes: Vec<(Arrival, Outcome)>) {
+        let mut chosen = 0;
+        for (arrival, outcome) in outcomes {
+            let result = match outcome {
+                Outcome::Held => continue,
+                Outcome::Chosen => {
+                    chosen += 1;
+                    continue;
+                }
+                Outcome::Ended(reason) => Ok(reason),
+                Outcome::Failed(error) => Err(error),
+            };
+            let place = self.running.iter().position(|it| it.arrival == arrival);
+            if let Some(place) = place {
+                let sequence = self.running.remove(place);
+                chosen += usize::from(result.is_ok() && sequence.generated() > 0);
+                self.end(sequence, result);
+            }
+        }
+        self.counters
+            .completion_tokens
+            .fetch_add(chosen as u64, Ordering::Relaxed);
+    }
+
+    /// Shortens the chunks whose logits would take too much memory, and lets others end where a
+    /// state that cannot be cut is to be kept.
+    fn cut(&self, plan: &mut [Share]) {
+        let vocab = self.model.info().vocab_size;
         for share in plan {
             let sequence = &self.running[share.sequence];
+            share.tokens = share.tokens.min(sequence.most_tokens(vocab));
             let held = sequence.state.len;
-            if held < sequence.prompt_len {
+            if let Some(cache) = &self.cache
+                && held < sequence.prompt_len
+            {
                 let mark = cache.next_mark(held, sequence.prompt_len);
                 share.tokens = share.tokens.min(mark - held);
             }
@@ -326,7 +443,7 @@ impl Worker {
         }
     }
 
-    fn end(&mut self, sequence: Sequence, result: Result<FinishReason, EngineError>) {
+    fn end(&mut self, mut sequence: Sequence, result: Result<FinishReason, EngineError>) {
         // Before the reader learns of the end, so that its next look sees the place free.
         self.count();
         match result {
@@ -340,7 +457,7 @@ impl Worker {
             }
             Err(error) => {
                 tracing::error!(%error, "a request failed");
-                sequence.fail(error);
+                sequence.fail(&error);
             }
         }
     }

@@ -19,6 +19,9 @@ using Dims = rust::Slice<const std::int32_t>;
 /// An owner of foreign memory: Rust's memory map of a weights file.
 struct Mapping;
 
+/// A computation over rows that Rust does.
+struct RowOp;
+
 /// Arrays handed over together (`cxx` has no slice of opaque C++ values).
 struct ArrayList {
   std::vector<Array> arrays;
@@ -62,6 +65,7 @@ ArrayPtr concatenate(const ArrayList& list, std::int32_t axis);
 ArrayPtr take(const Array& a, const Array& indices, std::int32_t axis);
 ArrayPtr add(const Array& a, const Array& b);
 ArrayPtr multiply(const Array& a, const Array& b);
+ArrayPtr per_row(const Array& a, rust::Box<RowOp> op);
 ArrayPtr sigmoid(const Array& a);
 ArrayPtr matmul(const Array& a, const Array& b);
 ArrayPtr addmm(const Array& c, const Array& a, const Array& b);

@@ -2,7 +2,7 @@
 //! an `eval`. An error names the place that asked.
 
 use super::array::{Array, list};
-use super::bridge::ffi;
+use super::bridge::{RowOp, ffi};
 use super::dtype::Dtype;
 use super::error::MlxError;
 
@@ -76,6 +76,21 @@ impl Array {
     #[track_caller]
     pub fn multiply(&self, other: &Array) -> Result<Self, MlxError> {
         Self::wrap(ffi::multiply(self.raw(), other.raw()))
+    }
+
+    /// A number for each row of `[rows, n]` (float32), computed by `op` from all of them: `[rows]`,
+    /// uint32. It runs once, on the CPU's stream and its thread, when the result is evaluated; where
+    /// it panics the numbers are 0.
+    #[track_caller]
+    pub fn per_row(
+        &self,
+        op: impl FnMut(&[f32], &mut [u32]) + Send + 'static,
+    ) -> Result<Self, MlxError> {
+        if self.shape().len() != 2 {
+            let shape = self.shape();
+            return Err(MlxError::new(format!("rows of shape {shape:?}")));
+        }
+        Self::wrap(ffi::per_row(self.raw(), Box::new(RowOp(Box::new(op)))))
     }
 
     /// `1 / (1 + exp(-x))` of every element.

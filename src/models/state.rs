@@ -6,6 +6,7 @@ use super::kv_cache::KvCache;
 use super::snapshot::{Segment, Snapshot};
 
 /// The state of one layer.
+#[derive(Clone)]
 pub enum LayerState {
     /// Keys and values of every position so far: any earlier position can be cut out of it.
     Kv(KvCache),
@@ -14,7 +15,9 @@ pub enum LayerState {
     Rolling(Vec<Array>),
 }
 
-/// The state of one sequence, owned by its request and advanced by `Model::forward`.
+/// The state of one sequence, owned by its request and advanced by `Model::forward`. A clone shares
+/// the arrays until either is advanced.
+#[derive(Clone)]
 pub struct SequenceState {
     /// One entry a layer.
     pub layers: Vec<LayerState>,

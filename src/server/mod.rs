@@ -6,6 +6,7 @@
 
 pub mod auth;
 pub mod body;
+mod breakers;
 pub mod clock;
 mod connections;
 pub mod defaults;

@@ -4,10 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use super::breakers::BreakerIndex;
 use super::defaults::{DefaultsError, SamplingDefaults};
 use super::error::ApiError;
 use crate::engine::EngineHandle;
 use crate::engine::grammar::{GrammarCompiler, GrammarError, GrammarSpec, Matcher};
+use crate::engine::sampler::Breakers;
 use crate::text::{ChatTemplate, TextError, Tokenizer, stop_token_ids};
 
 /// Everything about text that comes with a model's folder.
@@ -66,6 +68,7 @@ pub struct ServedModel {
     /// Tokenizer, template, defaults.
     pub text: TextFiles,
     grammar: OnceLock<GrammarCompiler>,
+    breakers: BreakerIndex,
 }
 
 impl ServedModel {
@@ -79,6 +82,7 @@ impl ServedModel {
     ) -> Self {
         let Names { id, alias } = names;
         let grammar = OnceLock::new();
+        let breakers = BreakerIndex::default();
         let created = super::clock::unix_seconds();
         Self {
             id,
@@ -89,6 +93,7 @@ impl ServedModel {
             engine,
             text,
             grammar,
+            breakers,
         }
     }
 
@@ -123,6 +128,16 @@ impl ServedModel {
             }
         };
         compiler.compile(spec).map_err(failed)
+    }
+
+    /// Tokens that break DRY's sequences; `None` is the usual strings. Slow, like [`Self::compile`].
+    pub fn breakers(&self, strings: Option<&[String]>) -> Result<Arc<Breakers>, ApiError> {
+        let find = AssertUnwindSafe(|| self.breakers.find(&self.text.tokenizer, strings));
+        let param = "dry_sequence_breakers";
+        match catch_unwind(find) {
+            Ok(found) => found.map_err(|error| ApiError::invalid(param, error.to_string())),
+            Err(_) => Err(ApiError::invalid(param, "the tokenizer gave up on them")),
+        }
     }
 
     /// Tokens of a text that stands in the request's field `param`.

@@ -60,10 +60,12 @@ fn request(prompt: &[u32], max_tokens: usize) -> Request {
             ..SamplingParams::default()
         },
         logprobs: Some(1),
+        prompt_logprobs: None,
         stop_tokens: Vec::new(),
         grammar: None,
         cache_salt: None,
         deadline: None,
+        siblings: Vec::new(),
     }
 }
 
@@ -84,7 +86,7 @@ async fn collect(mut stream: TokenStream) -> Result<(Tokens, Finish), EngineErro
     let mut tokens = Vec::new();
     while let Some(event) = stream.recv().await {
         match event {
-            Event::Started { .. } => {}
+            Event::Started { .. } | Event::Prompt(_) => {}
             Event::Token(token) => {
                 let logprob = token.logprobs.unwrap().logprob;
                 tokens.push((token.id, logprob.to_bits()));

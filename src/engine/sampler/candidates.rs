@@ -1,0 +1,277 @@
+//! The tokens that are still in the running, and the filters that drop some of them.
+
+use super::draw;
+use super::exp::{BLOCK, exp, largest, sum};
+
+/// Tokens with their logits, in the order of the ids until a filter sorts them.
+pub struct Candidates {
+    ids: Vec<u32>,
+    logits: Vec<f32>,
+    /// The largest logit.
+    largest: f32,
+}
+
+impl Candidates {
+    /// Every token with a finite logit; `largest` is the largest one.
+    pub fn new(logits: &[f32], largest: f32) -> Self {
+        let finite = logits
+            .iter()
+            .enumerate()
+            .filter(|(_, logit)| **logit > f32::NEG_INFINITY);
+        let (ids, logits) = finite.map(|(id, &logit)| (id as u32, logit)).unzip();
+        Self {
+            ids,
+            logits,
+            largest,
+        }
+    }
+
+    /// Keeps the `k` likeliest.
+    pub fn top_k(&mut self, k: usize) {
+        if k < self.ids.len() {
+            self.keep(&best(&self.logits, k));
+        }
+    }
+
+    /// Keeps the smallest set of likeliest tokens whose probability reaches `mass`, at least one.
+    pub fn top_p(&mut self, mass: f32) {
+        let weights = self.weights();
+        self.keep(&reaching(&self.logits, &weights, mass));
+    }
+
+    /// Keeps the smallest set of tokens whose probability reaches `mass`, at least one, those first
+    /// whose information (`-ln p`) is nearest to the expected one, the entropy.
+    pub fn typical(&mut self, mass: f32) {
+        let weights = self.weights();
+        let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
+        let log_total = total.ln();
+        let log_p = |logit: f32| f64::from(logit - self.largest) - log_total;
+        let entropy: f64 = self
+            .logits
+            .iter()
+            .zip(&weights)
+            .map(|(&logit, &weight)| -log_p(logit) * f64::from(weight) / total)
+            .sum();
+        let nearness: Vec<f32> = self
+            .logits
+            .iter()
+            .map(|&logit| -(log_p(logit) + entropy).abs() as f32)
+            .collect();
+        self.keep(&reaching(&nearness, &weights, mass));
+    }
+
+    /// Keeps the tokens that are at least `fraction` times as likely as the likeliest.
+    pub fn min_p(&mut self, fraction: f32) {
+        let keep: Vec<usize> = (0..self.ids.len())
+            .filter(|&i| exp(self.logits[i] - self.largest) >= fraction)
+            .collect();
+        self.keep(&keep);
+    }
+
+    /// XTC: of the tokens at least `threshold` likely only the least likely stays; where there are
+    /// fewer than two of them, all do.
+    pub fn exclude_top_choices(&mut self, threshold: f32) {
+        let total = sum(&self.logits, self.largest);
+        let least = f64::from(threshold) * total;
+        let is_likely = |i: &usize| f64::from(exp(self.logits[*i] - self.largest)) >= least;
+        let rank = |i: &usize| (self.logits[*i], std::cmp::Reverse(self.ids[*i]));
+        let last = (0..self.ids.len()).filter(is_likely).min_by(|a, b| {
+            rank(a)
+                .partial_cmp(&rank(b))
+                .unwrap_or(std::cmp::Ordering::Equal)
+        });
+        let keep: Vec<usize> = (0..self.ids.len())
+            .filter(|i| Some(*i) == last || !is_likely(i))
+            .collect();
+        self.keep(&keep);
+    }
+
+    /// The token that `draw` names among what is left, in the order of the ids: a draw does not
+    /// depend on which filters were on, only on what they left.
+    pub fn pick(mut self, temperature: f32, draw: f64) -> u32 {
+        let mut order: Vec<usize> = (0..self.ids.len()).collect();
+        order.sort_unstable_by_key(|&i| self.ids[i]);
+        self.keep(&order);
+        self.ids[draw::pick(&self.logits, self.largest, temperature, draw)]
+    }
+
+    /// The tokens' probabilities, not normalized; the likeliest has 1.
+    fn weights(&self) -> Vec<f32> {
+        self.logits
+            .iter()
+            .map(|&logit| exp(logit - self.largest))
+            .collect()
+    }
+
+    fn keep(&mut self, places: &[usize]) {
+        self.ids = places.iter().map(|&place| self.ids[place]).collect();
+        self.logits = places.iter().map(|&place| self.logits[place]).collect();
+        self.largest = largest(&self.logits);
+    }
+}
+
+/// The places of the `count` largest scores, largest first, equals by place. No score is NaN.
+pub fn best(scores: &[f32], count: usize) -> Vec<usize> {
+    let count = count.min(scores.len());
+    if count == 0 {
+        return Vec::new();
+    }
+    // At least `count` scores are as large as the `count`-th largest of the blocks' maxima.
+    let mut maxima: Vec<f32> = scores.chunks(BLOCK).map(largest).collect();
+    let bound = if count < maxima.len() {
+        *maxima
+            .select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a))
+            .1
+    } else {
+        f32::NEG_INFINITY
+    };
+    let by_score = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
+    let mut places: Vec<usize> = (0..scores.len())
+        .filter(|&place| scores[place] >= bound)
+        .collect();
+    if count < places.len() {
+        places.select_nth_unstable_by(count - 1, by_score);
+        places.truncate(count);
+    }
+    places.sort_unstable_by(by_score);
+    places
+}
+
+/// The shortest list of places, by falling score, whose weights reach the part `mass` of all.
+fn reaching(scores: &[f32], weights: &[f32], mass: f32) -> Vec<usize> {
+    let total: f64 = weights
+        .chunks(BLOCK)
+        .map(|block| block.iter().map(|&weight| f64::from(weight)).sum::<f64>())
+        .sum();
+    let enough = total * f64::from(mass);
+    // Sorting a whole vocabulary takes milliseconds, and what is looked for is nearly always short.
+    let mut count = 64;
+    loop {
+        let mut places = best(scores, count);
+        let mut reached = 0.0;
+        for index in 0..places.len() {
+            reached += f64::from(weights[places[index]]);
+            if reached >= enough {
+                places.truncate(index + 1);
+                return places;
+            }
+        }
+        if places.len() == scores.len() {
+            return places;
+        }
+        count *= 8;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(probabilities: &[f32]) -> Candidates {
+        let logits: Vec<f32> = probabilities.iter().map(|p| p.ln()).collect();
+        let largest = largest(&logits);
+        Candidates::new(&logits, largest)
+    }
+
+    fn left(mut candidates: Candidates, filter: impl FnOnce(&mut Candidates)) -> Vec<u32> {
+        filter(&mut candidates);
+        let mut ids = candidates.ids;
+        ids.sort_unstable();
+        ids
+    }
+
+    #[test]
+    fn top_k_takes_the_first_of_equals() {
+        assert_eq!(left(of(&[0.2, 0.4, 0.2, 0.2]), |c| c.top_k(2)), [0, 1]);
+        assert_eq!(left(of(&[0.5, 0.5]), |c| c.top_k(9)), [0, 1]);
+    }
+
+    #[test]
+    fn top_p_is_the_smallest_set_that_reaches_it() {
+        let probabilities = [0.125, 0.5, 0.25, 0.125];
+        for (p, want) in [
+            (0.0, &[1u32][..]),
+            (0.4, &[1]),
+            (0.6, &[1, 2]),
+            (0.75, &[1, 2]),
+            (0.8, &[0, 1, 2]),
+            (0.99, &[0, 1, 2, 3]),
+        ] {
+            assert_eq!(left(of(&probabilities), |c| c.top_p(p)), want, "{p}");
+        }
+    }
+
+    #[test]
+    fn min_p_is_relative_to_the_likeliest() {
+        let probabilities = [0.125, 0.5, 0.25, 0.125];
+        assert_eq!(left(of(&probabilities), |c| c.min_p(0.4)), [1, 2]);
+        assert_eq!(left(of(&probabilities), |c| c.min_p(1.0)), [1]);
+    }
+
+    #[test]
+    fn typical_prefers_the_expected_to_the_likely() {
+        // Entropy 1.08 nats; the informations are 0.69, 1.20, 1.61 … so that the second is nearest.
+        let probabilities = [0.5, 0.3, 0.2];
+        let entropy: f32 = probabilities.iter().map(|p: &f32| -p * p.ln()).sum();
+        let mut distance: Vec<(f32, u32)> = probabilities
+            .iter()
+            .zip(0..)
+            .map(|(p, id)| ((-p.ln() - entropy).abs(), id))
+            .collect();
+        distance.sort_by(|a, b| a.0.total_cmp(&b.0));
+        assert_eq!(distance[0].1, 1, "the example is as described");
+        assert_eq!(left(of(&probabilities), |c| c.typical(0.2)), [1]);
+        let second = distance[1].1;
+        let mut two = [1, second];
+        two.sort_unstable();
+        assert_eq!(left(of(&probabilities), |c| c.typical(0.4)), two);
+    }
+
+    #[test]
+    fn xtc_leaves_the_least_likely_of_the_likely() {
+        let probabilities = [0.1, 0.4, 0.3, 0.2];
+        let xtc = |threshold| left(of(&probabilities), |c| c.exclude_top_choices(threshold));
+        assert_eq!(xtc(0.15), [0, 3]);
+        assert_eq!(xtc(0.25), [0, 2, 3]);
+        assert_eq!(xtc(0.35), [0, 1, 2, 3]);
+        assert_eq!(xtc(0.5), [0, 1, 2, 3]);
+        assert_eq!(xtc(0.0), [0]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_best_are_those_of_a_whole_sort(
+            scores in prop::collection::vec(-5i8..5, 0..2000),
+            count in 0usize..300,
+        ) {
+            let scores: Vec<f32> = scores.into_iter().map(f32::from).collect();
+            let mut sorted: Vec<usize> = (0..scores.len()).collect();
+            sorted.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
+            sorted.truncate(count);
+            prop_assert_eq!(best(&scores, count), sorted);
+        }
+
+        #[test]
+        fn any_filters_leave_a_token_and_a_draw_finds_one_of_them(
+            logits in prop::collection::vec(-30f32..30.0, 1..600),
+            k in 0usize..40, typical in 0f32..1.0, p in 0f32..1.0, min_p in 0f32..1.0,
+            threshold in 0f32..0.6, temperature in 0.01f32..10.0, draw in 0f64..1.0,
+        ) {
+            let largest = largest(&logits);
+            let mut candidates = Candidates::new(&logits, largest);
+            if k > 0 {
+                candidates.top_k(k);
+                prop_assert!(candidates.ids.len() <= k);
+            }
+            candidates.typical(typical);
+            candidates.top_p(p);
+            candidates.min_p(min_p);
+            candidates.exclude_top_choices(threshold);
+            let ids = candidates.ids.clone();
+            prop_assert!(!ids.is_empty());
+            prop_assert!(ids.contains(&candidates.pick(temperature, draw)));
+        }
+    }
+}
