@@ -10,6 +10,7 @@ use clap::{ArgAction, ValueEnum, builder::BoolishValueParser};
 use super::logging::{Format, Level, init};
 use crate::hub::HubOptions;
 use crate::server::auth::Keys;
+use crate::server::lifeline::Lifeline;
 use crate::server::listener::Address;
 use crate::server::load::ModelOptions;
 use crate::server::{ServerOptions, run as serve};
@@ -28,7 +29,12 @@ const PORT: u16 = 8080;
 #[command(
     after_help = "The API key comes in the variable LLAMA_API_KEY, or in a file through \
                   --api-key-file: never on the command line, which every user of the machine can \
-                  read.\n\nExit codes: 0 after a signal, 1 when the server cannot start or its \
+                  read.\n\nA program that starts a server for itself sets MLXCEL_LIFELINE to \
+                  `<descriptor>:<its process id>`, the reading end of a pipe that the server \
+                  inherits: when the other end closes, or the program is no longer the server's \
+                  parent, the server ends. Programs that share a server start it with \
+                  --exit-when-idle, and each holds a lease.\n\nExit codes: 0 when it was told to stop or nobody used \
+                  it, 1 when the server cannot start or its \
                   engine dies (one line on stderr says why), 2 for a wrong command line."
 )]
 pub struct Args {
@@ -193,6 +199,17 @@ pub struct Args {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     timeout: u32,
 
+    /// End once nobody has used the server for so long: no lease (GET /lease) was held and no request
+    /// ran or waited
+    #[arg(
+        long,
+        env = "LLAMA_ARG_EXIT_WHEN_IDLE",
+        hide_env_values = true,
+        value_name = "SECONDS"
+    )]
+    #[arg(help_heading = "Server", value_parser = parse_seconds)]
+    exit_when_idle: Option<Duration>,
+
     /// How much to log
     #[arg(long, env = "LLAMA_ARG_LOG_LEVEL", hide_env_values = true, value_enum)]
     #[arg(help_heading = "Log", default_value = "info", value_name = "LEVEL")]
@@ -222,8 +239,19 @@ fn parse_n_predict(text: &str) -> Result<Predict, String> {
     }
 }
 
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|time| !time.is_zero())
+        .ok_or_else(|| "a number of seconds above 0".to_owned())
+}
+
 impl Args {
-    fn options(self) -> Result<ServerOptions, Box<dyn std::error::Error>> {
+    fn options(
+        self,
+        lifeline: Option<Lifeline>,
+    ) -> Result<ServerOptions, Box<dyn std::error::Error>> {
         let variable = match std::env::var("LLAMA_API_KEY") {
             Ok(key) => Some(key),
             Err(std::env::VarError::NotPresent) => None,
@@ -251,6 +279,8 @@ impl Args {
             address: address(&self.host, self.port)?,
             keys,
             read_timeout: Duration::from_secs(self.timeout.into()),
+            exit_when_idle: self.exit_when_idle,
+            lifeline,
             model,
             hub: HubOptions::from_env(),
         })
@@ -267,10 +297,15 @@ fn address(host: &str, port: Option<u16>) -> Result<Address, String> {
     }
 }
 
-/// Serves until a signal or a failure.
+/// Serves until it is told to stop, or fails.
 pub fn run(args: Args) -> ExitCode {
+    // SAFETY: no thread was started yet, and who set the variable left the descriptor to us.
+    let lifeline = match unsafe { Lifeline::take() } {
+        Ok(lifeline) => lifeline,
+        Err(error) => return super::fail(&error),
+    };
     init(args.log_level, args.log_format);
-    let options = match args.options() {
+    let options = match args.options(lifeline) {
         Ok(options) => options,
         Err(error) => return super::fail(&error),
     };
@@ -359,12 +394,22 @@ mod tests {
     }
 
     #[test]
+    fn idle_time_is_in_seconds_and_off_by_default() {
+        assert_eq!(parse(&[]).unwrap().exit_when_idle, None);
+        let args = parse(&["--exit-when-idle", "0.5"]).unwrap();
+        assert_eq!(args.exit_when_idle, Some(Duration::from_millis(500)));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for words in [
             &["--n-predict", "0"][..],
             &["--n-predict", "-2"],
             &["--n-parallel", "0"],
             &["--timeout", "0"],
+            &["--exit-when-idle", "0"],
+            &["--exit-when-idle", "-1"],
+            &["--exit-when-idle", "nan"],
             &["--port", "70000"],
             &["--api-key", "secret"],
             &["--device", "tpu"],

@@ -3,13 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use super::meter::Meter;
 use super::request::{EngineError, Event, Request};
 use super::siblings::Outlet;
+use crate::mlx::Device;
 use crate::models::ModelInfo;
+
+/// Between two looks at whether the engine is at rest.
+const REST_EVERY: Duration = Duration::from_millis(5);
 
 /// A request on its way to the engine thread.
 pub(super) struct Submission {
@@ -22,14 +27,13 @@ pub(super) struct Submission {
 }
 
 /// Counters that the engine thread writes and anybody reads.
-#[derive(Default)]
 pub(super) struct Counters {
     /// Submitted and not yet running.
     pub waiting: AtomicUsize,
     pub running: AtomicUsize,
     pub requests: AtomicU64,
-    pub prompt_tokens: AtomicU64,
-    pub completion_tokens: AtomicU64,
+    pub prompt_tokens: Meter,
+    pub completion_tokens: Meter,
     pub cached_tokens: AtomicU64,
     pub preemptions: AtomicU64,
     /// Bytes that the states of the running sequences take.
@@ -39,8 +43,25 @@ pub(super) struct Counters {
     pub draining: AtomicBool,
 }
 
+impl Counters {
+    pub fn new() -> Self {
+        Self {
+            waiting: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+            requests: AtomicU64::new(0),
+            prompt_tokens: Meter::new(),
+            completion_tokens: Meter::new(),
+            cached_tokens: AtomicU64::new(0),
+            preemptions: AtomicU64::new(0),
+            kv_bytes: AtomicU64::new(0),
+            cache_bytes: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+        }
+    }
+}
+
 /// What the engine is doing, and what it has done since it started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stats {
     /// Requests in the batch.
     pub running: usize,
@@ -64,6 +85,10 @@ pub struct Stats {
     pub kv_bytes: u64,
     /// Bytes that the prefix cache holds.
     pub cache_bytes: u64,
+    /// Prompt tokens computed a second, lately.
+    pub prompt_tokens_per_second: f64,
+    /// Tokens generated a second, lately, over all requests.
+    pub completion_tokens_per_second: f64,
 }
 
 /// A way to the engine thread. Cheap to clone; the thread ends when the last handle is gone.
@@ -78,6 +103,7 @@ pub struct EngineHandle {
 /// What is known once the model is loaded.
 pub(super) struct Facts {
     pub model: ModelInfo,
+    pub device: Device,
     pub context_length: usize,
     pub parallel: usize,
     pub queue_size: usize,
@@ -153,6 +179,11 @@ impl EngineHandle {
         &self.facts.model
     }
 
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.facts.device
+    }
+
     /// Tokens that prompt and output of one request may have together.
     pub fn context_length(&self) -> usize {
         self.facts.context_length
@@ -166,8 +197,10 @@ impl EngineHandle {
             waiting: counters.waiting.load(Ordering::Acquire),
             parallel: self.facts.parallel,
             requests: counters.requests.load(Ordering::Relaxed),
-            prompt_tokens: counters.prompt_tokens.load(Ordering::Relaxed),
-            completion_tokens: counters.completion_tokens.load(Ordering::Relaxed),
+            prompt_tokens: counters.prompt_tokens.total(),
+            completion_tokens: counters.completion_tokens.total(),
+            prompt_tokens_per_second: counters.prompt_tokens.per_second(),
+            completion_tokens_per_second: counters.completion_tokens.per_second(),
             cached_tokens: counters.cached_tokens.load(Ordering::Relaxed),
             preemptions: counters.preemptions.load(Ordering::Relaxed),
             kv_budget: self.facts.kv_bytes,
@@ -179,6 +212,17 @@ impl EngineHandle {
     /// Refuses new requests from now on; those accepted go on.
     pub fn drain(&self) {
         self.counters.draining.store(true, Ordering::Release);
+    }
+
+    /// Resolves when no request is left, and none is being computed.
+    pub async fn at_rest(&self) {
+        loop {
+            let stats = self.stats();
+            if stats.running + stats.waiting == 0 {
+                return;
+            }
+            tokio::time::sleep(REST_EVERY).await;
+        }
     }
 
     /// Resolves, with the reason, when the engine thread is gone: nobody can be served any more.

@@ -8,6 +8,7 @@
 pub mod grammar;
 mod handle;
 mod memory;
+mod meter;
 mod prefix_cache;
 mod request;
 pub mod sampler;

@@ -105,7 +105,7 @@ pub(super) fn spawn(
     let (submissions, receiver) = mpsc::channel();
     let (ready, loaded) = mpsc::channel();
     let (death, died) = watch::channel(None);
-    let counters = Arc::new(Counters::default());
+    let counters = Arc::new(Counters::new());
     let shared = counters.clone();
     std::thread::Builder::new()
         .name("engine".to_owned())
@@ -121,6 +121,7 @@ pub(super) fn spawn(
         .map_err(|_| StartError::Thread("it ended while loading the model".to_owned()))??;
     let facts = Arc::new(Facts {
         model,
+        device: capacity.device,
         context_length: capacity.context,
         parallel: capacity.places,
         queue_size,
@@ -174,6 +175,7 @@ fn load(
     let limit = left.filter(|_| !options.force);
     let context = context_length(info, options.ctx_size, options.kv_cache_budget, limit)?;
     let capacity = Capacity {
+        device,
         context,
         places: options.n_parallel,
         kv_bytes: options

@@ -13,6 +13,7 @@ use super::request::{EngineError, FinishReason};
 use super::scheduler::{Limits, Pace, Running, Share, Waiting, admit, preempt, shares};
 use super::sequence::{Arrival, Sequence};
 use super::step::{Done, Flight, Outcome, compute};
+use crate::mlx::Device;
 use crate::models::Model;
 
 /// Steps between two returns of MLX's free buffers to the system while the engine is busy.
@@ -21,6 +22,8 @@ const STEPS_PER_CLEAR: usize = 256;
 /// What the engine may use.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Capacity {
+    /// Where it computes.
+    pub device: Device,
     /// Tokens of one request, prompt and output.
     pub context: usize,
     /// Places in the batch.
@@ -298,9 +301,7 @@ impl Worker {
             .iter()
             .map(|share| self.running[share.sequence].prompt_part(share.tokens))
             .sum();
-        self.counters
-            .prompt_tokens
-            .fetch_add(prompt as u64, Ordering::Relaxed);
+        self.counters.prompt_tokens.add(prompt as u64);
         let Done { outcomes, parted } = compute(&*self.model, &mut self.running, &plan);
         let tokens = plan.iter().map(|share| share.tokens).sum();
         self.pace.record(tokens, began.elapsed());
@@ -331,9 +332,7 @@ impl Worker {
             if fits || !goes_on {
                 self.running.push(sequence);
             } else {
-                self.counters
-                    .completion_tokens
-                    .fetch_add(1, Ordering::Relaxed);
+                self.counters.completion_tokens.add(1);
                 outcomes.pop();
                 sequence.reset(self.model.new_state());
                 let at = self
@@ -411,9 +410,7 @@ impl Worker {
                 self.end(sequence, result);
             }
         }
-        self.counters
-            .completion_tokens
-            .fetch_add(chosen as u64, Ordering::Relaxed);
+        self.counters.completion_tokens.add(chosen as u64);
     }
 
     /// Shortens the chunks whose logits would take too much memory, and lets others end where a

@@ -42,7 +42,8 @@ impl Transfer<'_> {
             return Ok(());
         }
 
-        let mut partial = Partial::open(path).await?;
+        let checked = |bytes| self.tracker.advance(&meta.file, bytes);
+        let mut partial = Partial::open(path, checked).await?;
         if meta.sha256().is_none() {
             // A small file: nothing would tell whether what an earlier attempt left is sound.
             partial.restart().await?;
@@ -148,7 +149,9 @@ struct Partial {
 }
 
 impl Partial {
-    async fn open(path: PathBuf) -> Result<Self, HubError> {
+    /// Opens what is there. Its hash takes a while where that is much, so `checked` hears how far it
+    /// has got.
+    async fn open(path: PathBuf, checked: impl Fn(u64)) -> Result<Self, HubError> {
         let file = File::options()
             .read(true)
             .write(true)
@@ -171,6 +174,7 @@ impl Partial {
                 read => {
                     partial.hash.update(&buffer[..read]);
                     partial.len += read as u64;
+                    checked(partial.len);
                 }
             }
         }

@@ -143,6 +143,14 @@ std::uint64_t active_memory() noexcept {
   return mx::get_active_memory();
 }
 
+std::uint64_t peak_memory() noexcept {
+  return mx::get_peak_memory();
+}
+
+std::uint64_t cache_memory() noexcept {
+  return mx::get_cache_memory();
+}
+
 void set_cache_limit(std::uint64_t bytes) {
   mx::set_cache_limit(bytes);
 }
@@ -164,6 +172,19 @@ ArrayPtr from_bytes(rust::Slice<const std::uint8_t> bytes, Dims dims, std::uint8
     std::memcpy(data.buffer().raw_ptr(), bytes.data(), size);
   }
   return own(Array(std::move(data), std::move(shape), dtype));
+}
+
+ArrayPtr uninitialized_f32(Dims dims) {
+  auto shape = to_shape(dims);
+  std::size_t size = sizeof(float);
+  for (auto dim : shape) {
+    size *= static_cast<std::size_t>(dim);
+  }
+  return own(Array(mx::allocator::malloc(size), std::move(shape), mx::float32));
+}
+
+float* data_f32(const Array& array) noexcept {
+  return const_cast<float*>(array.data<float>());
 }
 
 ArrayPtr from_mapping(

@@ -36,12 +36,16 @@ bool gpu_available() noexcept;
 void use_gpu(bool gpu);
 std::uint64_t gpu_memory();
 std::uint64_t active_memory() noexcept;
+std::uint64_t peak_memory() noexcept;
+std::uint64_t cache_memory() noexcept;
 void set_cache_limit(std::uint64_t bytes);
 void clear_cache();
 
 // Making and reading arrays. `dtype` is the index in `DTYPES` (dtype.rs has the same order).
 ArrayPtr clone_array(const Array& array) noexcept;
 ArrayPtr from_bytes(rust::Slice<const std::uint8_t> bytes, Dims shape, std::uint8_t dtype);
+ArrayPtr uninitialized_f32(Dims shape);
+float* data_f32(const Array& array) noexcept;
 ArrayPtr from_mapping(
     rust::Slice<const std::uint8_t> bytes,
     Dims shape,

@@ -45,11 +45,17 @@ pub(crate) mod ffi {
         fn use_gpu(gpu: bool) -> Result<()>;
         fn gpu_memory() -> Result<u64>;
         fn active_memory() -> u64;
+        fn peak_memory() -> u64;
+        fn cache_memory() -> u64;
         fn set_cache_limit(bytes: u64) -> Result<()>;
         fn clear_cache() -> Result<()>;
 
         fn clone_array(array: &Array) -> UniquePtr<Array>;
         fn from_bytes(bytes: &[u8], shape: &[i32], dtype: u8) -> Result<UniquePtr<Array>>;
+        /// Its elements are no values yet.
+        fn uninitialized_f32(shape: &[i32]) -> Result<UniquePtr<Array>>;
+        /// Where the elements of an `uninitialized_f32` lie.
+        fn data_f32(array: &Array) -> *mut f32;
         /// The bytes must live as long as `owner`.
         unsafe fn from_mapping(
             bytes: &[u8],

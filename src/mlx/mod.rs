@@ -16,5 +16,5 @@ pub use array::Array;
 pub use device::{Device, check_version, version};
 pub use dtype::Dtype;
 pub use error::MlxError;
-pub use memory::{active_memory, clear_cache};
+pub use memory::{Memory, clear_cache};
 pub use ops::Affine;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::mlx::{Array, Dtype, MlxError};
 
@@ -14,6 +15,15 @@ const INDEX: &str = "model.safetensors.index.json";
 
 /// How files end that hold weights in formats we do not read.
 const FOREIGN: [&str; 5] = [".gguf", ".bin", ".pt", ".pth", ".npz"];
+
+/// Bytes that are read from the disk between two reports of progress.
+const READ_STEP: usize = 16 << 20;
+
+/// Tensors below this come with the pages around them; to announce each would take longer.
+const ANNOUNCED: usize = 1 << 20;
+
+/// No system has smaller pages.
+const PAGE: usize = 4096;
 
 /// The tensors that were not taken yet. Opening reads the headers only.
 pub struct Weights<'p> {
@@ -109,6 +119,7 @@ impl<'p> Weights<'p> {
     /// Takes a tensor of floating-point numbers, in the type that the model computes in.
     pub fn take(&mut self, name: &str, shape: &[i32]) -> Result<Array, LoadError> {
         let found = self.find(name, shape, Kind::Floats)?;
+        self.bring_in(&found);
         let array = self.read(&found, shape)?;
         let array = match self.compute {
             Some(compute) if found.dtype != compute => {
@@ -131,13 +142,17 @@ impl<'p> Weights<'p> {
             return self.take(name, &shape);
         }
         let found = self.find(name, &shape, Kind::Floats)?;
+        self.bring_in(&found);
         let bytes = &self.shards[found.shard].map[found.info.range.clone()];
-        let [rows, columns] = [found.info.shape[0], found.info.shape[1]];
-        let Some(values) = by_columns(bytes, found.dtype, rows, columns) else {
+        let size = [found.info.shape[0], found.info.shape[1]];
+        let turned = Array::fill_f32(&[shape[1], shape[0]], |target| {
+            by_columns(bytes, found.dtype, size, target)
+        });
+        let Some(turned) = turned? else {
             return Err(self.wrong_type(name, &found.info, found.shard, Kind::Floats));
         };
         self.release(&found);
-        let array = Array::from_f32(&values, &[shape[1], shape[0]])?.transpose(&[1, 0])?;
+        let array = turned.transpose(&[1, 0])?;
         self.tell(&found);
         Ok(array)
     }
@@ -145,6 +160,7 @@ impl<'p> Weights<'p> {
     /// Takes a tensor of packed integers.
     pub fn take_packed(&mut self, name: &str, shape: &[i32]) -> Result<Array, LoadError> {
         let found = self.find(name, shape, Kind::Packed)?;
+        self.bring_in(&found);
         let array = self.read(&found, shape)?;
         self.tell(&found);
         Ok(array)
@@ -183,6 +199,34 @@ impl<'p> Weights<'p> {
                 Kind::Floats => "F32, BF16 or F16 is expected",
                 Kind::Packed => "packed integers (U32) are expected",
             },
+        }
+    }
+
+    /// Has the tensor's pages read from the disk, and tells how far that is. They would come by
+    /// themselves when they are used, but then all at once in the first step, which says nothing for
+    /// as long as the disk takes.
+    fn bring_in(&mut self, found: &Found) {
+        let map = Arc::clone(&self.shards[found.shard].map);
+        let range = found.info.range.clone();
+        let whole = self.bytes_of(&found.info);
+        for start in range.clone().step_by(READ_STEP) {
+            let end = range.end.min(start + READ_STEP);
+            #[cfg(unix)]
+            if range.len() >= ANNOUNCED
+                && let Err(error) = map.advise_range(memmap2::Advice::WillNeed, start, end - start)
+            {
+                tracing::debug!(%error, "the disk is read page by page");
+            }
+            for byte in map[start..end].iter().step_by(PAGE) {
+                std::hint::black_box(*byte);
+            }
+            if end < range.end {
+                let share = (end - range.start) as f64 / range.len() as f64;
+                (self.report)(LoadProgress {
+                    bytes: self.progress.bytes + (whole as f64 * share) as u64,
+                    ..self.progress
+                });
+            }
         }
     }
 
@@ -478,6 +522,22 @@ mod tests {
         weights.finish("llama").unwrap();
         let bytes: Vec<_> = seen.iter().map(|p| (p.bytes, p.total)).collect();
         assert_eq!(bytes, [(0, 44), (32, 44), (44, 44)]);
+    }
+
+    #[test]
+    fn a_large_tensor_tells_on_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let rows = 3 * READ_STEP / 4096;
+        let tensors = [floats("a", &[rows, 512])];
+        write_tensors(&dir.path().join("model.safetensors"), &tensors);
+        let mut seen = Vec::new();
+        let mut report = |progress: LoadProgress| seen.push(progress.bytes);
+        let mut weights = Weights::open(dir.path(), None, &mut report).unwrap();
+        weights.start();
+        weights.take("a", &[rows as i32, 512]).unwrap();
+        weights.finish("llama").unwrap();
+        let step = READ_STEP as u64;
+        assert_eq!(seen, [0, step, step * 3 / 2]);
     }
 
     /// The header's length decides where the tensors begin; nothing makes it even.

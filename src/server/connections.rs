@@ -1,5 +1,6 @@
 //! HTTP/1 over accepted connections, and how they end.
 
+use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ impl Connections {
     }
 
     /// Accepts for ever.
-    pub async fn accept(&self, listener: &Listener) {
+    pub async fn accept(&self, listener: &Listener) -> Infallible {
         loop {
             match listener.accept().await {
                 Ok(accepted) => self.serve(accepted),

@@ -5,6 +5,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::usage::{LEASE_LIMIT, Refused};
 use crate::engine::EngineError;
 
 /// How long a client that was turned away should wait, in seconds.
@@ -206,6 +207,12 @@ impl ApiError {
         Self::unavailable("shutting_down", EngineError::ShuttingDown.to_string())
     }
 
+    /// 503: as many leases are held as may be.
+    pub fn too_many_leases() -> Self {
+        let message = format!("{LEASE_LIMIT} leases are held, and more are not given");
+        Self::unavailable("too_many_leases", message).retry(RETRY_AFTER)
+    }
+
     fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -264,6 +271,15 @@ impl From<EngineError> for ApiError {
                 message,
             ),
             EngineError::Grammar(_) | EngineError::Compute(_) => Self::internal(message),
+        }
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Closed => Self::shutting_down(),
+            Refused::TooManyLeases => Self::too_many_leases(),
         }
     }
 }

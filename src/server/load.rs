@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::model::{Names, ServedModel, TextFiles, TextFilesError};
-use super::state::{App, Stage};
+use super::state::{App, Progress, Stage};
 use crate::engine::{self, EngineHandle, EngineOptions, StartError};
 use crate::hub::{self, HubError, HubOptions};
 use crate::mlx::Device;
@@ -62,10 +62,14 @@ pub async fn load(
 ) -> Result<ServedModel, ModelError> {
     let downloading = app.clone();
     let dir = hub::resolve(&options.model, hub, move |progress| {
-        downloading.advance(Stage::Downloading, share(progress.bytes, progress.total));
+        downloading.advance(Progress {
+            stage: Stage::Downloading,
+            done: progress.bytes,
+            total: progress.total,
+        });
     })
     .await?;
-    app.advance(Stage::Loading, 0.0);
+    app.advance(Progress::start(Stage::Loading));
 
     let text_dir = dir.clone();
     let text = tokio::task::spawn_blocking(move || TextFiles::load(&text_dir));
@@ -110,19 +114,15 @@ fn start(
     let (app, warmup) = (app.clone(), options.warmup);
     engine::start(engine_options, move |progress| {
         if warmup && progress.bytes >= progress.total {
-            app.advance(Stage::Warmup, 0.0);
+            app.advance(Progress::start(Stage::Warmup));
         } else {
-            app.advance(Stage::Loading, share(progress.bytes, progress.total));
+            app.advance(Progress {
+                stage: Stage::Loading,
+                done: progress.bytes,
+                total: progress.total,
+            });
         }
     })
-}
-
-fn share(done: u64, total: u64) -> f64 {
-    if total == 0 {
-        0.0
-    } else {
-        done as f64 / total as f64
-    }
 }
 
 /// Says in the log what is served.

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
@@ -12,29 +12,45 @@ use tracing::Instrument;
 
 use super::error::ApiError;
 use super::state::App;
+use super::usage::Purpose;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest request id that is taken over from a client, in bytes.
 const REQUEST_ID_LIMIT: usize = 128;
 
-/// Whether a path is open to those without a key, and before the model is loaded.
+/// Whether a path is open to those without a key.
 fn is_open(path: &str) -> bool {
     matches!(path, "/" | "/health")
 }
 
+/// Whether a path answers before the model is loaded.
+fn answers_early(path: &str) -> bool {
+    is_open(path) || path == "/lease"
+}
+
 /// 401 without a key, then 503 while the model loads.
 pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
-    if is_open(request.uri().path()) {
-        return next.run(request).await;
-    }
-    if !app.keys().admit(request.headers()) {
+    let path = request.uri().path();
+    if !is_open(path) && !app.keys().admit(request.headers()) {
         return ApiError::unauthorized().into_response();
     }
-    if app.model().is_none() {
+    if !answers_early(path) && app.model().is_none() {
         return ApiError::loading().into_response();
     }
     next.run(request).await
+}
+
+/// Counts the requests that give the server work. Those that only look (GET) do not keep a server up
+/// that nobody else uses.
+pub async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
+    if request.method() != Method::POST {
+        return next.run(request).await;
+    }
+    match app.usage().enter(Purpose::Request) {
+        Ok(user) => user.until_sent(next.run(request).await),
+        Err(refused) => ApiError::from(refused).into_response(),
+    }
 }
 
 /// Gives every request an id, writes the access log, and turns a panic into a 500.

@@ -13,25 +13,31 @@ pub mod defaults;
 pub mod error;
 mod fields;
 pub mod generate;
+pub mod lifeline;
 pub mod listener;
 pub mod load;
 mod middleware;
 pub mod model;
 pub mod openai;
+mod resident;
 pub mod routes;
 mod sse;
 pub mod state;
 pub mod submit;
+mod usage;
 
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use self::auth::Keys;
 use self::connections::Connections;
+use self::lifeline::{Lifeline, LifelineError};
 use self::listener::{Address, ListenError, Listener};
 use self::load::{ModelError, ModelOptions};
 use self::state::App;
@@ -40,8 +46,15 @@ use crate::hub::HubOptions;
 /// How long running requests may go on after the first signal.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The same when the owner is gone, for whom they most likely ran.
+const ORPHAN_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// How long requests that were cut off may take to tell their clients so.
-const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+const ABORT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long the engine may take for its last step. A process that ends in the middle of one can leave
+/// a GPU's memory wired.
+const STEP_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// All that the server is told.
 pub struct ServerOptions {
@@ -51,6 +64,10 @@ pub struct ServerOptions {
     pub keys: Keys,
     /// How long a request may take to arrive.
     pub read_timeout: Duration,
+    /// How long to stay once nobody uses the server; `None` is for ever.
+    pub exit_when_idle: Option<Duration>,
+    /// Whom the server works for.
+    pub lifeline: Option<Lifeline>,
     /// What to serve.
     pub model: ModelOptions,
     /// Where models come from.
@@ -69,13 +86,18 @@ pub enum ServeError {
     /// The engine is gone, so HTTP goes too.
     #[error("the engine died: {0}")]
     Engine(String),
+    /// It cannot watch over its owner.
+    #[error(transparent)]
+    Lifeline(#[from] LifelineError),
     /// The system does not let it hear signals.
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
 }
 
-/// Listens, loads, and serves until a signal (then `Ok`) or a failure ends it.
+/// Listens, loads, and serves until it is told to stop (then `Ok`) or a failure ends it.
 pub async fn run(options: ServerOptions) -> Result<(), ServeError> {
+    let owner = options.lifeline.map(Lifeline::watch).transpose()?;
+    let mut owner = std::pin::pin!(lost(owner).fuse());
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
     let listener = Listener::bind(&options.address).await?;
     announce(&listener);
@@ -84,51 +106,110 @@ pub async fn run(options: ServerOptions) -> Result<(), ServeError> {
         tracing::warn!(address = %listener, "no API key is set: whoever reaches the server may use it");
     }
     let connections = Connections::new(routes::router(app.clone()), options.read_timeout);
-    tokio::select! {
-        () = connections.accept(&listener) => {}
-        ended = keep_a_model(&app, options.model, &options.hub) => {
-            let Err(error) = ended;
+    // A task of its own: whatever a load does, this one hears that it is to stop.
+    let mut model = tokio::spawn(keep_a_model(app.clone(), options.model, options.hub));
+    let stop = tokio::select! {
+        never = connections.accept(&listener) => match never {},
+        ended = &mut model => {
+            let error = ended.map_or_else(|panic| ModelError::from(panic).into(), |Err(error)| error);
             return Err(error);
         }
-        () = signals.next() => {}
-    }
+        () = signals.next() => Stop::Signal,
+        () = &mut owner => Stop::OwnerGone,
+        () = unused(&app, options.exit_when_idle) => Stop::Unused,
+    };
     // From here nobody finds the socket, and another server may have the address.
     drop(listener);
+    app.usage().close();
     if let Some(model) = app.model() {
         model.engine.drain();
-        tracing::info!(running = model.engine.stats().running, "shutting down");
+        let running = model.engine.stats().running;
+        tracing::info!(reason = stop.reason(), running, "shutting down");
         tokio::select! {
-            () = drain(&app, connections) => {}
-            () = signals.next() => tracing::warn!("a second signal: requests are cut off"),
+            () = drain(&app, connections, stop.patience()) => {}
+            () = signals.next() => {
+                tracing::warn!("a second signal: requests are cut off");
+                app.abort();
+            }
+            () = &mut owner => app.abort(),
+        }
+        if tokio::time::timeout(STEP_TIMEOUT, model.engine.at_rest())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the engine is still at work");
         }
     }
     Ok(())
 }
 
+/// Why the server stops without having failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    Signal,
+    OwnerGone,
+    Unused,
+}
+
+impl Stop {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Signal => "a signal",
+            Self::OwnerGone => "the process that started this server is gone",
+            Self::Unused => "nobody uses this server",
+        }
+    }
+
+    /// How long running requests may go on.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Signal | Self::Unused => DRAIN_TIMEOUT,
+            Self::OwnerGone => ORPHAN_TIMEOUT,
+        }
+    }
+}
+
+/// Resolves when the owner, if there is one, is gone.
+async fn lost(owner: Option<oneshot::Receiver<()>>) {
+    match owner {
+        // Also where the watch ended without a word: nobody would watch any more.
+        Some(owner) => drop(owner.await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when a server that may end for want of use has had none for the time, once it is ready.
+async fn unused(app: &App, time: Option<Duration>) {
+    match time {
+        Some(time) => {
+            app.loaded().await;
+            app.usage().unused_for(time).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
 /// Loads the model and watches over it; only ever ends with an error.
 async fn keep_a_model(
-    app: &App,
+    app: App,
     options: ModelOptions,
-    hub: &HubOptions,
+    hub: HubOptions,
 ) -> Result<Infallible, ServeError> {
-    let model = Arc::new(load::load(app, options, hub).await?);
+    let model = Arc::new(load::load(&app, options, &hub).await?);
     load::announce(&model, &model.path);
     let engine = model.engine.clone();
     app.ready(model);
     Err(ServeError::Engine(engine.closed().await))
 }
 
-async fn drain(app: &App, connections: Connections) {
+async fn drain(app: &App, connections: Connections, patience: Duration) {
     let mut drained = std::pin::pin!(connections.drain());
-    if tokio::time::timeout(DRAIN_TIMEOUT, &mut drained)
-        .await
-        .is_ok()
-    {
+    if tokio::time::timeout(patience, &mut drained).await.is_ok() {
         return;
     }
     tracing::warn!(
         "requests still run after {} s and are cut off",
-        DRAIN_TIMEOUT.as_secs()
+        patience.as_secs_f64()
     );
     app.abort();
     if tokio::time::timeout(ABORT_TIMEOUT, drained).await.is_err() {

@@ -1,7 +1,7 @@
 //! What every handler shares: the keys, how far the start is, and then the model.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -9,8 +9,10 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::auth::Keys;
+use super::clock::unix_seconds;
 use super::error::ApiError;
 use super::model::ServedModel;
+use super::usage::Usage;
 
 /// What the server does before it can answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -31,8 +33,29 @@ pub enum Stage {
 pub struct Progress {
     /// What is being done.
     pub stage: Stage,
+    /// Bytes of the stage that are done.
+    pub done: u64,
+    /// Bytes of the stage; 0 where that is not known.
+    pub total: u64,
+}
+
+impl Progress {
+    /// The beginning of a stage.
+    pub fn start(stage: Stage) -> Self {
+        Self {
+            stage,
+            done: 0,
+            total: 0,
+        }
+    }
+
     /// Share of the stage that is done, 0 to 1.
-    pub fraction: f64,
+    pub fn fraction(&self) -> f64 {
+        if self.total == 0 {
+            return 0.0;
+        }
+        (self.done as f64 / self.total as f64).clamp(0.0, 1.0)
+    }
 }
 
 /// Shared by all handlers; cheap to clone.
@@ -44,23 +67,28 @@ struct Shared {
     read_timeout: Duration,
     progress: Mutex<Progress>,
     model: OnceLock<Arc<ServedModel>>,
+    loaded: watch::Sender<bool>,
     abort: watch::Sender<bool>,
+    usage: Usage,
+    started: Instant,
+    started_at: u64,
 }
 
 impl App {
     /// A server that has no model yet. `read_timeout` bounds how long a body may take to arrive.
     pub fn new(keys: Keys, read_timeout: Duration) -> Self {
-        let progress = Mutex::new(Progress {
-            stage: Stage::Finding,
-            fraction: 0.0,
-        });
+        let progress = Mutex::new(Progress::start(Stage::Finding));
         let abort = watch::Sender::new(false);
         Self(Arc::new(Shared {
             keys,
             read_timeout,
             progress,
             model: OnceLock::new(),
+            loaded: watch::Sender::new(false),
             abort,
+            usage: Usage::default(),
+            started: Instant::now(),
+            started_at: unix_seconds(),
         }))
     }
 
@@ -74,14 +102,28 @@ impl App {
         self.0.read_timeout
     }
 
+    /// Who uses it.
+    pub fn usage(&self) -> &Usage {
+        &self.0.usage
+    }
+
+    /// How long it has been running.
+    pub fn uptime(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    /// When it started, in seconds since 1970.
+    pub fn started_at(&self) -> u64 {
+        self.0.started_at
+    }
+
     /// Records how far the start is.
-    pub fn advance(&self, stage: Stage, fraction: f64) {
-        let fraction = fraction.clamp(0.0, 1.0);
+    pub fn advance(&self, progress: Progress) {
         *self
             .0
             .progress
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Progress { stage, fraction };
+            .unwrap_or_else(PoisonError::into_inner) = progress;
     }
 
     /// How far the start is; `None` once the model answers.
@@ -103,6 +145,14 @@ impl App {
         if self.0.model.set(model).is_err() {
             tracing::error!("a model is already served");
         }
+        self.0.loaded.send_replace(true);
+    }
+
+    /// Resolves when requests are answered.
+    pub async fn loaded(&self) {
+        // The sender lives as long as `self`, so this can only end by the news.
+        let mut loaded = self.0.loaded.subscribe();
+        drop(loaded.wait_for(|&loaded| loaded).await);
     }
 
     /// The model, once it is loaded.

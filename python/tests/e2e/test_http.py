@@ -338,46 +338,6 @@ def test_unknown_fields_are_named_in_a_header(http: httpx2.Client) -> None:
     assert response.headers["x-mlxcel-ignored"] == "tempratur"
 
 
-# -- a client that goes ----------------------------------------------------------
-
-
-@pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("tcp", [False, True], ids=["uds", "tcp"])
-def test_a_client_that_hangs_up_frees_its_slot(real_binary: Path, stream: bool, tcp: bool) -> None:
-    host = "127.0.0.1" if tcp else None
-    with ManagedServer("mlxcel-tiny", binary=real_binary, n_parallel=1, host=host) as server:
-        headers = {"Authorization": f"Bearer {server.api_key}"}
-        transport = None if tcp else httpx2.HTTPTransport(uds=server.socket_path)
-        root = server.base_url.removesuffix("/v1") if tcp else "http://localhost"
-        with httpx2.Client(
-            transport=transport, base_url=root, headers=headers, timeout=60, trust_env=False
-        ) as http:
-            # A raw connection, so that hanging up is ours to time.
-            if tcp:
-                host, port = root.removeprefix("http://").split(":")
-                raw = socket.create_connection((host, int(port)))
-            else:
-                raw = socket.socket(socket.AF_UNIX)
-                raw.connect(str(server.socket_path))
-            body = json.dumps(
-                {
-                    "prompt": PROMPT,
-                    "max_tokens": 8000,
-                    "stream": stream,
-                    "temperature": 1,
-                    "logit_bias": no_end(http),
-                }
-            )
-            raw.sendall(
-                f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
-                f"Authorization: Bearer {server.api_key}\r\nContent-Type: application/json\r\n"
-                f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
-            )
-            eventually(lambda: busy(http) == 1)
-            raw.close()
-            eventually(lambda: busy(http) == 0, seconds=2)
-
-
 def no_end(http: httpx2.Client) -> dict[str, float]:
     """A bias that keeps the model from ending by itself."""
     ends = ["<|im_end|>", "<|endoftext|>"]

@@ -41,6 +41,7 @@ fn engine(setup: Setup) -> (EngineHandle, Arc<AtomicBool>) {
     let load = move || -> Result<(Box<dyn Model>, Capacity), StartError> {
         Device::Cpu.make_default()?;
         let capacity = Capacity {
+            device: Device::Cpu,
             context: 2048,
             places: setup.places,
             kv_bytes: setup.kv_bytes,

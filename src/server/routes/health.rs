@@ -15,6 +15,10 @@ struct Loading<'a> {
     status: &'static str,
     stage: Stage,
     progress: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_done: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_total: Option<u64>,
     error: &'a ApiError,
 }
 
@@ -23,11 +27,14 @@ pub async fn get(State(app): State<App>) -> Response {
         return Json(json!({"status": "ok"})).into_response();
     };
     let error = ApiError::loading();
+    let known = progress.total > 0;
     let body = Loading {
         status: "loading",
         stage: progress.stage,
         // A ten-thousandth is more than a bar shows.
-        progress: (progress.fraction * 1e4).round() / 1e4,
+        progress: (progress.fraction() * 1e4).round() / 1e4,
+        bytes_done: known.then_some(progress.done),
+        bytes_total: known.then_some(progress.total),
         error: &error,
     };
     (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()

@@ -4,6 +4,7 @@ mod chat_completions;
 mod completions;
 mod detokenize;
 mod health;
+mod lease;
 mod models;
 mod props;
 mod root;
@@ -18,7 +19,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
 use super::error::ApiError;
-use super::middleware::{access, guard};
+use super::middleware::{access, count, guard};
 use super::state::App;
 
 /// Method and path of every route.
@@ -31,6 +32,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("POST", "/tokenize"),
     ("POST", "/detokenize"),
     ("GET", "/props"),
+    ("GET", "/lease"),
 ];
 
 /// All routes with what surrounds them.
@@ -46,8 +48,10 @@ pub fn router(app: App) -> Router {
         .route("/tokenize", post(tokenize::post))
         .route("/detokenize", post(detokenize::post))
         .route("/props", get(props::get))
+        .route("/lease", get(lease::get))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(app.clone(), count))
         .layer(from_fn_with_state(app.clone(), guard))
         .layer(from_fn(access))
         .with_state(app)

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use serde::Serialize;
 
 use crate::server::error::ApiError;
@@ -71,8 +72,9 @@ pub async fn list(Ready(model): Ready) -> Json<List> {
 
 pub async fn retrieve(
     Ready(model): Ready,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Model>, ApiError> {
+    let Path(id) = id.map_err(|error| ApiError::invalid("model", error.body_text()))?;
     if id == model.id {
         Ok(Json(Model::of(&model)))
     } else {

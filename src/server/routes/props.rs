@@ -1,12 +1,16 @@
-//! `GET /props`: what the server is and how it is set up, by llama-server's names.
+//! `GET /props`: what the server is, how it is set up (by llama-server's names), and how it fares.
 
 use axum::Json;
+use axum::extract::State;
 use serde_json::{Value, json};
 
+use crate::mlx::{self, Device, Memory};
 use crate::server::openai::FINGERPRINT;
-use crate::server::state::Ready;
+use crate::server::resident;
+use crate::server::state::{App, Ready};
 
-pub async fn get(Ready(model): Ready) -> Json<Value> {
+pub async fn get(State(app): State<App>, Ready(model): Ready) -> Json<Value> {
+    let memory = Memory::now();
     let info = model.engine.model();
     let defaults = &model.text.defaults.0;
     let stats = model.engine.stats();
@@ -53,6 +57,28 @@ pub async fn get(Ready(model): Ready) -> Json<Value> {
         "quantization": info.quantization,
         "dtype": info.dtype,
         "build_info": FINGERPRINT,
+        "version": env!("CARGO_PKG_VERSION"),
+        "mlx_version": mlx::version(),
+        "device": match model.engine.device() {
+            Device::Cpu => "cpu",
+            Device::Gpu => "gpu",
+        },
+        "pid": std::process::id(),
+        "started_at": app.started_at(),
+        "uptime_seconds": app.uptime().as_secs_f64(),
+        "leases": app.usage().leases(),
+        "memory": {
+            "rss_bytes": resident::bytes(),
+            "active_bytes": memory.active,
+            "peak_bytes": memory.peak,
+            "cache_bytes": memory.cache,
+        },
+        "throughput": {
+            "prompt_tokens_total": stats.prompt_tokens,
+            "generated_tokens_total": stats.completion_tokens,
+            "prompt_tokens_per_second": stats.prompt_tokens_per_second,
+            "generated_tokens_per_second": stats.completion_tokens_per_second,
+        },
     }))
 }
 

@@ -15,7 +15,7 @@ use crate::engine::{EngineHandle, EngineOptions};
 use crate::mlx::Device;
 use crate::server::auth::Keys;
 use crate::server::model::{Names, ServedModel, TextFiles};
-use crate::server::state::{App, Stage};
+use crate::server::state::{App, Progress, Stage};
 
 const KEY: &str = "the-key";
 
@@ -125,7 +125,11 @@ async fn post(path: &str, body: Value) -> Answer {
 #[tokio::test]
 async fn while_loading_only_health_and_root_answer() {
     let app = starting();
-    app.advance(Stage::Downloading, 0.25);
+    app.advance(Progress {
+        stage: Stage::Downloading,
+        done: 1 << 40,
+        total: 1 << 42,
+    });
     let router = super::router(app);
     let health = ask(&router, request("GET", "/health", "")).await;
     assert_eq!(health.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -133,6 +137,10 @@ async fn while_loading_only_health_and_root_answer() {
     assert_eq!(
         (&body["stage"], &body["progress"]),
         (&json!("downloading"), &json!(0.25))
+    );
+    assert_eq!(
+        (&body["bytes_done"], &body["bytes_total"]),
+        (&json!(1u64 << 40), &json!(1u64 << 42))
     );
     assert_eq!(body["error"]["code"], "model_loading");
     assert_eq!(
@@ -218,6 +226,61 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let never = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
     let answer = ask(&super::router(app), request("POST", "/tokenize", never)).await;
     assert_eq!(answer.error().0, 408);
+}
+
+#[tokio::test]
+async fn props_tell_how_the_server_fares() {
+    let router = super::router(serving(engine(1, 1), |_| {}));
+    let body = json!({"prompt": "mlxcel is", "max_tokens": 8, "temperature": 0});
+    let answer = ask(
+        &router,
+        request("POST", "/v1/completions", body.to_string()),
+    )
+    .await;
+    let generated = answer.json()["usage"]["completion_tokens"].clone();
+    let props = ask(&router, request("GET", "/props", "")).await.json();
+    assert_eq!(props["throughput"]["generated_tokens_total"], generated);
+    for rate in ["prompt_tokens_per_second", "generated_tokens_per_second"] {
+        assert!(props["throughput"][rate].as_f64().unwrap() > 0.0, "{props}");
+    }
+    let memory = &props["memory"];
+    assert!(memory["active_bytes"].as_u64() <= memory["peak_bytes"].as_u64());
+    assert!(memory["rss_bytes"].as_u64() > memory["cache_bytes"].as_u64());
+    assert_eq!(props["pid"], std::process::id());
+    assert_eq!(props["leases"], 0);
+}
+
+#[tokio::test]
+async fn a_path_that_is_no_text_is_named() {
+    let answer = ask(&router(), request("GET", "/v1/models/%ff", "")).await;
+    assert_eq!(
+        answer.error(),
+        (400, json!("invalid_value"), json!("model"))
+    );
+}
+
+#[tokio::test]
+async fn a_closed_server_gives_no_lease_and_takes_no_work() {
+    let app = serving(engine(1, 1), |_| {});
+    let router = super::router(app.clone());
+    let lease = router
+        .clone()
+        .oneshot(request("GET", "/lease", ""))
+        .await
+        .unwrap();
+    assert_eq!(lease.status(), StatusCode::OK);
+    assert_eq!(app.usage().leases(), 1);
+    app.usage().close();
+    let lines = axum::body::to_bytes(lease.into_body(), 1000).await.unwrap();
+    let lease: Value = serde_json::from_slice(&lines).unwrap();
+    assert!(lease["lease"].as_str().is_some_and(|id| !id.is_empty()));
+    assert_eq!(app.usage().leases(), 0);
+    for request in [
+        request("GET", "/lease", ""),
+        request("POST", "/tokenize", r#"{"content": "a"}"#),
+    ] {
+        assert_eq!(ask(&router, request).await.error().1, "shutting_down");
+    }
 }
 
 #[tokio::test]
