@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::model::{Names, ServedModel, TextFiles, TextFilesError};
 use super::state::{App, Progress, Stage};
+use super::terms::Policy;
 use crate::engine::{self, EngineHandle, EngineOptions, StartError};
 use crate::hub::{self, HubError, HubOptions};
 use crate::mlx::Device;
@@ -29,6 +30,8 @@ pub struct ModelOptions {
     pub kv_cache_budget: Option<u64>,
     /// Whether the states of earlier prompts are kept.
     pub prefix_cache: bool,
+    /// On which terms requests are served.
+    pub policy: Policy,
     /// Compute a token before the first request.
     pub warmup: bool,
     /// Load what does not seem to fit.
@@ -83,6 +86,7 @@ pub async fn load(
         names,
         dir,
         options.n_predict,
+        options.policy,
         engine,
         text,
     ))

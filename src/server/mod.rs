@@ -24,6 +24,7 @@ pub mod routes;
 mod sse;
 pub mod state;
 pub mod submit;
+pub mod terms;
 mod usage;
 
 use std::convert::Infallible;

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use super::breakers::BreakerIndex;
 use super::defaults::{DefaultsError, SamplingDefaults};
 use super::error::ApiError;
+use super::terms::Policy;
 use crate::engine::EngineHandle;
 use crate::engine::grammar::{GrammarCompiler, GrammarError, GrammarSpec, Matcher};
 use crate::engine::sampler::Breakers;
@@ -63,6 +64,8 @@ pub struct ServedModel {
     pub created: u64,
     /// Most tokens of one answer, whatever a request says.
     pub n_predict: Option<usize>,
+    /// On which terms requests are served.
+    pub policy: Policy,
     /// The way to the engine thread.
     pub engine: EngineHandle,
     /// Tokenizer, template, defaults.
@@ -77,6 +80,7 @@ impl ServedModel {
         names: Names,
         path: PathBuf,
         n_predict: Option<usize>,
+        policy: Policy,
         engine: EngineHandle,
         text: TextFiles,
     ) -> Self {
@@ -90,6 +94,7 @@ impl ServedModel {
             path,
             created,
             n_predict,
+            policy,
             engine,
             text,
             grammar,

@@ -11,6 +11,7 @@ use super::generate::{Echo, Generation, Step};
 use super::model::ServedModel;
 use super::openai::sampling::Sampling;
 use super::state::App;
+use super::terms::Terms;
 use crate::engine::grammar::{GrammarSpec, Matcher};
 use crate::engine::{Event, Request, SamplingParams, Sibling, TokenStream};
 use crate::text::TextError;
@@ -61,6 +62,8 @@ pub struct Job {
     pub sampling: Sampling,
     /// Likeliest tokens to report with each token.
     pub logprobs: Option<usize>,
+    /// On which terms it is served.
+    pub terms: Terms,
     /// What is repeated of each prompt; none where nothing is.
     echoes: Vec<Echo>,
     grammars: Vec<Matcher>,
@@ -74,6 +77,7 @@ impl Job {
         prompts: Vec<Vec<u32>>,
         sampling: Sampling,
         logprobs: Option<usize>,
+        terms: Terms,
     ) -> Result<Self, ApiError> {
         let context = model.engine.context_length();
         let vocab = model.engine.model().vocab_size;
@@ -111,6 +115,7 @@ impl Job {
             prompts,
             sampling,
             logprobs,
+            terms,
             echoes: Vec::new(),
             grammars: Vec::new(),
         })
@@ -177,6 +182,7 @@ pub fn submit(app: &App, model: &Arc<ServedModel>, job: Job) -> Result<Vec<Outpu
         prompts,
         sampling,
         logprobs,
+        terms,
         echoes,
         grammars,
     } = job;
@@ -209,8 +215,8 @@ pub fn submit(app: &App, model: &Arc<ServedModel>, job: Job) -> Result<Vec<Outpu
             stop_tokens: model.text.stop_tokens.clone(),
             grammar: first.grammar,
             siblings,
-            cache_salt: None,
-            deadline: None,
+            cache_salt: terms.cache_salt,
+            deadline: terms.deadline,
         };
         let echo = echoes.next();
         for stream in model.engine.submit_all(request)? {

@@ -25,6 +25,7 @@ use crate::server::openai::{refused, response_format};
 use crate::server::sse::{self, Shape};
 use crate::server::state::{App, Ready};
 use crate::server::submit::{Job, Output, interleave, offload, submit};
+use crate::server::terms::Terms;
 
 struct Prepared {
     job: Job,
@@ -39,10 +40,11 @@ struct Prepared {
 pub async fn post(
     State(app): State<App>,
     Ready(model): Ready,
+    terms: Terms,
     RawBody(bytes): RawBody,
 ) -> Result<Response, ApiError> {
     let shared = model.clone();
-    let prepared = offload(bytes.len(), move || prepare(&shared, &bytes)).await?;
+    let prepared = offload(bytes.len(), move || prepare(&shared, &bytes, terms)).await?;
     let Prepared {
         job,
         grammar,
@@ -76,8 +78,9 @@ pub async fn post(
     Ok(response)
 }
 
-fn prepare(model: &ServedModel, bytes: &[u8]) -> Result<Prepared, ApiError> {
+fn prepare(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Prepared, ApiError> {
     let mut body = Body::parse(bytes)?;
+    let terms = terms.read(&mut body)?;
     refused::completions(&mut body)?;
     let fields: CompletionFields = body.read()?;
     let mut sampling: SamplingFields = body.read()?;
@@ -98,7 +101,7 @@ fn prepare(model: &ServedModel, bytes: &[u8]) -> Result<Prepared, ApiError> {
         .into_iter()
         .map(tokens)
         .collect::<Result<_, ApiError>>()?;
-    let mut job = Job::new(model, "prompt", prompts, sampling, logprobs)?;
+    let mut job = Job::new(model, "prompt", prompts, sampling, logprobs, terms)?;
     if fields.echo.unwrap_or(false) {
         job = job.with_echo(model, texts)?;
     }

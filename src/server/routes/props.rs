@@ -73,6 +73,13 @@ pub async fn get(State(app): State<App>, Ready(model): Ready) -> Json<Value> {
             "peak_bytes": memory.peak,
             "cache_bytes": memory.cache,
         },
+        "kv_cache": {
+            "budget_bytes": stats.kv_budget,
+            "running_bytes": stats.kv_bytes,
+            "prefix_cache_bytes": stats.cache_bytes,
+            "prefix_cache_tokens_total": stats.cached_tokens,
+            "preemptions_total": stats.preemptions,
+        },
         "throughput": {
             "prompt_tokens_total": stats.prompt_tokens,
             "generated_tokens_total": stats.completion_tokens,
