@@ -1,70 +1,50 @@
-"""What a server's memory does over many requests of random lengths.
+"""RSS of the server over 1,000 requests of random lengths (aim: where it was after the first 100).
 
-Sends requests with random prompts and random output lengths, some at a time, and prints the resident
-memory after every hundredth, and the ratio of the last to the first of these.
-
-    python bench/memory.py [--model FOLDER] [--requests 1000] [--concurrency 8] [--budget 64MiB]
+python bench/memory.py [--requests 1000] [--concurrency 8]
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import os
 import random
-import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import httpx2
-
-from mlxcel import ManagedServer
-
-TINY = Path(__file__).resolve().parent.parent / "tiny-model" / "mlxcel-tiny"
-EVERY = 100
+import psutil
+import random_models
+import servers
+from load.prompts import Prompts
+from load.run import Load, Target, run
 
 
-def ask(client: httpx2.Client, seed: int, longest: int) -> None:
-    """One request whose prompt no other has."""
-    generator = random.Random(seed)
-    tokens = [generator.randrange(40, 1000) for _ in range(generator.randrange(1, longest))]
-    body = {"prompt": tokens, "max_tokens": generator.randrange(1, 40), "temperature": 0}
-    response = client.post("completions", json=body)
-    if response.status_code != 200:
-        raise SystemExit(f"{response.status_code} {response.text}")
-
-
-def resident(client: httpx2.Client) -> int:
-    """Bytes of resident memory, once the engine has nothing to do."""
-    while True:
-        props = client.get("../props").json()
-        if props["busy_slots"] + props["queued_requests"] == 0:
-            # The engine gives memory back when it has become idle.
-            time.sleep(0.2)
-            return int(client.get("../props").json()["memory"]["rss_bytes"])
-        time.sleep(0.01)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=TINY)
+async def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--concurrency", type=int, default=8)
-    parser.add_argument("--longest", type=int, default=400, help="tokens of the longest prompt")
-    parser.add_argument("--budget", default="64MiB", help="--kv-cache-budget of the server")
     arguments = parser.parse_args()
+    draw = random.Random(1)
+    prompts = Prompts(random_models.TINY, seed=1)
+    with servers.mlxcel("mlxcel-tiny", n_parallel=arguments.concurrency) as server:
+        target = Target(server.base_url, server.model, server.headers)
+        process = psutil.Process(server.pid)
+        print(f"mlxcel-tiny on {os.cpu_count()} cores; at the start {rss(process):7.1f} MB")
+        early = late = 0.0
+        for done in range(100, arguments.requests + 1, 100):
+            some = [(prompts.draw(draw.randrange(1, 1200)), draw.randrange(1, 80)) for _ in range(100)]
+            outcome = await run(target, Load(concurrency=arguments.concurrency), some, {})
+            failed = [record.error for record in outcome.records if not record.ok]
+            await asyncio.sleep(1)
+            late = rss(process)
+            early = early or late
+            print(f"after {done:5} requests {late:7.1f} MB" + (f"   failed: {failed[:2]}" if failed else ""))
+        print(f"last over first hundred {late / early:.3f}x")
 
-    extra = ["--kv-cache-budget", arguments.budget]
-    with ManagedServer(str(arguments.model), host="127.0.0.1", extra_args=extra) as server:
-        headers = {"Authorization": f"Bearer {server.api_key}"}
-        client = httpx2.Client(base_url=server.base_url, headers=headers, timeout=600, trust_env=False)
-        with client, ThreadPoolExecutor(arguments.concurrency) as pool:
-            readings = []
-            for first in range(0, arguments.requests, EVERY):
-                seeds = range(first, min(first + EVERY, arguments.requests))
-                list(pool.map(lambda seed: ask(client, seed, arguments.longest), seeds))
-                readings.append(resident(client))
-                print(f"after {seeds.stop:5} requests: {readings[-1] / 1e6:7.1f} MB resident")
-            print(f"last / first: {readings[-1] / readings[0]:.3f}")
+
+def rss(process: psutil.Process) -> float:
+    return float(process.memory_info().rss) / 1e6
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(main())

@@ -14,8 +14,6 @@ import json
 import os
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -24,8 +22,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 import random_models
-
-from mlxcel import ManagedServer
+import servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,8 +32,8 @@ PROMPT_WORDS = 400
 
 
 @dataclass(frozen=True)
-class Server:
-    """Where a server listens and what it calls the model."""
+class Peer:
+    """A server and a client for it."""
 
     name: str
     client: httpx2.Client
@@ -61,7 +58,7 @@ class Run:
         return (self.completion_tokens - 1) / self.decode
 
 
-def measure(server: Server, prompt: str, max_tokens: int) -> Run:
+def measure(server: Peer, prompt: str, max_tokens: int) -> Run:
     """Streams one greedy completion; TTFT is the wait for the first chunk of the stream."""
     body = {
         "model": server.model,
@@ -96,54 +93,33 @@ def prompt_of(words: int, generator: random.Random) -> str:
 
 
 @contextlib.contextmanager
-def ours(folder: Path) -> Iterator[Server]:
-    with ManagedServer(str(folder), host="127.0.0.1") as server:
-        headers = {"Authorization": f"Bearer {server.api_key}"}
-        with httpx2.Client(base_url=server.base_url, headers=headers, timeout=600, trust_env=False) as client:
-            yield Server("mlxcel", client, str(folder))
-
-
-@contextlib.contextmanager
-def mlx_lm(folder: Path) -> Iterator[Server]:
-    port = random.randrange(20_000, 60_000)
-    command = [sys.executable, "-m", "mlx_lm", "server", "--model", str(folder), "--port", str(port)]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
-    try:
-        url = f"http://127.0.0.1:{port}/v1"
-        with httpx2.Client(base_url=url, timeout=600, trust_env=False) as client:
-            while True:
-                with contextlib.suppress(httpx2.TransportError):
-                    client.get("models")
-                    break
-                if process.poll() is not None:
-                    raise SystemExit(f"mlx_lm.server ended with {process.returncode}")
-                time.sleep(0.2)
-            yield Server("mlx_lm", client, str(folder))
-    finally:
-        process.terminate()
-        process.wait()
+def client(server: servers.Server) -> Iterator[Peer]:
+    with httpx2.Client(
+        base_url=server.base_url, headers=server.headers, timeout=600, trust_env=False
+    ) as client:
+        yield Peer(server.name, client, server.model)
 
 
 def compare(folder: Path, rounds: int) -> None:
     generator = random.Random(1)
-    with ours(folder) as left, mlx_lm(folder) as right:
-        servers = (left, right)
-        decode: dict[str, list[float]] = {server.name: [] for server in servers}
-        prefill: dict[str, list[float]] = {server.name: [] for server in servers}
-        for server in servers:
+    with (
+        servers.mlxcel(folder) as ours,
+        servers.mlx_lm(folder) as theirs,
+        client(ours) as left,
+        client(theirs) as right,
+    ):
+        peers = (left, right)
+        decode: dict[str, list[float]] = {server.name: [] for server in peers}
+        prefill: dict[str, list[float]] = {server.name: [] for server in peers}
+        for server in peers:
             measure(server, prompt_of(8, generator), 8)
         for _ in range(rounds):
             short, long = prompt_of(8, generator), prompt_of(PROMPT_WORDS, generator)
-            for server in servers:
+            for server in peers:
                 decode[server.name].append(measure(server, short, DECODE_TOKENS).decode_speed)
                 prefill[server.name].append(measure(server, long, 2).prefill_speed)
     for what, speeds in (("decode", decode), ("prefill", prefill)):
-        mine, theirs = (statistics.median(speeds[server.name]) for server in servers)
+        mine, theirs = (statistics.median(speeds[server.name]) for server in peers)
         ratio = mine / theirs
         print(f"{what:8} mlxcel {mine:8.1f} tok/s   mlx_lm.server {theirs:8.1f} tok/s   {ratio:5.2f}x")
 
