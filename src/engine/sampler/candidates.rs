@@ -76,10 +76,9 @@ impl Candidates {
         let total = sum(&self.logits, self.largest);
         let least = f64::from(threshold) * total;
         let is_likely = |i: &usize| f64::from(exp(self.logits[*i] - self.largest)) >= least;
-        let rank = |i: &usize| (self.logits[*i], std::cmp::Reverse(self.ids[*i]));
         let last = (0..self.ids.len())
             .filter(is_likely)
-            .min_by(|a, b| rank(a).partial_cmp(&rank(b)).unwrap_or(Ordering::Equal));
+            .max_by(|&a, &b| by_score(&(self.logits[a], a), &(self.logits[b], b)));
         let keep: Vec<usize> = (0..self.ids.len())
             .filter(|i| Some(*i) == last || !is_likely(i))
             .collect();
