@@ -78,6 +78,15 @@ pub struct SamplingParams {
 }
 
 impl SamplingParams {
+    /// Whether bias or penalties may change a logit.
+    pub fn has_penalties(&self) -> bool {
+        !self.logit_bias.is_empty()
+            || self.repetition_penalty != 1.0
+            || self.presence_penalty != 0.0
+            || self.frequency_penalty != 0.0
+            || self.dry.is_on()
+    }
+
     /// Whether any filter may leave less than all tokens.
     pub fn has_filters(&self) -> bool {
         self.top_k > 0

@@ -13,6 +13,9 @@ use crate::models::{
     available_memory, token_ids,
 };
 
+/// Full contexts that the prefix cache may hold where no budget is given.
+const CACHED_CONTEXTS: u64 = 4;
+
 /// What the engine is to run, and how much of it.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -174,14 +177,20 @@ fn load(
     let left = memory.map(|bytes| bytes.saturating_sub(info.weight_bytes));
     let limit = left.filter(|_| !options.force);
     let context = context_length(info, options.ctx_size, options.kv_cache_budget, limit)?;
+    let kv_bytes = options
+        .kv_cache_budget
+        .unwrap_or_else(|| kv_budget(&info.state, context, options.n_parallel, left));
+    let prefix_cache = match options.kv_cache_budget {
+        Some(budget) => budget,
+        // A server that was told nothing does not grow for as long as there is memory.
+        None => kv_bytes.min(info.state.bytes(context).saturating_mul(CACHED_CONTEXTS)),
+    };
     let capacity = Capacity {
         device,
         context,
         places: options.n_parallel,
-        kv_bytes: options
-            .kv_cache_budget
-            .unwrap_or_else(|| kv_budget(&info.state, context, options.n_parallel, left)),
-        prefix_cache: options.prefix_cache,
+        kv_bytes,
+        prefix_cache: options.prefix_cache.then_some(prefix_cache),
     };
     if options.warmup {
         warm_up(&*model)?;

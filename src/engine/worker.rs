@@ -30,8 +30,8 @@ pub(super) struct Capacity {
     pub places: usize,
     /// Bytes for the states of running sequences and the prefix cache.
     pub kv_bytes: u64,
-    /// Whether the states of earlier requests are kept for later ones.
-    pub prefix_cache: bool,
+    /// How much of them the prefix cache may take; `None` keeps nothing.
+    pub prefix_cache: Option<u64>,
 }
 
 pub(super) struct Worker {
@@ -61,7 +61,7 @@ impl Worker {
         let size = model.info().state.clone();
         let cache = capacity
             .prefix_cache
-            .then(|| PrefixCache::new(&model.new_state(), size));
+            .map(|_| PrefixCache::new(&model.new_state(), size));
         Self {
             model,
             submissions,
@@ -196,7 +196,8 @@ impl Worker {
 
     fn room_for_cache(&self) -> u64 {
         let reserved = self.limits().reserved(&self.standings());
-        self.capacity.kv_bytes.saturating_sub(reserved)
+        let most = self.capacity.prefix_cache.unwrap_or(0);
+        self.capacity.kv_bytes.saturating_sub(reserved).min(most)
     }
 
     fn admit(&mut self) {

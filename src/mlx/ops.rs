@@ -150,3 +150,38 @@ impl Array {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_handed_over_whole_and_in_order() {
+        let columns = Array::from_f32(&[1.0, 4.0, 2.0, 5.0, 3.0, 6.0], &[3, 2]).unwrap();
+        let rows = columns.transpose(&[1, 0]).unwrap();
+        let given = rows.per_row(|values, out| {
+            assert_eq!(values, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+            out.copy_from_slice(&[7, 8]);
+        });
+        assert_eq!(given.unwrap().to_vec_f32().unwrap(), [7.0, 8.0]);
+        assert!(rows.reshape(&[6]).unwrap().per_row(|_, _| {}).is_err());
+    }
+
+    #[test]
+    fn what_a_row_gives_can_be_computed_with_before_it_is_known() {
+        let table = Array::from_f32(&[10.0, 11.0, 12.0], &[3]).unwrap();
+        let row = Array::from_f32(&[0.0, 1.0], &[1, 2]).unwrap();
+        let place = row.per_row(|values, out| out[0] = values[1] as u32 + 1);
+        let found = table.take(&place.unwrap(), 0).unwrap();
+        assert_eq!(found.to_vec_f32().unwrap(), [12.0]);
+    }
+
+    #[test]
+    fn a_panic_among_the_rows_ends_nothing_but_them() {
+        let row = Array::from_f32(&[0.0], &[1, 1]).unwrap();
+        let broken = row.per_row(|_, _| panic!("forced")).unwrap();
+        assert_eq!(broken.to_vec_f32().unwrap(), [0.0]);
+        let fine = row.per_row(|_, out| out[0] = 3).unwrap();
+        assert_eq!(fine.to_vec_f32().unwrap(), [3.0], "the stream goes on");
+    }
+}

@@ -11,6 +11,7 @@
 //! the logits lie in memory that the CPU reads too. There is one implementation, so that a request's
 //! tokens cannot depend on which one it got.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{SampleError, Sampler, logprobs};
@@ -52,7 +53,10 @@ pub fn sample(logits: &Array, turns: Vec<Turn>) -> Result<Picks, MlxError> {
         let chosen: Vec<Outcome> = turns
             .iter()
             .zip(values.chunks_exact(vocab.max(1)))
-            .map(|(turn, row)| turn.choose(row))
+            .map(|(turn, row)| {
+                let choose = AssertUnwindSafe(|| turn.choose(row));
+                catch_unwind(choose).unwrap_or(Err(SampleError::Panicked))
+            })
             .collect();
         for (id, outcome) in ids.iter_mut().zip(&chosen) {
             // Whatever was built on a row that failed is thrown away, but must not read out of bounds.
@@ -65,8 +69,7 @@ pub fn sample(logits: &Array, turns: Vec<Turn>) -> Result<Picks, MlxError> {
 
 impl Turn {
     fn choose(&self, row: &[f32]) -> Outcome {
-        let mut changed = row.to_vec();
-        let id = lock(&self.sampler).sample(&mut changed, self.mask.as_deref())?;
+        let id = lock(&self.sampler).sample(row, self.mask.as_deref())?;
         let logprobs = self.logprobs.map(|top| logprobs(row, id, top));
         Ok(Token { id, logprobs })
     }

@@ -1,9 +1,11 @@
 //! The tokens that are still in the running, and the filters that drop some of them.
 
+use std::cmp::Ordering;
+
 use super::draw;
 use super::exp::{BLOCK, exp, largest, sum};
 
-/// Tokens with their logits, in the order of the ids until a filter sorts them.
+/// Tokens with their logits, in the order of the ids.
 pub struct Candidates {
     ids: Vec<u32>,
     logits: Vec<f32>,
@@ -29,14 +31,14 @@ impl Candidates {
     /// Keeps the `k` likeliest.
     pub fn top_k(&mut self, k: usize) {
         if k < self.ids.len() {
-            self.keep(&best(&self.logits, k));
+            self.keep(within(&self.logits, kth_best(&self.logits, k)));
         }
     }
 
     /// Keeps the smallest set of likeliest tokens whose probability reaches `mass`, at least one.
     pub fn top_p(&mut self, mass: f32) {
         let weights = self.weights();
-        self.keep(&reaching(&self.logits, &weights, mass));
+        self.keep(within(&self.logits, reaching(&self.logits, &weights, mass)));
     }
 
     /// Keeps the smallest set of tokens whose probability reaches `mass`, at least one, those first
@@ -57,7 +59,7 @@ impl Candidates {
             .iter()
             .map(|&logit| -(log_p(logit) + entropy).abs() as f32)
             .collect();
-        self.keep(&reaching(&nearness, &weights, mass));
+        self.keep(within(&nearness, reaching(&nearness, &weights, mass)));
     }
 
     /// Keeps the tokens that are at least `fraction` times as likely as the likeliest.
@@ -65,7 +67,7 @@ impl Candidates {
         let keep: Vec<usize> = (0..self.ids.len())
             .filter(|&i| exp(self.logits[i] - self.largest) >= fraction)
             .collect();
-        self.keep(&keep);
+        self.keep(keep);
     }
 
     /// XTC: of the tokens at least `threshold` likely only the least likely stays; where there are
@@ -74,24 +76,17 @@ impl Candidates {
         let total = sum(&self.logits, self.largest);
         let least = f64::from(threshold) * total;
         let is_likely = |i: &usize| f64::from(exp(self.logits[*i] - self.largest)) >= least;
-        let rank = |i: &usize| (self.logits[*i], std::cmp::Reverse(self.ids[*i]));
-        let last = (0..self.ids.len()).filter(is_likely).min_by(|a, b| {
-            rank(a)
-                .partial_cmp(&rank(b))
-                .unwrap_or(std::cmp::Ordering::Equal)
-        });
+        let last = (0..self.ids.len())
+            .filter(is_likely)
+            .max_by(|&a, &b| by_score(&(self.logits[a], a), &(self.logits[b], b)));
         let keep: Vec<usize> = (0..self.ids.len())
             .filter(|i| Some(*i) == last || !is_likely(i))
             .collect();
-        self.keep(&keep);
+        self.keep(keep);
     }
 
-    /// The token that `draw` names among what is left, in the order of the ids: a draw does not
-    /// depend on which filters were on, only on what they left.
-    pub fn pick(mut self, temperature: f32, draw: f64) -> u32 {
-        let mut order: Vec<usize> = (0..self.ids.len()).collect();
-        order.sort_unstable_by_key(|&i| self.ids[i]);
-        self.keep(&order);
+    /// The token that `draw` names among what is left.
+    pub fn pick(self, temperature: f32, draw: f64) -> u32 {
         self.ids[draw::pick(&self.logits, self.largest, temperature, draw)]
     }
 
@@ -103,15 +98,35 @@ impl Candidates {
             .collect()
     }
 
-    fn keep(&mut self, places: &[usize]) {
+    /// Keeps the given places, which are in order.
+    fn keep(&mut self, places: Vec<usize>) {
         self.ids = places.iter().map(|&place| self.ids[place]).collect();
         self.logits = places.iter().map(|&place| self.logits[place]).collect();
         self.largest = largest(&self.logits);
     }
 }
 
+/// A place and its score. The order is total: largest score first, equals by place.
+type Scored = (f32, usize);
+
+fn by_score(a: &Scored, b: &Scored) -> Ordering {
+    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+}
+
 /// The places of the `count` largest scores, largest first, equals by place. No score is NaN.
 pub fn best(scores: &[f32], count: usize) -> Vec<usize> {
+    let mut scored = largest_scores(scores, count);
+    scored.sort_unstable_by(by_score);
+    scored.into_iter().map(|(_, place)| place).collect()
+}
+
+/// The last of the `count` best; `count` is from 1 to their number.
+fn kth_best(scores: &[f32], count: usize) -> Option<Scored> {
+    largest_scores(scores, count).into_iter().max_by(by_score)
+}
+
+/// The `count` largest scores, in any order.
+fn largest_scores(scores: &[f32], count: usize) -> Vec<Scored> {
     let count = count.min(scores.len());
     if count == 0 {
         return Vec::new();
@@ -125,42 +140,70 @@ pub fn best(scores: &[f32], count: usize) -> Vec<usize> {
     } else {
         f32::NEG_INFINITY
     };
-    let by_score = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
-    let mut places: Vec<usize> = (0..scores.len())
-        .filter(|&place| scores[place] >= bound)
+    let mut scored: Vec<Scored> = scores
+        .iter()
+        .enumerate()
+        .filter(|(_, score)| **score >= bound)
+        .map(|(place, &score)| (score, place))
         .collect();
-    if count < places.len() {
-        places.select_nth_unstable_by(count - 1, by_score);
-        places.truncate(count);
+    if count < scored.len() {
+        scored.select_nth_unstable_by(count - 1, by_score);
+        scored.truncate(count);
     }
-    places.sort_unstable_by(by_score);
-    places
+    scored
 }
 
-/// The shortest list of places, by falling score, whose weights reach the part `mass` of all.
-fn reaching(scores: &[f32], weights: &[f32], mass: f32) -> Vec<usize> {
+/// The last of the best scores whose weights reach the part `mass` of all; `None` is all of them.
+///
+/// Nearly always it is among the first few. Where it is not, halves are weighed, each found without
+/// sorting: linear time, also for a distribution that is nearly flat.
+fn reaching(scores: &[f32], weights: &[f32], mass: f32) -> Option<Scored> {
+    const FIRST: usize = 64;
     let total: f64 = weights
         .chunks(BLOCK)
         .map(|block| block.iter().map(|&weight| f64::from(weight)).sum::<f64>())
         .sum();
     let enough = total * f64::from(mass);
-    // Sorting a whole vocabulary takes milliseconds, and what is looked for is nearly always short.
-    let mut count = 64;
-    loop {
-        let mut places = best(scores, count);
-        let mut reached = 0.0;
-        for index in 0..places.len() {
-            reached += f64::from(weights[places[index]]);
-            if reached >= enough {
-                places.truncate(index + 1);
-                return places;
-            }
+    let weight = |&(_, place): &Scored| f64::from(weights[place]);
+    let mut reached = 0.0;
+    for place in best(scores, FIRST) {
+        reached += f64::from(weights[place]);
+        if reached >= enough {
+            return Some((scores[place], place));
         }
-        if places.len() == scores.len() {
-            return places;
-        }
-        count *= 8;
     }
+    let places = scores.iter().enumerate();
+    let mut all: Vec<Scored> = places.map(|(place, &score)| (score, place)).collect();
+    let mut rest = &mut all[..];
+    reached = 0.0;
+    while !rest.is_empty() {
+        let middle = rest.len() / 2;
+        let (better, middle, worse) = rest.select_nth_unstable_by(middle, by_score);
+        let with_better = reached + better.iter().map(weight).sum::<f64>();
+        let with_middle = with_better + weight(middle);
+        if with_better >= enough {
+            rest = better;
+        } else if with_middle >= enough {
+            return Some(*middle);
+        } else {
+            reached = with_middle;
+            rest = worse;
+        }
+    }
+    None
+}
+
+/// The places, in order, of the scores that are not behind `last`.
+fn within(scores: &[f32], last: Option<Scored>) -> Vec<usize> {
+    let Some(last) = last else {
+        return (0..scores.len()).collect();
+    };
+    scores
+        .iter()
+        .enumerate()
+        .filter(|&(place, &score)| by_score(&(score, place), &last).is_le())
+        .map(|(place, _)| place)
+        .collect()
 }
 
 #[cfg(test)]
@@ -177,9 +220,8 @@ mod tests {
 
     fn left(mut candidates: Candidates, filter: impl FnOnce(&mut Candidates)) -> Vec<u32> {
         filter(&mut candidates);
-        let mut ids = candidates.ids;
-        ids.sort_unstable();
-        ids
+        assert!(candidates.ids.is_sorted());
+        candidates.ids
     }
 
     #[test]
@@ -251,6 +293,28 @@ mod tests {
             sorted.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
             sorted.truncate(count);
             prop_assert_eq!(best(&scores, count), sorted);
+        }
+
+        #[test]
+        fn what_reaches_a_mass_is_the_shortest_such_prefix_of_a_sort(
+            scores in prop::collection::vec(-3i8..3, 1..900),
+            mass in 0f32..1.0,
+        ) {
+            let weights: Vec<f32> = scores.iter().map(|&score| f32::from(score).exp2()).collect();
+            let scores: Vec<f32> = scores.into_iter().map(f32::from).collect();
+            // Powers of two: the sums are exact in any order.
+            let enough = weights.iter().map(|&w| f64::from(w)).sum::<f64>() * f64::from(mass);
+            let mut want = Vec::new();
+            let mut reached = 0.0;
+            for place in best(&scores, scores.len()) {
+                want.push(place);
+                reached += f64::from(weights[place]);
+                if reached >= enough {
+                    break;
+                }
+            }
+            want.sort_unstable();
+            prop_assert_eq!(within(&scores, reaching(&scores, &weights, mass)), want);
         }
 
         #[test]

@@ -36,6 +36,8 @@ mod tests;
 pub use dry::{Breakers, Dry};
 pub use logprobs::{logprobs, prompt_logprobs};
 
+use std::borrow::Cow;
+
 use self::candidates::Candidates;
 use self::draw::Key;
 use self::penalties::History;
@@ -77,23 +79,33 @@ impl Sampler {
         }
     }
 
-    /// Chooses the next token from `logits` (`[vocab]`, changed in place) and remembers it.
+    /// Chooses the next token from `logits` (`[vocab]`) and remembers it.
     ///
     /// `mask` is a bit set of the allowed tokens (bit `i % 32` of word `i / 32`).
-    pub fn sample(&mut self, logits: &mut [f32], mask: Option<&[u32]>) -> Result<u32, SampleError> {
-        self.penalize(logits);
-        if let Some(mask) = mask {
-            apply_mask(logits, mask);
-        }
-        let best = argmax(logits)?;
+    pub fn sample(&mut self, logits: &[f32], mask: Option<&[u32]>) -> Result<u32, SampleError> {
+        let logits = self.adjusted(logits, mask);
+        let best = argmax(&logits)?;
         let token = if self.params.temperature == 0.0 {
             best
         } else {
-            self.draw(logits, best)
+            self.draw(&logits, best)
         };
         self.history.push(token);
         self.position += 1;
         Ok(token)
+    }
+
+    /// Steps 2 to 5, on a copy if there is anything to do.
+    fn adjusted<'a>(&self, logits: &'a [f32], mask: Option<&[u32]>) -> Cow<'a, [f32]> {
+        if mask.is_none() && !self.params.has_penalties() {
+            return Cow::Borrowed(logits);
+        }
+        let mut logits = logits.to_vec();
+        self.penalize(&mut logits);
+        if let Some(mask) = mask {
+            apply_mask(&mut logits, mask);
+        }
+        Cow::Owned(logits)
     }
 
     /// Steps 2 to 4.

@@ -29,7 +29,7 @@ fn histogram(params: &SamplingParams, logits: &[f32], count: usize) -> Vec<usize
     let mut sampler = seeded(params.clone());
     let mut seen = vec![0; logits.len()];
     for _ in 0..count {
-        seen[sampler.sample(&mut logits.to_vec(), None).unwrap() as usize] += 1;
+        seen[sampler.sample(logits, None).unwrap() as usize] += 1;
     }
     seen
 }
@@ -45,21 +45,21 @@ fn chi_square(seen: &[usize], probabilities: &[f64]) -> f64 {
 
 #[test]
 fn greedy_takes_the_likeliest_and_the_first_of_equals() {
-    assert_eq!(seeded(greedy()).sample(&mut [0.0, 3.0, 3.0], None), Ok(1));
+    assert_eq!(seeded(greedy()).sample(&[0.0, 3.0, 3.0], None), Ok(1));
 }
 
 #[test]
 fn a_mask_and_a_bias_decide() {
-    let masked = seeded(greedy()).sample(&mut [0.0, 3.0, 2.0], Some(&[0b101]));
+    let masked = seeded(greedy()).sample(&[0.0, 3.0, 2.0], Some(&[0b101]));
     assert_eq!(masked, Ok(2));
     let params = SamplingParams {
         logit_bias: vec![(0, 10.0), (99, 5.0)],
         ..greedy()
     };
-    assert_eq!(seeded(params).sample(&mut [0.0, 3.0, 2.0], None), Ok(0));
-    let nothing = seeded(greedy()).sample(&mut [0.0, 3.0], Some(&[0]));
+    assert_eq!(seeded(params).sample(&[0.0, 3.0, 2.0], None), Ok(0));
+    let nothing = seeded(greedy()).sample(&[0.0, 3.0], Some(&[0]));
     assert_eq!(nothing, Err(SampleError::NothingAllowed));
-    let short = seeded(greedy()).sample(&mut [0.0; 40], Some(&[2]));
+    let short = seeded(greedy()).sample(&[0.0; 40], Some(&[2]));
     assert_eq!(short, Ok(1), "what the mask does not reach is not allowed");
 }
 
@@ -71,7 +71,7 @@ fn not_a_number_is_an_error_at_every_temperature() {
                 temperature,
                 ..SamplingParams::default()
             };
-            let result = seeded(params).sample(&mut [0.0, strange], None);
+            let result = seeded(params).sample(&[0.0, strange], None);
             assert_eq!(result, Err(SampleError::NotANumber));
         }
     }
@@ -93,8 +93,8 @@ fn penalties_follow_their_formulas() {
         ..greedy()
     };
     let mut sampler = Sampler::new(params, &[2]);
-    sampler.sample(&mut [9.0, 0.0, 0.0], None).unwrap();
-    sampler.sample(&mut [9.0, 0.0, 0.0], None).unwrap();
+    sampler.sample(&[9.0, 0.0, 0.0], None).unwrap();
+    sampler.sample(&[9.0, 0.0, 0.0], None).unwrap();
     let mut row = [9.0, 0.0, 1.0];
     sampler.penalize(&mut row);
     assert_eq!(row, [6.5, 0.0, 1.0]);
@@ -108,7 +108,7 @@ fn the_repetition_window_is_the_last_tokens_of_prompt_and_output() {
         ..greedy()
     };
     let mut sampler = Sampler::new(params, &[0, 1]);
-    sampler.sample(&mut [0.0, 0.0, 9.0], None).unwrap();
+    sampler.sample(&[0.0, 0.0, 9.0], None).unwrap();
     let mut row = [4.0, 4.0, 4.0];
     sampler.penalize(&mut row);
     assert_eq!(row, [4.0, 2.0, 2.0]);
@@ -131,7 +131,7 @@ fn dry_breaks_a_loop_that_greedy_would_not_leave() {
         };
         let mut last = 1;
         for _ in 0..6 {
-            last = sampler.sample(&mut row(last), None).unwrap();
+            last = sampler.sample(&row(last), None).unwrap();
             if last == 2 {
                 return true;
             }
@@ -235,7 +235,7 @@ fn a_seed_repeats_and_seeds_and_choices_differ() {
         };
         let mut sampler = Sampler::new(params, &[]);
         (0..32)
-            .map(|_| sampler.sample(&mut [0.0; 50], None).unwrap())
+            .map(|_| sampler.sample(&[0.0; 50], None).unwrap())
             .collect::<Vec<_>>()
     };
     assert_eq!(run(1, 0), run(1, 0));
@@ -288,7 +288,7 @@ proptest! {
             .zip(&rows)
             .map(|(params, row)| {
                 let mut sampler = Sampler::new(params.clone(), &prompt);
-                (0..steps).map(|_| sampler.sample(&mut row.clone(), None).unwrap()).collect()
+                (0..steps).map(|_| sampler.sample(row, None).unwrap()).collect()
             })
             .collect();
 

@@ -45,7 +45,7 @@ fn engine(setup: Setup) -> (EngineHandle, Arc<AtomicBool>) {
             context: 2048,
             places: setup.places,
             kv_bytes: setup.kv_bytes,
-            prefix_cache: setup.prefix_cache,
+            prefix_cache: setup.prefix_cache.then_some(setup.kv_bytes),
         };
         Ok((Box::new(Hybrid::new(switch)?), capacity))
     };
