@@ -18,7 +18,7 @@ mod siblings;
 mod start;
 mod step;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod worker;
 
 pub use handle::{EngineHandle, Stats, TokenStream};

@@ -127,6 +127,7 @@ impl Worker {
         };
         self.waiting.retain_mut(stays);
         self.running.retain_mut(stays);
+        self.land_for_nobody();
         self.count();
     }
 
@@ -386,8 +387,15 @@ impl Worker {
         }
         let outcomes = flight.land(&mut self.running);
         self.settle(outcomes);
-        if self.running.is_empty() {
-            self.flight = None;
+        self.land_for_nobody();
+    }
+
+    /// Waits for a pass that nobody is left to read, so that an engine at rest computes nothing.
+    fn land_for_nobody(&mut self) {
+        if self.running.is_empty()
+            && let Some(flight) = self.flight.take()
+        {
+            flight.land(&mut []);
         }
     }
 

@@ -52,6 +52,18 @@ fn engine(setup: Setup) -> (EngineHandle, Arc<AtomicBool>) {
     (spawn(64, load).unwrap(), deadly)
 }
 
+/// An engine, and what makes its thread die.
+pub(crate) fn mortal() -> (EngineHandle, impl FnOnce()) {
+    let (engine, deadly) = engine(Setup::default());
+    let handle = engine.clone();
+    let die = move || {
+        deadly.store(true, Ordering::Release);
+        let request = handle.submit(request(&[1], 1));
+        assert!(request.is_ok(), "it is dead already");
+    };
+    (engine, die)
+}
+
 fn request(prompt: &[u32], max_tokens: usize) -> Request {
     Request {
         prompt: prompt.to_vec(),
