@@ -401,12 +401,11 @@ impl Worker {
 
     /// Ends what came to its end, and lets the others be.
     fn settle(&mut self, outcomes: Vec<(Arrival, Outcome)>) {
-        let mut chosen = 0;
         for (arrival, outcome) in outcomes {
             let result = match outcome {
                 Outcome::Held => continue,
                 Outcome::Chosen => {
-                    chosen += 1;
+                    self.counters.completion_tokens.add(1);
                     continue;
                 }
                 Outcome::Ended(reason) => Ok(reason),
@@ -415,11 +414,12 @@ impl Worker {
             let place = self.running.iter().position(|it| it.arrival == arrival);
             if let Some(place) = place {
                 let sequence = self.running.remove(place);
-                chosen += usize::from(result.is_ok() && sequence.generated() > 0);
+                if result.is_ok() && sequence.generated() > 0 {
+                    self.counters.completion_tokens.add(1);
+                }
                 self.end(sequence, result);
             }
         }
-        self.counters.completion_tokens.add(chosen as u64);
     }
 
     /// Shortens the chunks whose logits would take too much memory, and lets others end where a
