@@ -14,24 +14,27 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// Every token with a finite logit; `largest` is the largest one.
-    pub fn new(logits: &[f32], largest: f32) -> Self {
-        let finite = logits
+    /// Every token with a finite logit, or of these the `top_k` likeliest (0 is all). `largest` is the
+    /// largest logit.
+    pub fn new(logits: &[f32], largest: f32, top_k: usize) -> Self {
+        let last = match top_k {
+            0 => None,
+            k => kth_best(logits, k),
+        };
+        let stays = |id: usize, logit: f32| match last {
+            None => true,
+            Some(last) => by_score(&(logit, id), &last).is_le(),
+        };
+        let (ids, logits) = logits
             .iter()
             .enumerate()
-            .filter(|(_, logit)| **logit > f32::NEG_INFINITY);
-        let (ids, logits) = finite.map(|(id, &logit)| (id as u32, logit)).unzip();
+            .filter(|&(id, &logit)| logit > f32::NEG_INFINITY && stays(id, logit))
+            .map(|(id, &logit)| (id as u32, logit))
+            .unzip();
         Self {
             ids,
             logits,
             largest,
-        }
-    }
-
-    /// Keeps the `k` likeliest.
-    pub fn top_k(&mut self, k: usize) {
-        if k < self.ids.len() {
-            self.keep(within(&self.logits, kth_best(&self.logits, k)));
         }
     }
 
@@ -120,7 +123,7 @@ pub fn best(scores: &[f32], count: usize) -> Vec<usize> {
     scored.into_iter().map(|(_, place)| place).collect()
 }
 
-/// The last of the `count` best; `count` is from 1 to their number.
+/// The last of the `count` best, or of all where there are less.
 fn kth_best(scores: &[f32], count: usize) -> Option<Scored> {
     largest_scores(scores, count).into_iter().max_by(by_score)
 }
@@ -215,7 +218,7 @@ mod tests {
     fn of(probabilities: &[f32]) -> Candidates {
         let logits: Vec<f32> = probabilities.iter().map(|p| p.ln()).collect();
         let largest = largest(&logits);
-        Candidates::new(&logits, largest)
+        Candidates::new(&logits, largest, 0)
     }
 
     fn left(mut candidates: Candidates, filter: impl FnOnce(&mut Candidates)) -> Vec<u32> {
@@ -226,8 +229,10 @@ mod tests {
 
     #[test]
     fn top_k_takes_the_first_of_equals() {
-        assert_eq!(left(of(&[0.2, 0.4, 0.2, 0.2]), |c| c.top_k(2)), [0, 1]);
-        assert_eq!(left(of(&[0.5, 0.5]), |c| c.top_k(9)), [0, 1]);
+        let top_k = |logits: &[f32], k| Candidates::new(logits, 3.0, k).ids;
+        assert_eq!(top_k(&[2.0, 3.0, 2.0, 2.0], 2), [0, 1]);
+        assert_eq!(top_k(&[3.0, 3.0], 9), [0, 1]);
+        assert_eq!(top_k(&[3.0, f32::NEG_INFINITY, 1.0], 3), [0, 2]);
     }
 
     #[test]
@@ -324,11 +329,8 @@ mod tests {
             threshold in 0f32..0.6, temperature in 0.01f32..10.0, draw in 0f64..1.0,
         ) {
             let largest = largest(&logits);
-            let mut candidates = Candidates::new(&logits, largest);
-            if k > 0 {
-                candidates.top_k(k);
-                prop_assert!(candidates.ids.len() <= k);
-            }
+            let mut candidates = Candidates::new(&logits, largest, k);
+            prop_assert!(k == 0 || candidates.ids.len() == k.min(logits.len()));
             candidates.typical(typical);
             candidates.top_p(p);
             candidates.min_p(min_p);

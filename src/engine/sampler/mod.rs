@@ -134,10 +134,7 @@ impl Sampler {
         if !params.has_filters() {
             return draw::pick(logits, largest, params.temperature, draws.token) as u32;
         }
-        let mut candidates = Candidates::new(logits, largest);
-        if params.top_k > 0 {
-            candidates.top_k(params.top_k);
-        }
+        let mut candidates = Candidates::new(logits, largest, params.top_k);
         if params.typical_p < 1.0 {
             candidates.typical(params.typical_p);
         }
