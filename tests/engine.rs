@@ -1,4 +1,4 @@
-//! The engine with the built-in model: requests by turns, the same tokens in any company.
+//! The engine with the built-in model: the same tokens in any company.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mlxcel::engine::{
     EngineError, EngineHandle, EngineOptions, Event, Finish, FinishReason, Request, SamplingParams,
-    TokenStream, start,
+    Sibling, Token, TokenLogprobs, TokenStream, start,
 };
 
 fn options() -> EngineOptions {
@@ -17,6 +17,8 @@ fn options() -> EngineOptions {
         ctx_size: None,
         n_parallel: 4,
         queue_size: 8,
+        kv_cache_budget: None,
+        prefix_cache: true,
         force: false,
         warmup: false,
     }
@@ -39,8 +41,12 @@ fn request(seed: u64, prompt: usize, max_tokens: usize) -> Request {
             ..SamplingParams::default()
         },
         logprobs: Some(2),
+        prompt_logprobs: None,
         stop_tokens: Vec::new(),
         grammar: None,
+        siblings: Vec::new(),
+        cache_salt: None,
+        deadline: None,
     }
 }
 
@@ -48,7 +54,7 @@ async fn collect(mut stream: TokenStream) -> (Vec<(u32, u32)>, Finish) {
     let mut tokens = Vec::new();
     while let Some(event) = stream.recv().await {
         match event {
-            Event::Started { .. } => assert!(tokens.is_empty()),
+            Event::Started { .. } | Event::Prompt(_) => assert!(tokens.is_empty()),
             Event::Token(token) => {
                 let logprob = token.logprobs.unwrap().logprob;
                 tokens.push((token.id, logprob.to_bits()));
@@ -94,6 +100,82 @@ async fn tokens_and_logprobs_are_the_same_alone_and_in_company() {
         assert_eq!(finish.completion_tokens, 24);
     }
     assert_eq!(together[3].1.prompt_tokens, 700);
+}
+
+/// Sixteen requests that share prompts in part, come at their own times and partly leave early,
+/// in an engine whose memory does not suffice for all of them.
+#[tokio::test]
+async fn sixteen_in_company_get_what_each_gets_alone() {
+    let bytes_per_token = {
+        let info = engine().model().clone();
+        info.state.bytes(256) / 256
+    };
+    let requests: Vec<(u64, usize)> = (0..16).map(|i| (i / 3, 10 + 15 * i as usize)).collect();
+    let alone_engine = start(
+        EngineOptions {
+            prefix_cache: false,
+            ..options()
+        },
+        |_| {},
+    )
+    .unwrap();
+    let mut alone = Vec::new();
+    for &(seed, length) in &requests {
+        let stream = alone_engine.submit(request(seed, length, 10)).unwrap();
+        alone.push(collect(stream).await.0);
+    }
+    assert_eq!(alone_engine.stats().cached_tokens, 0);
+
+    for prefix_cache in [true, false] {
+        let engine = start(
+            EngineOptions {
+                n_parallel: 16,
+                queue_size: 32,
+                ctx_size: Some(512),
+                kv_cache_budget: Some(12 * 256 * bytes_per_token),
+                prefix_cache,
+                ..options()
+            },
+            |_| {},
+        )
+        .unwrap();
+        let mut company = Vec::new();
+        for &(seed, length) in &requests {
+            let stream = engine.submit(request(seed, length, 10)).unwrap();
+            company.push(tokio::spawn(collect(stream)));
+            // Joins, and leaves after a while: a stream that is dropped in the middle.
+            let mut leaves = engine.submit(request(seed + 50, 60, 60)).unwrap();
+            tokio::spawn(async move {
+                for _ in 0..length / 10 {
+                    leaves.recv().await;
+                }
+            });
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+        for (stream, alone) in company.into_iter().zip(&alone) {
+            assert_eq!(stream.await.unwrap().0, *alone);
+        }
+        let stats = engine.stats();
+        assert_eq!(stats.cached_tokens > 0, prefix_cache, "{stats:?}");
+        idle(&engine).await;
+    }
+}
+
+#[tokio::test]
+async fn a_prompt_seen_before_is_not_computed_again() {
+    let engine = engine();
+    let (first, finish) = collect(engine.submit(request(1, 500, 8)).unwrap()).await;
+    assert_eq!((finish.prompt_tokens, finish.cached_tokens), (500, 0));
+    assert_eq!(engine.stats().prompt_tokens, 500);
+    let mut stream = engine.submit(request(1, 500, 8)).unwrap();
+    let Some(Event::Started { cached_tokens, .. }) = stream.recv().await else {
+        panic!("it did not start");
+    };
+    let (again, finish) = collect(stream).await;
+    assert_eq!((cached_tokens, finish.cached_tokens), (499, 499));
+    assert_eq!(again, first);
+    assert_eq!(engine.stats().prompt_tokens, 501);
+    assert_eq!(engine.stats().cached_tokens, 499);
 }
 
 #[tokio::test]
@@ -196,4 +278,144 @@ async fn a_prompt_that_cannot_be_is_refused() {
         engine.submit(request(1, 0, 1)).err(),
         Some(EngineError::EmptyPrompt)
     );
+}
+
+/// A request for `count` outputs of one prompt.
+fn several(seed: u64, prompt: usize, max_tokens: usize, count: u64) -> Request {
+    let base = request(seed, prompt, max_tokens);
+    let sibling = |choice| Sibling {
+        sampling: SamplingParams {
+            choice,
+            ..base.sampling.clone()
+        },
+        grammar: None,
+    };
+    Request {
+        siblings: (1..count).map(sibling).collect(),
+        ..request(seed, prompt, max_tokens)
+    }
+}
+
+#[tokio::test]
+async fn outputs_of_one_prompt_share_its_computation_and_are_what_each_would_be_alone() {
+    let engine = engine();
+    let before = engine.stats().prompt_tokens;
+    // More than there are places for.
+    let streams = engine.submit_all(several(9, 300, 12, 6)).unwrap();
+    let together = futures::future::join_all(streams.into_iter().map(collect)).await;
+    assert_eq!(engine.stats().prompt_tokens - before, 300);
+    idle(&engine).await;
+    assert_eq!(
+        (together[0].1.cached_tokens, together[1].1.cached_tokens),
+        (0, 300)
+    );
+    for (choice, (tokens, finish)) in together.iter().enumerate() {
+        let mut alone = request(9, 300, 12);
+        alone.sampling.choice = choice as u64;
+        let (want, _) = collect(engine.submit(alone).unwrap()).await;
+        assert_eq!(*tokens, want, "choice {choice}");
+        assert_eq!(finish.completion_tokens, 12);
+    }
+    assert_ne!(together[0].0, together[1].0, "choices are independent");
+}
+
+#[tokio::test]
+async fn outputs_go_on_when_another_of_the_same_prompt_is_dropped() {
+    let engine = engine();
+    let want = collect(engine.submit(request(3, 700, 8)).unwrap()).await.0;
+    for dropped in [0, 1] {
+        let mut request = several(3, 700, 8, 3);
+        for sibling in &mut request.siblings {
+            sibling.sampling.choice = 0;
+        }
+        let mut streams = engine.submit_all(request).unwrap();
+        drop(streams.remove(dropped));
+        for stream in streams {
+            assert_eq!(collect(stream).await.0, want);
+        }
+        idle(&engine).await;
+    }
+    let streams = engine.submit_all(several(3, 700, 1000, 3)).unwrap();
+    drop(streams);
+    idle(&engine).await;
+}
+
+#[tokio::test]
+async fn a_request_for_more_outputs_than_the_queue_holds_never_starts() {
+    let engine = engine();
+    let error = engine.submit_all(several(1, 10, 1, 13)).err().unwrap();
+    assert_eq!(error, EngineError::QueueFull(0));
+    assert_eq!(engine.stats().waiting, 0);
+    let streams = engine.submit_all(several(1, 10, 1, 12)).unwrap();
+    futures::future::join_all(streams.into_iter().map(collect)).await;
+    idle(&engine).await;
+}
+
+/// The events of an output, by kind.
+async fn events(mut stream: TokenStream) -> (Option<Vec<TokenLogprobs>>, Vec<Token>, Finish) {
+    let (mut prompt, mut tokens) = (None, Vec::new());
+    while let Some(event) = stream.recv().await {
+        match event {
+            Event::Started { .. } => {}
+            Event::Prompt(logprobs) => prompt = Some(logprobs),
+            Event::Token(token) => tokens.push(token),
+            Event::Finished(finish) => return (prompt, tokens, finish),
+            Event::Failed(error) => panic!("{error}"),
+        }
+    }
+    panic!("the stream ended without an end");
+}
+
+#[tokio::test]
+async fn a_prompts_logprobs_are_what_the_model_expected_as_it_was_generated() {
+    let engine = engine();
+    let greedy = SamplingParams {
+        temperature: 0.0,
+        ..SamplingParams::default()
+    };
+    let first = Request {
+        sampling: greedy.clone(),
+        ..request(2, 20, 40)
+    };
+    let mut prompt = first.prompt.clone();
+    let (_, generated, _) = events(engine.submit(first).unwrap()).await;
+    prompt.extend(generated.iter().map(|token| token.id));
+    let again = Request {
+        prompt,
+        sampling: greedy,
+        prompt_logprobs: Some(2),
+        siblings: several(2, 1, 1, 2).siblings,
+        ..request(2, 1, 1)
+    };
+    for stream in engine.submit_all(again).unwrap() {
+        let (logprobs, _, finish) = events(stream).await;
+        let logprobs = logprobs.unwrap();
+        assert_eq!(logprobs.len() + 1, finish.prompt_tokens);
+        for (token, read) in generated.iter().zip(&logprobs[19..]) {
+            let made = token.logprobs.as_ref().unwrap();
+            assert!(
+                (made.logprob - read.logprob).abs() < 1e-4,
+                "{made:?} {read:?}"
+            );
+            assert_eq!(made.top[0].0, read.top[0].0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_prompt_alone_can_be_asked_for() {
+    let engine = engine();
+    let request = Request {
+        prompt_logprobs: Some(0),
+        ..several(2, 300, 0, 2)
+    };
+    for stream in engine.submit_all(request).unwrap() {
+        let (logprobs, tokens, finish) = events(stream).await;
+        assert_eq!((logprobs.unwrap().len(), tokens.len()), (299, 0));
+        assert_eq!(finish.reason, FinishReason::Length);
+        assert_eq!(finish.completion_tokens, 0);
+    }
+    let (logprobs, tokens, _) = events(engine.submit(several(2, 1, 0, 1)).unwrap()).await;
+    assert_eq!((logprobs, tokens.len()), (None, 0));
+    idle(&engine).await;
 }

@@ -1,5 +1,6 @@
 //! The command line, one file a command.
 
+mod bytes;
 mod download;
 mod logging;
 mod serve;

@@ -13,6 +13,7 @@ use crate::server::auth::Keys;
 use crate::server::lifeline::Lifeline;
 use crate::server::listener::Address;
 use crate::server::load::ModelOptions;
+use crate::server::terms::Policy;
 use crate::server::{ServerOptions, run as serve};
 
 /// The port where none is given.
@@ -104,6 +105,38 @@ pub struct Args {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     n_parallel: u16,
 
+    /// Memory for the states of requests, running ones and those kept for prompts that begin alike:
+    /// bytes, or a number with KB, MB, GB, KiB, MiB or GiB [default: half of what the weights leave]
+    #[arg(
+        long,
+        env = "LLAMA_ARG_KV_CACHE_BUDGET",
+        hide_env_values = true,
+        value_name = "BYTES"
+    )]
+    #[arg(help_heading = "Model", value_parser = super::bytes::parse)]
+    kv_cache_budget: Option<u64>,
+
+    /// Compute every prompt from its first token, also one that was seen before
+    #[arg(
+        long,
+        env = "LLAMA_ARG_NO_PREFIX_CACHE",
+        hide_env_values = true,
+        help_heading = "Model"
+    )]
+    #[arg(value_parser = BoolishValueParser::new())]
+    no_prefix_cache: bool,
+
+    /// Let only requests with the same API key share kept prompts: others could tell by the time a
+    /// prompt takes whether it was seen before
+    #[arg(
+        long,
+        env = "LLAMA_ARG_PREFIX_CACHE_PER_KEY",
+        hide_env_values = true,
+        help_heading = "Model"
+    )]
+    #[arg(value_parser = BoolishValueParser::new())]
+    prefix_cache_per_key: bool,
+
     /// Compute one token before the first request, so that it does not wait for MLX to set itself up
     #[arg(
         long,
@@ -178,6 +211,16 @@ pub struct Args {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     timeout: u32,
 
+    /// Seconds after which a request is given up, waiting included [default: no limit]
+    #[arg(
+        long,
+        env = "LLAMA_ARG_REQUEST_TIMEOUT",
+        hide_env_values = true,
+        value_name = "SECONDS"
+    )]
+    #[arg(help_heading = "Server", value_parser = parse_seconds)]
+    request_timeout: Option<Duration>,
+
     /// End once nobody has used the server for so long: no lease (GET /lease) was held and no request
     /// ran or waited
     #[arg(
@@ -245,6 +288,12 @@ impl Args {
             ctx_size: (self.ctx_size > 0).then_some(self.ctx_size),
             n_predict: self.n_predict.0,
             n_parallel: self.n_parallel.into(),
+            kv_cache_budget: self.kv_cache_budget,
+            prefix_cache: !self.no_prefix_cache,
+            policy: Policy {
+                request_timeout: self.request_timeout,
+                cache_per_key: self.prefix_cache_per_key,
+            },
             warmup: self.warmup && !self.no_warmup,
             force: self.force,
             device: self.device.map(|device| match device {

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::meter::Meter;
 use super::request::{EngineError, Event, Request};
+use super::siblings::Outlet;
 use crate::mlx::Device;
 use crate::models::ModelInfo;
 
@@ -18,8 +19,10 @@ const REST_EVERY: Duration = Duration::from_millis(5);
 /// A request on its way to the engine thread.
 pub(super) struct Submission {
     pub request: Request,
-    pub events: mpsc::UnboundedSender<Event>,
-    pub cancelled: Arc<AtomicBool>,
+    /// Of the request's own output.
+    pub outlet: Outlet,
+    /// Of `request.siblings`, in their order.
+    pub sibling_outlets: Vec<Outlet>,
     pub submitted: Instant,
 }
 
@@ -31,6 +34,12 @@ pub(super) struct Counters {
     pub requests: AtomicU64,
     pub prompt_tokens: Meter,
     pub completion_tokens: Meter,
+    pub cached_tokens: AtomicU64,
+    pub preemptions: AtomicU64,
+    /// Bytes that the states of the running sequences take.
+    pub kv_bytes: AtomicU64,
+    /// Bytes that the prefix cache holds.
+    pub cache_bytes: AtomicU64,
     pub draining: AtomicBool,
 }
 
@@ -42,6 +51,10 @@ impl Counters {
             requests: AtomicU64::new(0),
             prompt_tokens: Meter::new(),
             completion_tokens: Meter::new(),
+            cached_tokens: AtomicU64::new(0),
+            preemptions: AtomicU64::new(0),
+            kv_bytes: AtomicU64::new(0),
+            cache_bytes: AtomicU64::new(0),
             draining: AtomicBool::new(false),
         }
     }
@@ -62,6 +75,16 @@ pub struct Stats {
     pub prompt_tokens: u64,
     /// Tokens generated so far.
     pub completion_tokens: u64,
+    /// Prompt tokens that were found in the prefix cache so far.
+    pub cached_tokens: u64,
+    /// Places taken from running requests so far, for want of memory.
+    pub preemptions: u64,
+    /// Bytes that states may take, the prefix cache included.
+    pub kv_budget: u64,
+    /// Bytes that the running requests' states take.
+    pub kv_bytes: u64,
+    /// Bytes that the prefix cache holds.
+    pub cache_bytes: u64,
     /// Prompt tokens computed a second, lately.
     pub prompt_tokens_per_second: f64,
     /// Tokens generated a second, lately, over all requests.
@@ -84,15 +107,24 @@ pub(super) struct Facts {
     pub context_length: usize,
     pub parallel: usize,
     pub queue_size: usize,
+    pub kv_bytes: u64,
 }
 
 impl EngineHandle {
-    /// Queues a request.
+    /// Queues a request, and gives the events of its own output; siblings are cancelled.
+    ///
+    /// Errors: as [`EngineHandle::submit_all`].
+    pub fn submit(&self, request: Request) -> Result<TokenStream, EngineError> {
+        let mut streams = self.submit_all(request)?;
+        Ok(streams.swap_remove(0))
+    }
+
+    /// Queues a request, and gives the events of each of its outputs: its own, then its siblings'.
     ///
     /// Errors: [`EngineError::QueueFull`], [`EngineError::ShuttingDown`],
     /// [`EngineError::ContextExceeded`], [`EngineError::UnknownToken`] and
     /// [`EngineError::EmptyPrompt`]; then the request never started.
-    pub fn submit(&self, request: Request) -> Result<TokenStream, EngineError> {
+    pub fn submit_all(&self, request: Request) -> Result<Vec<TokenStream>, EngineError> {
         let counters = &self.counters;
         if counters.draining.load(Ordering::Acquire) {
             return Err(EngineError::ShuttingDown);
@@ -114,30 +146,32 @@ impl EngineHandle {
         {
             return Err(EngineError::UnknownToken { token, vocab });
         }
+        let outputs = 1 + request.siblings.len();
         let bound = self.facts.queue_size + self.facts.parallel;
         let enter = |waiting: usize| {
             let running = counters.running.load(Ordering::Acquire);
-            (waiting + running < bound).then_some(waiting + 1)
+            (waiting + running + outputs <= bound).then_some(waiting + outputs)
         };
         counters
             .waiting
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, enter)
             .map_err(EngineError::QueueFull)?;
 
-        let (sender, events) = mpsc::unbounded_channel();
-        let cancelled = Arc::new(AtomicBool::new(false));
+        let (mut outlets, streams): (Vec<Outlet>, Vec<TokenStream>) =
+            (0..outputs).map(|_| channel()).unzip();
+        let sibling_outlets = outlets.split_off(1);
         let submission = Submission {
             request,
-            events: sender,
-            cancelled: cancelled.clone(),
+            outlet: outlets.swap_remove(0),
+            sibling_outlets,
             submitted: Instant::now(),
         };
         if self.submissions.send(submission).is_err() {
-            counters.waiting.fetch_sub(1, Ordering::AcqRel);
+            counters.waiting.fetch_sub(outputs, Ordering::AcqRel);
             return Err(EngineError::ShuttingDown);
         }
         counters.requests.fetch_add(1, Ordering::Relaxed);
-        Ok(TokenStream { events, cancelled })
+        Ok(streams)
     }
 
     /// Facts about the model.
@@ -167,6 +201,11 @@ impl EngineHandle {
             completion_tokens: counters.completion_tokens.total(),
             prompt_tokens_per_second: counters.prompt_tokens.per_second(),
             completion_tokens_per_second: counters.completion_tokens.per_second(),
+            cached_tokens: counters.cached_tokens.load(Ordering::Relaxed),
+            preemptions: counters.preemptions.load(Ordering::Relaxed),
+            kv_budget: self.facts.kv_bytes,
+            kv_bytes: counters.kv_bytes.load(Ordering::Relaxed),
+            cache_bytes: counters.cache_bytes.load(Ordering::Relaxed),
         }
     }
 
@@ -198,7 +237,14 @@ impl EngineHandle {
     }
 }
 
-/// The events of one request. Dropping it cancels the request before the engine's next step.
+fn channel() -> (Outlet, TokenStream) {
+    let (sender, events) = mpsc::unbounded_channel();
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let outlet = Outlet::new(sender, cancelled.clone());
+    (outlet, TokenStream { events, cancelled })
+}
+
+/// The events of one output. Dropping it cancels the output before the engine's next step.
 pub struct TokenStream {
     events: mpsc::UnboundedReceiver<Event>,
     cancelled: Arc<AtomicBool>,

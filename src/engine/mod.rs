@@ -1,4 +1,4 @@
-//! The engine: one thread that owns MLX and serves every request by turns.
+//! The engine: one thread that owns MLX and serves every request in one batch.
 //!
 //! HTTP workers hand a [`Request`] to the [`EngineHandle`] and read [`Event`]s from a
 //! [`TokenStream`]; dropping the stream cancels the request before the engine's next step. What a
@@ -7,17 +7,23 @@
 
 pub mod grammar;
 mod handle;
+mod memory;
 mod meter;
+mod prefix_cache;
 mod request;
 pub mod sampler;
 pub mod scheduler;
 mod sequence;
+mod siblings;
 mod start;
+mod step;
+#[cfg(test)]
+pub(crate) mod tests;
 mod worker;
 
 pub use handle::{EngineHandle, Stats, TokenStream};
 pub use request::{
-    EngineError, Event, Finish, FinishReason, Request, SamplingParams, Timings, Token,
-    TokenLogprobs,
+    CacheSalt, EngineError, Event, Finish, FinishReason, Request, SamplingParams, Sibling, Timings,
+    Token, TokenLogprobs,
 };
 pub use start::{EngineOptions, StartError, start};

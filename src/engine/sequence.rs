@@ -1,152 +1,320 @@
-//! A request in the batch: its tokens, its state, and where it stands.
+//! A request in the engine: its tokens, its state, and where it stands.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::handle::Submission;
 use super::request::{
     EngineError, Event, Finish, FinishReason, Request, Timings, Token, TokenLogprobs,
 };
-use super::sampler::{Sampler, logprobs};
-use crate::models::SequenceState;
+use super::sampler::batch::Turn;
+use super::sampler::{SampleError, Sampler, prompt_logprobs};
+use super::scheduler::Running;
+use super::siblings::Left;
+use crate::models::{Logits, SequenceState};
 
-/// One running sequence.
+/// Bytes of a prompt's logits that are held at once where they are asked for.
+const PROMPT_LOGITS_BYTES: usize = 16 << 20;
+
+/// Where a sequence stands among all: the later its request came, the younger it is. The second
+/// number is its place among the outputs of the request.
+pub(super) type Arrival = (u64, usize);
+
+/// One output, waiting or running; while its prompt is computed, also for its siblings.
 pub(super) struct Sequence {
     submission: Submission,
+    /// Its name, and its age.
+    pub arrival: Arrival,
+    /// The prompt and what was generated, a final stop token included.
+    pub tokens: Vec<u32>,
+    /// How many of them are the prompt.
+    pub prompt_len: usize,
+    /// What the model remembers of `tokens`. Empty until it runs, and again when it is preempted.
     pub state: SequenceState,
-    sampler: Sampler,
+    sampler: Arc<Mutex<Sampler>>,
     /// Most tokens to generate, the context considered.
     limit: usize,
-    generated: usize,
-    /// The token that the state does not hold yet, once the prompt is done.
-    last: Option<u32>,
-    started: Instant,
+    cached_tokens: usize,
+    /// Of the prompt's tokens after the first, as far as they are known.
+    prompt_logprobs: Vec<TokenLogprobs>,
+    started: Option<Instant>,
     first_token: Option<Instant>,
 }
 
 impl Sequence {
-    pub fn new(submission: Submission, state: SequenceState, context: usize) -> Self {
-        let request = &submission.request;
-        let room = context.saturating_sub(request.prompt.len());
-        let started = Instant::now();
-        let sequence = Self {
-            sampler: Sampler::new(request.sampling.clone(), &request.prompt),
-            limit: request.max_tokens.map_or(room, |tokens| tokens.min(room)),
-            generated: 0,
-            last: None,
-            started,
-            first_token: None,
+    /// A request that has just come.
+    pub fn new(
+        mut submission: Submission,
+        arrival: Arrival,
+        state: SequenceState,
+        context: usize,
+    ) -> Self {
+        let request = &mut submission.request;
+        let tokens = std::mem::take(&mut request.prompt);
+        let room = context.saturating_sub(tokens.len());
+        Self {
+            sampler: sampler(request, &tokens),
+            limit: request.max_tokens.map_or(room, |most| most.min(room)),
+            arrival,
+            prompt_len: tokens.len(),
+            tokens,
             state,
-            submission,
-        };
-        sequence.send(Event::Started {
-            queued: sequence.queued(),
             cached_tokens: 0,
+            prompt_logprobs: Vec::new(),
+            started: None,
+            first_token: None,
+            submission,
+        }
+    }
+
+    /// It has its place, and `cached` tokens of it need not be computed. Told once, also where it
+    /// lost the place and got another.
+    pub fn start(&mut self, cached: usize) {
+        if self.started.is_none() {
+            self.started = Some(Instant::now());
+            self.cached_tokens = cached;
+            self.send_started();
+        }
+    }
+
+    fn send_started(&self) {
+        self.submission.outlet.send(Event::Started {
+            queued: self.queued(),
+            cached_tokens: self.cached_tokens,
         });
-        sequence
     }
 
     fn queued(&self) -> Duration {
-        self.started.duration_since(self.submission.submitted)
+        let started = self.started.unwrap_or_else(Instant::now);
+        started.duration_since(self.submission.submitted)
     }
 
-    fn request(&self) -> &Request {
+    /// Gives up the state for that of an empty sequence.
+    pub fn reset(&mut self, empty: SequenceState) {
+        self.state = empty;
+        self.prompt_logprobs.clear();
+    }
+
+    /// Splits off the siblings: sequences of their own that share what the prompt's state is.
+    ///
+    /// Called when the prompt is computed and no token is chosen yet.
+    pub fn fork(&mut self) -> Vec<Self> {
+        let siblings = self.submission.take_siblings();
+        let fork = |(index, submission): (usize, Submission)| {
+            let sequence = Self {
+                sampler: sampler(&submission.request, &self.tokens),
+                arrival: (self.arrival.0, self.arrival.1 + 1 + index),
+                tokens: self.tokens.clone(),
+                prompt_len: self.prompt_len,
+                state: self.state.clone(),
+                limit: self.limit,
+                cached_tokens: self.prompt_len,
+                prompt_logprobs: self.prompt_logprobs.clone(),
+                started: self.started,
+                first_token: None,
+                submission,
+            };
+            sequence.send_started();
+            sequence
+        };
+        siblings.into_iter().enumerate().map(fork).collect()
+    }
+
+    /// The request itself; its prompt has become `tokens`.
+    pub fn request(&self) -> &Request {
         &self.submission.request
     }
 
-    /// The request's client is gone.
-    pub fn cancelled(&self) -> bool {
-        self.submission.cancelled.load(Ordering::Acquire)
+    /// Outputs that this sequence still stands for.
+    pub fn outputs(&self) -> usize {
+        self.submission.outputs()
     }
 
-    /// Tokens that the state does not hold yet.
-    pub fn pending(&self) -> usize {
-        match self.last {
-            Some(_) => 1,
-            None => self.request().prompt.len().saturating_sub(self.state.len),
+    /// Drops the outputs whose readers are gone; whether any is left.
+    pub fn drop_cancelled(&mut self) -> bool {
+        match self.submission.drop_cancelled() {
+            Left::Nobody => false,
+            Left::First => true,
+            Left::Sibling => {
+                self.sampler = sampler(&self.submission.request, &self.tokens);
+                if self.started.is_some() {
+                    self.send_started();
+                }
+                true
+            }
         }
     }
 
-    /// Whether the prompt is still being computed.
-    pub fn in_prefill(&self) -> bool {
-        self.last.is_none()
+    /// Its time is over.
+    pub fn overdue(&self, now: Instant) -> bool {
+        let deadline = self.request().deadline;
+        deadline.is_some_and(|deadline| deadline <= now)
     }
 
-    /// The next `count` pending tokens and the state that they go into.
-    pub fn feed(&mut self, count: usize) -> (&[u32], &mut SequenceState) {
-        let tokens = match &self.last {
-            Some(token) => std::slice::from_ref(token),
-            None => {
-                let from = self.state.len;
-                &self.submission.request.prompt[from..from + count]
-            }
+    /// What the scheduler knows of it.
+    pub fn standing(&self) -> Running {
+        Running {
+            held: self.state.len,
+            pending: self.tokens.len().saturating_sub(self.state.len),
+        }
+    }
+
+    /// How many of the next `count` pending tokens are the prompt's.
+    pub fn prompt_part(&self, count: usize) -> usize {
+        count.min(self.prompt_len.saturating_sub(self.state.len))
+    }
+
+    /// How many first tokens both have, the last of this one's not counted; none where the requests
+    /// must not share, or this one must see its prompt computed.
+    pub fn shared_with(&self, other: &Self) -> usize {
+        if self.request().cache_salt != other.request().cache_salt || self.reads_prompt() {
+            return 0;
+        }
+        let own = &self.tokens[..self.tokens.len().saturating_sub(1)];
+        let pairs = own.iter().zip(&other.tokens);
+        pairs.take_while(|(a, b)| a == b).count()
+    }
+
+    /// Whether the logits of all the prompt's positions are to be read.
+    pub fn reads_prompt(&self) -> bool {
+        self.request().prompt_logprobs.is_some() && self.generated() == 0
+    }
+
+    /// Most tokens of one step: a prompt's logits take memory.
+    pub fn most_tokens(&self, vocab: usize) -> usize {
+        match self.reads_prompt() {
+            true => (PROMPT_LOGITS_BYTES / 4 / vocab.max(1)).max(1),
+            false => usize::MAX,
+        }
+    }
+
+    /// The logits that a step of its next `count` tokens is to give.
+    pub fn logits(&self, count: usize) -> Logits {
+        if self.reads_prompt() {
+            Logits::All
+        } else if count == self.standing().pending {
+            Logits::Last
+        } else {
+            Logits::None
+        }
+    }
+
+    /// Reads the prompt's logprobs off `logits` (`[count, vocab]`), those of the `count` tokens that
+    /// were computed last.
+    pub fn read_prompt(&mut self, logits: &[f32], count: usize) -> Result<(), EngineError> {
+        let Some(top) = self.request().prompt_logprobs else {
+            return Ok(());
         };
-        (tokens, &mut self.state)
+        // What the last position expects is the first token of the output.
+        let from = self.state.len - count + 1;
+        let targets = &self.tokens[from..(from + count).min(self.prompt_len)];
+        let vocab = logits.len() / count.max(1);
+        let rows = &logits[..targets.len() * vocab];
+        let found = prompt_logprobs(rows, targets, top).map_err(failed)?;
+        self.prompt_logprobs.extend(found);
+        Ok(())
     }
 
-    /// Chooses and sends the next token from `logits` (`[vocab]`); the end, if this was the last.
-    pub fn advance(&mut self, logits: &mut [f32]) -> Result<Option<FinishReason>, EngineError> {
+    /// The prompt is computed: says what was asked about it. The end, if nothing is to follow.
+    pub fn end_prompt(&mut self) -> Option<FinishReason> {
+        if self.reads_prompt() {
+            let logprobs = std::mem::take(&mut self.prompt_logprobs);
+            self.submission.outlet.send(Event::Prompt(logprobs));
+        }
+        (self.limit == 0).then_some(FinishReason::Length)
+    }
+
+    /// What the sampler needs to choose the next token.
+    pub fn turn(&mut self) -> Result<Turn, EngineError> {
         let request = &mut self.submission.request;
-        // The masks and penalties change the row, logprobs are of the row as it was.
-        let untouched = request.logprobs.map(|top| (top, logits.to_vec()));
-        let grammar = |error: super::grammar::GrammarError| EngineError::Grammar(error.to_string());
         let mask = match &mut request.grammar {
-            Some(matcher) => Some(matcher.mask().map_err(grammar)?),
+            Some(matcher) => Some(matcher.mask().map_err(grammar)?.to_vec()),
             None => None,
         };
-        let id = self
-            .sampler
-            .sample(logits, mask)
-            .map_err(|error| EngineError::Compute(error.to_string()))?;
+        Ok(Turn {
+            sampler: self.sampler.clone(),
+            mask,
+            logprobs: request.logprobs,
+        })
+    }
 
+    /// Whether the token after the next can be computed before the next is known: it will not be the
+    /// last, as far as one can tell, and constrains nothing.
+    pub fn goes_on_blindly(&self) -> bool {
+        self.request().grammar.is_none() && self.generated() + 1 < self.limit
+    }
+
+    /// Takes and sends the token that was chosen; the end, if this was the last.
+    pub fn advance(
+        &mut self,
+        picked: Result<Token, SampleError>,
+    ) -> Result<Option<FinishReason>, EngineError> {
+        let token = picked.map_err(failed)?;
+        let id = token.id;
+        let request = &mut self.submission.request;
         self.first_token.get_or_insert_with(Instant::now);
-        self.generated += 1;
-        self.last = Some(id);
+        self.tokens.push(id);
         if request.stop_tokens.contains(&id) {
             return Ok(Some(FinishReason::Stop));
         }
-        let logprobs: Option<TokenLogprobs> = untouched.map(|(top, row)| logprobs(&row, id, top));
         let mut finished = false;
         if let Some(matcher) = &mut request.grammar {
             matcher.commit(id).map_err(grammar)?;
             finished = matcher.is_finished();
         }
-        self.send(Event::Token(Token { id, logprobs }));
+        self.submission.outlet.send(Event::Token(token));
         if finished {
             return Ok(Some(FinishReason::Stop));
         }
-        Ok((self.generated >= self.limit).then_some(FinishReason::Length))
+        Ok((self.generated() >= self.limit).then_some(FinishReason::Length))
+    }
+
+    /// Tokens of the output so far.
+    pub fn generated(&self) -> usize {
+        self.tokens.len() - self.prompt_len
     }
 
     /// Ends the stream with what the request took.
-    pub fn finish(self, reason: FinishReason) {
+    pub fn finish(&self, reason: FinishReason) {
         let now = Instant::now();
+        let started = self.started.unwrap_or(now);
         let first = self.first_token.unwrap_or(now);
         let finish = Finish {
             reason,
-            prompt_tokens: self.request().prompt.len(),
-            cached_tokens: 0,
-            completion_tokens: self.generated,
+            prompt_tokens: self.prompt_len,
+            cached_tokens: self.cached_tokens,
+            completion_tokens: self.generated(),
             timings: Timings {
                 queued: self.queued(),
-                prefill: first.duration_since(self.started),
-                decode: if self.generated > 1 {
+                prefill: first.duration_since(started),
+                decode: if self.generated() > 1 {
                     now - first
                 } else {
                     Duration::ZERO
                 },
             },
         };
-        self.send(Event::Finished(finish));
+        self.submission.outlet.send(Event::Finished(finish));
     }
 
-    /// Ends the stream with an error.
-    pub fn fail(self, error: EngineError) {
-        self.send(Event::Failed(error));
+    /// Ends the stream, and those of siblings that were not split off yet, with an error.
+    pub fn fail(&mut self, error: &EngineError) {
+        for sibling in self.submission.take_siblings() {
+            sibling.outlet.send(Event::Failed(error.clone()));
+        }
+        self.submission.outlet.send(Event::Failed(error.clone()));
     }
+}
 
-    /// A reader that is gone has set `cancelled`; the next step sees it.
-    fn send(&self, event: Event) {
-        let _ = self.submission.events.send(event);
-    }
+fn sampler(request: &Request, prompt: &[u32]) -> Arc<Mutex<Sampler>> {
+    let sampler = Sampler::new(request.sampling.clone(), prompt);
+    Arc::new(Mutex::new(sampler))
+}
+
+fn grammar(error: super::grammar::GrammarError) -> EngineError {
+    EngineError::Grammar(error.to_string())
+}
+
+fn failed(error: SampleError) -> EngineError {
+    EngineError::Compute(error.to_string())
 }

@@ -6,11 +6,15 @@ use std::sync::{Arc, mpsc};
 use tokio::sync::watch;
 
 use super::handle::{Counters, EngineHandle, Facts, Submission};
-use super::worker::Worker;
+use super::worker::{Capacity, Worker};
 use crate::mlx::{self, Device, MlxError};
 use crate::models::{
-    self, LoadError, LoadOptions, LoadProgress, Logits, Model, ModelInfo, Row, available_memory,
+    self, LoadError, LoadOptions, LoadProgress, Logits, Model, ModelInfo, Row, StateSize,
+    available_memory, token_ids,
 };
+
+/// Full contexts that the prefix cache may hold where no budget is given.
+const CACHED_CONTEXTS: u64 = 4;
 
 /// What the engine is to run, and how much of it.
 #[derive(Debug, Clone)]
@@ -26,6 +30,11 @@ pub struct EngineOptions {
     pub n_parallel: usize,
     /// Requests that may wait beyond them.
     pub queue_size: usize,
+    /// Bytes that the states of running requests and of the prefix cache may take; `None` is half of
+    /// what the weights leave of the device's memory.
+    pub kv_cache_budget: Option<u64>,
+    /// Whether the states of earlier requests are kept for those that begin alike.
+    pub prefix_cache: bool,
     /// Load even what does not seem to fit.
     pub force: bool,
     /// Compute one token before the first request needs it.
@@ -64,6 +73,19 @@ pub enum StartError {
         /// What is there.
         available: u64,
     },
+    /// No useful context fits into the budget.
+    #[error(
+        "a context of {asked} tokens takes {needed} bytes, --kv-cache-budget is {budget}; raise it, \
+         or lower --ctx-size"
+    )]
+    BudgetTooSmall {
+        /// Tokens of context.
+        asked: usize,
+        /// What they take.
+        needed: u64,
+        /// What they may take.
+        budget: u64,
+    },
     /// The thread could not be made, or ended without a word.
     #[error("the engine thread failed: {0}")]
     Thread(String),
@@ -72,32 +94,41 @@ pub enum StartError {
 /// Starts the engine thread, loads the model on it, and returns when it can answer. Blocks.
 pub fn start(
     options: EngineOptions,
-    progress: impl FnMut(LoadProgress) + Send + 'static,
+    mut progress: impl FnMut(LoadProgress) + Send + 'static,
+) -> Result<EngineHandle, StartError> {
+    let queue_size = options.queue_size;
+    spawn(queue_size, move || load(&options, &mut progress))
+}
+
+/// Starts the engine thread with the model that `load` makes there: arrays stay on their thread.
+pub(super) fn spawn(
+    queue_size: usize,
+    load: impl FnOnce() -> Result<(Box<dyn Model>, Capacity), StartError> + Send + 'static,
 ) -> Result<EngineHandle, StartError> {
     let (submissions, receiver) = mpsc::channel();
     let (ready, loaded) = mpsc::channel();
     let (death, died) = watch::channel(None);
     let counters = Arc::new(Counters::new());
     let shared = counters.clone();
-    let (parallel, queue_size) = (options.n_parallel, options.queue_size);
     std::thread::Builder::new()
         .name("engine".to_owned())
         .spawn(move || {
             // Dropped last, also by a panic: the process must not outlive its engine.
             let _death = DeathNotice(death);
-            serve(options, progress, receiver, shared, &ready);
+            serve(load, receiver, shared, &ready);
         })
         .map_err(|error| StartError::Thread(error.to_string()))?;
 
-    let (model, device, context_length) = loaded
+    let (model, capacity) = loaded
         .recv()
         .map_err(|_| StartError::Thread("it ended while loading the model".to_owned()))??;
     let facts = Arc::new(Facts {
         model,
-        device,
-        context_length,
-        parallel,
+        device: capacity.device,
+        context_length: capacity.context,
+        parallel: capacity.places,
         queue_size,
+        kv_bytes: capacity.kv_bytes,
     });
     Ok(EngineHandle {
         submissions,
@@ -107,17 +138,15 @@ pub fn start(
     })
 }
 
-type Loaded = Result<(ModelInfo, Device, usize), StartError>;
+type Loaded = Result<(ModelInfo, Capacity), StartError>;
 
 fn serve(
-    options: EngineOptions,
-    mut progress: impl FnMut(LoadProgress),
+    load: impl FnOnce() -> Result<(Box<dyn Model>, Capacity), StartError>,
     submissions: mpsc::Receiver<Submission>,
     counters: Arc<Counters>,
     ready: &mpsc::Sender<Loaded>,
 ) {
-    let loaded = load(&options, &mut progress);
-    let (model, device, context_length) = match loaded {
+    let (model, capacity) = match load() {
         Ok(loaded) => loaded,
         Err(error) => {
             // Nobody waits only if `start`'s caller is gone, and then nobody cares.
@@ -125,91 +154,112 @@ fn serve(
             return;
         }
     };
-    if ready
-        .send(Ok((model.info().clone(), device, context_length)))
-        .is_err()
-    {
+    if ready.send(Ok((model.info().clone(), capacity))).is_err() {
         return;
     }
-    let parallel = options.n_parallel;
-    Worker {
-        model,
-        submissions,
-        counters,
-        context_length,
-        parallel,
-    }
-    .run();
+    Worker::new(model, submissions, counters, capacity).run();
 }
 
 fn load(
     options: &EngineOptions,
     progress: &mut dyn FnMut(LoadProgress),
-) -> Result<(Box<dyn Model>, Device, usize), StartError> {
+) -> Result<(Box<dyn Model>, Capacity), StartError> {
     mlx::check_version()?;
     let device = options.device.unwrap_or_else(Device::best);
     device.make_default()?;
-    let memory = if options.force {
-        None
-    } else {
-        available_memory(device)
-    };
+    let memory = available_memory(device);
     let load_options = LoadOptions {
         device,
-        available_memory: memory,
+        available_memory: memory.filter(|_| !options.force),
     };
     let model = models::load(&options.model_dir, &load_options, progress)?;
     let info = model.info();
     let left = memory.map(|bytes| bytes.saturating_sub(info.weight_bytes));
-    let context = context_length(info, options.ctx_size, left)?;
+    let limit = left.filter(|_| !options.force);
+    let context = context_length(info, options.ctx_size, options.kv_cache_budget, limit)?;
+    let kv_bytes = options
+        .kv_cache_budget
+        .unwrap_or_else(|| kv_budget(&info.state, context, options.n_parallel, left));
+    let prefix_cache = match options.kv_cache_budget {
+        Some(budget) => budget,
+        // A server that was told nothing does not grow for as long as there is memory.
+        None => kv_bytes.min(info.state.bytes(context).saturating_mul(CACHED_CONTEXTS)),
+    };
+    let capacity = Capacity {
+        device,
+        context,
+        places: options.n_parallel,
+        kv_bytes,
+        prefix_cache: options.prefix_cache.then_some(prefix_cache),
+    };
     if options.warmup {
         warm_up(&*model)?;
     }
-    Ok((model, device, context))
+    Ok((model, capacity))
 }
 
-/// What one request may have: the model's context or what was asked for, as memory allows.
+/// Half of the memory that is left, and at least one request's context; where the system does not
+/// say what is left, a context for every place.
+fn kv_budget(size: &StateSize, context: usize, places: usize, left: Option<u64>) -> u64 {
+    let one = size.bytes(context);
+    left.map_or_else(
+        || one.saturating_mul(places as u64),
+        |left| (left / 2).max(one),
+    )
+}
+
+/// What one request may have: the model's context or what was asked for, as the budget and the
+/// memory allow.
 fn context_length(
     info: &ModelInfo,
     asked: Option<usize>,
+    budget: Option<u64>,
     memory: Option<u64>,
 ) -> Result<usize, StartError> {
     let model = info.context_length;
     if let Some(asked) = asked.filter(|&asked| asked > model) {
         return Err(StartError::ContextTooLong { asked, model });
     }
-    let per_token = info.state_bytes_per_token.max(1);
     let wanted = asked.unwrap_or(model);
-    let Some(available) = memory else {
-        return Ok(wanted);
-    };
-    // A tenth is left to the arithmetic's own buffers and to everybody else.
-    let available = available / 10 * 9;
-    let held = usize::try_from(available / per_token).unwrap_or(usize::MAX);
-    let too_large = |tokens: usize| StartError::ContextTooLarge {
-        asked: tokens,
-        needed: (tokens as u64 * per_token).div_ceil(1_000_000),
-        available: available / 1_000_000,
-    };
-    match asked {
-        Some(tokens) if tokens > held => Err(too_large(tokens)),
-        // With less than this there is no use in starting.
-        None if held < wanted.min(512) => Err(too_large(wanted.min(512))),
-        _ => Ok(wanted.min(held)),
+    // With less than this there is no use in starting.
+    let least = asked.unwrap_or(wanted.min(512));
+    let within = |bytes| info.state.tokens_within(bytes, wanted);
+    let mut context = wanted;
+    if let Some(budget) = budget {
+        context = context.min(within(budget));
+        if context < least {
+            return Err(StartError::BudgetTooSmall {
+                asked: least,
+                needed: info.state.bytes(least),
+                budget,
+            });
+        }
     }
+    if let Some(memory) = memory {
+        // A tenth is left to the arithmetic's own buffers and to everybody else.
+        let available = memory / 10 * 9;
+        context = context.min(within(available));
+        if context < least {
+            return Err(StartError::ContextTooLarge {
+                asked: least,
+                needed: info.state.bytes(least).div_ceil(1_000_000),
+                available: available / 1_000_000,
+            });
+        }
+    }
+    Ok(context)
 }
 
 /// Computes one token, so that the first request does not wait for what MLX sets up once.
 fn warm_up(model: &dyn Model) -> Result<(), MlxError> {
     let mut state = model.new_state();
     let mut rows = [Row {
-        tokens: &[0],
+        len: 1,
         state: &mut state,
         logits: Logits::Last,
     }];
-    let logits = model.forward(&mut rows)?;
-    let arrays: Vec<_> = logits.iter().flatten().collect();
-    mlx::Array::eval_all(&arrays)
+    let logits = model.forward(&token_ids(&[0], model.info().vocab_size)?, &mut rows)?;
+    mlx::Array::eval_all(&logits.iter().collect::<Vec<_>>())
 }
 
 struct DeathNotice(watch::Sender<Option<String>>);
@@ -236,41 +286,48 @@ mod tests {
             context_length: 4096,
             parameters: 0,
             weight_bytes: 0,
-            state_bytes_per_token: 1000,
+            state: StateSize::growing(1000),
             quantization: None,
             dtype: "float32".to_owned(),
         }
     }
 
     #[test]
-    fn the_context_is_the_models_unless_memory_holds_less() {
-        assert_eq!(context_length(&info(), None, None).unwrap(), 4096);
-        assert_eq!(
-            context_length(&info(), None, Some(100_000_000)).unwrap(),
-            4096
-        );
-        assert_eq!(context_length(&info(), None, Some(1_000_000)).unwrap(), 900);
-        assert_eq!(
-            context_length(&info(), Some(600), Some(1_000_000)).unwrap(),
-            600
-        );
+    fn the_context_is_the_models_unless_memory_or_budget_hold_less() {
+        let context =
+            |asked, budget, memory| context_length(&info(), asked, budget, memory).unwrap();
+        assert_eq!(context(None, None, None), 4096);
+        assert_eq!(context(None, None, Some(100_000_000)), 4096);
+        // Memory is taken by 256 tokens at a time, and a tenth of it is left.
+        assert_eq!(context(None, None, Some(1_000_000)), 768);
+        assert_eq!(context(Some(600), None, Some(1_000_000)), 600);
+        assert_eq!(context(None, Some(2_000_000), None), 1792);
+        assert_eq!(context(None, Some(2_000_000), Some(1_000_000)), 768);
     }
 
     #[test]
     fn a_context_that_cannot_be_is_refused_with_both_numbers() {
-        let error = context_length(&info(), Some(5000), None)
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("5000") && error.contains("4096"), "{error}");
-        let error = context_length(&info(), Some(4000), Some(1_000_000)).unwrap_err();
-        assert!(matches!(
-            error,
-            StartError::ContextTooLarge {
-                asked: 4000,
-                needed: 4,
-                ..
-            }
-        ));
-        assert!(context_length(&info(), None, Some(100_000)).is_err());
+        let error = |asked, budget, memory| {
+            let error = context_length(&info(), asked, budget, memory).unwrap_err();
+            error.to_string()
+        };
+        let text = error(Some(5000), None, None);
+        assert!(text.contains("5000") && text.contains("4096"), "{text}");
+        let text = error(Some(4000), None, Some(1_000_000));
+        assert!(text.contains("4000") && text.contains(" 5 MB"), "{text}");
+        assert!(error(None, None, Some(100_000)).contains("512"));
+        let text = error(Some(4000), Some(1_000_000), None);
+        assert!(
+            text.contains("4096000") && text.contains("1000000"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_budget_is_half_of_what_is_left_and_holds_a_context() {
+        let size = StateSize::growing(1000);
+        assert_eq!(kv_budget(&size, 4096, 8, Some(100_000_000)), 50_000_000);
+        assert_eq!(kv_budget(&size, 4096, 8, Some(5_000_000)), 4_096_000);
+        assert_eq!(kv_budget(&size, 4096, 8, None), 8 * 4_096_000);
     }
 }

@@ -1,177 +1,479 @@
-//! The engine thread: takes requests in, steps the batch, sends tokens out.
+//! The engine thread: takes requests in, gives them places, steps the batch, sends tokens out.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
+use std::time::Instant;
 
 use super::handle::{Counters, Submission};
-use super::request::EngineError;
-use super::scheduler::plan;
-use super::sequence::Sequence;
-use crate::mlx::{self, Array, MlxError};
-use crate::models::{Logits, Model, Row};
-
-/// Prompt tokens a step computes, over all requests. Larger chunks multiply better, smaller ones
-/// keep a running stream's gaps short.
-const PREFILL_BUDGET: usize = 256;
+use super::memory;
+use super::prefix_cache::{PrefixCache, WORTHWHILE};
+use super::request::{EngineError, FinishReason};
+use super::scheduler::{Limits, Pace, Running, Share, Waiting, admit, preempt, shares};
+use super::sequence::{Arrival, Sequence};
+use super::step::{Done, Flight, Outcome, compute};
+use crate::mlx::Device;
+use crate::models::Model;
 
 /// Steps between two returns of MLX's free buffers to the system while the engine is busy.
 const STEPS_PER_CLEAR: usize = 256;
 
+/// What the engine may use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Capacity {
+    /// Where it computes.
+    pub device: Device,
+    /// Tokens of one request, prompt and output.
+    pub context: usize,
+    /// Places in the batch.
+    pub places: usize,
+    /// Bytes for the states of running sequences and the prefix cache.
+    pub kv_bytes: u64,
+    /// How much of them the prefix cache may take; `None` keeps nothing.
+    pub prefix_cache: Option<u64>,
+}
+
 pub(super) struct Worker {
-    pub model: Box<dyn Model>,
-    pub submissions: Receiver<Submission>,
-    pub counters: Arc<Counters>,
-    pub context_length: usize,
-    pub parallel: usize,
+    model: Box<dyn Model>,
+    submissions: Receiver<Submission>,
+    counters: Arc<Counters>,
+    capacity: Capacity,
+    cache: Option<PrefixCache>,
+    pace: Pace,
+    arrivals: u64,
+    /// How many outputs without a place the counters know of.
+    counted: usize,
+    /// A pass that was started and not read.
+    flight: Option<Flight>,
+    /// Both in the order in which the requests came.
+    waiting: VecDeque<Sequence>,
+    running: Vec<Sequence>,
 }
 
 impl Worker {
+    pub fn new(
+        model: Box<dyn Model>,
+        submissions: Receiver<Submission>,
+        counters: Arc<Counters>,
+        capacity: Capacity,
+    ) -> Self {
+        let size = model.info().state.clone();
+        let cache = capacity
+            .prefix_cache
+            .map(|_| PrefixCache::new(&model.new_state(), size));
+        Self {
+            model,
+            submissions,
+            counters,
+            capacity,
+            cache,
+            pace: Pace::default(),
+            arrivals: 0,
+            counted: 0,
+            flight: None,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+        }
+    }
+
     /// Serves until every handle is gone.
-    pub fn run(self) {
-        let mut waiting = VecDeque::new();
-        let mut running: Vec<Sequence> = Vec::new();
+    pub fn run(mut self) {
         let mut steps = 0usize;
         loop {
-            if running.is_empty() && waiting.is_empty() {
-                return_free_buffers();
+            if self.running.is_empty() && self.waiting.is_empty() {
+                memory::return_free_buffers();
                 match self.submissions.recv() {
-                    Ok(submission) => waiting.push_back(submission),
+                    Ok(submission) => self.enqueue(submission),
                     Err(_) => return,
                 }
             }
-            waiting.extend(self.submissions.try_iter());
-            self.cancel(&mut waiting, &mut running);
-            self.admit(&mut waiting, &mut running);
-            self.step(&mut running);
+            while let Ok(submission) = self.submissions.try_recv() {
+                self.enqueue(submission);
+            }
+            self.drop_cancelled_and_overdue();
+            match self.flight.take() {
+                Some(flight) => self.land(flight),
+                None => {
+                    self.make_places();
+                    self.step();
+                }
+            }
             steps += 1;
             if steps.is_multiple_of(STEPS_PER_CLEAR) {
-                return_free_buffers();
+                memory::return_free_buffers();
             }
         }
     }
 
-    fn cancel(&self, waiting: &mut VecDeque<Submission>, running: &mut Vec<Sequence>) {
-        waiting.retain(|submission| {
-            let cancelled = submission.cancelled.load(Ordering::Acquire);
-            if cancelled {
-                self.counters.waiting.fetch_sub(1, Ordering::AcqRel);
+    fn enqueue(&mut self, submission: Submission) {
+        // Whoever submitted it has counted it.
+        self.counted += submission.outputs();
+        let state = self.model.new_state();
+        let arrival = (self.arrivals, 0);
+        self.arrivals += 1;
+        let sequence = Sequence::new(submission, arrival, state, self.capacity.context);
+        self.waiting.push_back(sequence);
+    }
+
+    fn drop_cancelled_and_overdue(&mut self) {
+        let now = Instant::now();
+        let stays = |sequence: &mut Sequence| {
+            if sequence.overdue(now) {
+                sequence.fail(&EngineError::DeadlineExceeded);
+                return false;
             }
-            !cancelled
-        });
-        running.retain(|sequence| !sequence.cancelled());
-        self.counters
+            sequence.drop_cancelled()
+        };
+        self.waiting.retain_mut(stays);
+        self.running.retain_mut(stays);
+        self.land_for_nobody();
+        self.count();
+    }
+
+    /// Tells the others how many run and wait.
+    fn count(&mut self) {
+        let counters = &self.counters;
+        counters
             .running
-            .store(running.len(), Ordering::Release);
+            .store(self.running.len(), Ordering::Release);
+        // By the difference: requests that are still in the channel are counted as well.
+        let waiting: usize = self.waiting.iter().map(Sequence::outputs).sum();
+        let siblings: usize = self.running.iter().map(|it| it.outputs() - 1).sum();
+        let waiting = waiting + siblings;
+        if waiting > self.counted {
+            counters
+                .waiting
+                .fetch_add(waiting - self.counted, Ordering::AcqRel);
+        } else {
+            counters
+                .waiting
+                .fetch_sub(self.counted - waiting, Ordering::AcqRel);
+        }
+        self.counted = waiting;
+        let size = &self.model.info().state;
+        let held = self.running.iter().map(|it| size.bytes(it.state.len)).sum();
+        counters.kv_bytes.store(held, Ordering::Relaxed);
+        let cached = self.cache.as_ref().map_or(0, PrefixCache::bytes);
+        counters.cache_bytes.store(cached, Ordering::Relaxed);
     }
 
-    fn admit(&self, waiting: &mut VecDeque<Submission>, running: &mut Vec<Sequence>) {
-        while running.len() < self.parallel
-            && let Some(submission) = waiting.pop_front()
-        {
-            let sequence = Sequence::new(submission, self.model.new_state(), self.context_length);
-            running.push(sequence);
-            self.counters
-                .running
-                .store(running.len(), Ordering::Release);
-            self.counters.waiting.fetch_sub(1, Ordering::AcqRel);
+    fn limits(&self) -> Limits<'_> {
+        Limits {
+            places: self.capacity.places,
+            memory: self.capacity.kv_bytes,
+            size: &self.model.info().state,
         }
     }
 
-    /// One step: every sequence's share in turn, so that none depends on the others' company.
-    fn step(&self, running: &mut Vec<Sequence>) {
-        let pending: Vec<usize> = running.iter().map(Sequence::pending).collect();
-        let mut ended = Vec::new();
-        for share in plan(&pending, PREFILL_BUDGET) {
-            let sequence = &mut running[share.sequence];
-            if sequence.cancelled() {
+    fn standings(&self) -> Vec<Running> {
+        self.running.iter().map(Sequence::standing).collect()
+    }
+
+    /// Takes places from those that memory does not suffice for, or else gives out what is free.
+    fn make_places(&mut self) {
+        let leave = preempt(&self.standings(), self.limits());
+        if leave > 0 {
+            for mut sequence in self.running.drain(self.running.len() - leave..) {
+                sequence.reset(self.model.new_state());
+                let at = self
+                    .waiting
+                    .partition_point(|other| other.arrival < sequence.arrival);
+                self.waiting.insert(at, sequence);
+            }
+            self.counters
+                .preemptions
+                .fetch_add(leave as u64, Ordering::Relaxed);
+        } else if !self.waiting.is_empty() && self.running.len() < self.capacity.places {
+            self.admit();
+        }
+        // What the running sequences need is taken from the cache.
+        let room = self.room_for_cache();
+        if let Some(cache) = &mut self.cache {
+            cache.shrink(room);
+        }
+        self.count();
+    }
+
+    fn room_for_cache(&self) -> u64 {
+        let reserved = self.limits().reserved(&self.standings());
+        let most = self.capacity.prefix_cache.unwrap_or(0);
+        self.capacity.kv_bytes.saturating_sub(reserved).min(most)
+    }
+
+    fn admit(&mut self) {
+        let waiting = self.candidates();
+        let admitted = admit(&self.standings(), &waiting, self.limits());
+        for (gone, index) in admitted.into_iter().enumerate() {
+            let Some(mut sequence) = self.waiting.remove(index - gone) else {
                 continue;
-            }
-            let turn = catch_unwind(AssertUnwindSafe(|| self.turn(sequence, share.tokens)));
-            let result = turn.unwrap_or_else(|panic| {
-                Err(EngineError::Compute(format!(
-                    "internal error: {}",
-                    panic_message(&*panic)
-                )))
-            });
-            match result {
-                Ok(None) => {}
-                Ok(Some(reason)) => ended.push((share.sequence, Ok(reason))),
-                Err(error) => ended.push((share.sequence, Err(error))),
-            }
-        }
-        ended.sort_by_key(|(index, _)| std::cmp::Reverse(*index));
-        for (index, result) in ended {
-            let sequence = running.remove(index);
-            // Before the reader learns of the end, so that its next look sees the place free.
-            self.counters
-                .running
-                .store(running.len(), Ordering::Release);
-            match result {
-                Ok(reason) => sequence.finish(reason),
+            };
+            match self.recall(&mut sequence) {
+                Ok(cached) => {
+                    self.counters
+                        .cached_tokens
+                        .fetch_add(cached as u64, Ordering::Relaxed);
+                    sequence.start(cached);
+                    self.running.push(sequence);
+                }
                 Err(error) => {
                     tracing::error!(%error, "a request failed");
-                    sequence.fail(error);
+                    sequence.fail(&EngineError::Compute(error.to_string()));
                 }
             }
         }
+        self.running.sort_by_key(|sequence| sequence.arrival);
     }
 
-    /// Computes `count` tokens of one sequence; its end, if it came.
-    fn turn(
-        &self,
-        sequence: &mut Sequence,
-        count: usize,
-    ) -> Result<Option<super::request::FinishReason>, EngineError> {
-        let last = count == sequence.pending();
-        if sequence.in_prefill() {
-            self.counters.prompt_tokens.add(count as u64);
+    /// The waiting requests, as far as there are places for them.
+    ///
+    /// One is held back where another that runs, or enters before it, is to compute what both begin
+    /// with: it will be a hit.
+    fn candidates(&self) -> Vec<Waiting> {
+        let mut ahead: Vec<&Sequence> = Vec::new();
+        let mut candidates = Vec::new();
+        for sequence in &self.waiting {
+            if self.running.len() + ahead.len() >= self.capacity.places {
+                break;
+            }
+            let held_back = self.cache.as_ref().is_some_and(|cache| {
+                if sequence.reads_prompt() {
+                    return false;
+                }
+                let known = cache.known(&sequence.request().cache_salt, &sequence.tokens);
+                let computes = |other: &&Sequence| {
+                    let shared = sequence.shared_with(other);
+                    shared >= known + WORTHWHILE && shared > other.state.len
+                };
+                self.running
+                    .iter()
+                    .chain(ahead.iter().copied())
+                    .any(|it| computes(&it))
+            });
+            if !held_back {
+                ahead.push(sequence);
+            }
+            candidates.push(Waiting {
+                tokens: sequence.tokens.len(),
+                held_back,
+            });
         }
-        let logits = forward(&*self.model, sequence, count, last)
-            .map_err(|error| EngineError::Compute(error.to_string()))?;
-        let Some(mut logits) = logits else {
-            return Ok(None);
+        candidates
+    }
+
+    /// Fills a sequence's state with what is known of it: kept from earlier requests, or held by a
+    /// running one. Gives the number of tokens.
+    fn recall(&mut self, sequence: &mut Sequence) -> Result<usize, crate::mlx::MlxError> {
+        let room = self.room_for_cache();
+        let Some(cache) = &mut self.cache else {
+            return Ok(0);
         };
-        self.counters.completion_tokens.add(1);
-        sequence.advance(&mut logits)
+        if sequence.reads_prompt() {
+            return Ok(0);
+        }
+        let salt = sequence.request().cache_salt;
+        let mut known = cache.known(&salt, &sequence.tokens);
+        for running in self.running.iter().filter(|it| !it.state.rolls()) {
+            let held = sequence.shared_with(running).min(running.state.len);
+            if held >= known + WORTHWHILE {
+                cache.publish(&salt, &sequence.tokens[..held], &running.state, room)?;
+                known = cache.known(&salt, &sequence.tokens);
+            }
+        }
+        let hit = cache.find(&salt, &sequence.tokens)?;
+        hit.restore(&mut sequence.state)?;
+        Ok(hit.len)
+    }
+
+    /// One step of everybody who has a share in it.
+    fn step(&mut self) {
+        let decodes = |it: &Sequence| it.generated() > 0 && it.standing().pending == 1;
+        if self.running.iter().all(decodes) && self.nobody_can_enter() {
+            return self.launch(None);
+        }
+        let pending: Vec<usize> = self.standings().iter().map(|it| it.pending).collect();
+        let company = self.running.len() + self.waiting.len() > 1;
+        let mut plan = shares(&pending, self.pace.budget(company));
+        self.cut(&mut plan);
+        if plan.is_empty() {
+            return;
+        }
+        let began = Instant::now();
+        let prompt: usize = plan
+            .iter()
+            .map(|share| self.running[share.sequence].prompt_part(share.tokens))
+            .sum();
+        self.counters.prompt_tokens.add(prompt as u64);
+        let Done { outcomes, parted } = compute(&*self.model, &mut self.running, &plan);
+        let tokens = plan.iter().map(|share| share.tokens).sum();
+        self.pace.record(tokens, began.elapsed());
+
+        for (share, outcome) in plan.iter().zip(&outcomes) {
+            if matches!(outcome, Outcome::Held | Outcome::Chosen) {
+                self.keep_at_mark(share.sequence);
+            }
+        }
+        let who = |share: &Share| self.running[share.sequence].arrival;
+        let who: Vec<Arrival> = plan.iter().map(who).collect();
+        let placed: Vec<(Arrival, Outcome)> = self.place(parted);
+        self.settle(who.into_iter().zip(outcomes).chain(placed).collect());
+    }
+
+    /// Gives siblings that were split off a place beside their prompt's first output, or lets them
+    /// wait for one.
+    fn place(&mut self, parted: Vec<(Sequence, Outcome)>) -> Vec<(Arrival, Outcome)> {
+        let mut outcomes = Vec::with_capacity(parted.len());
+        for (mut sequence, outcome) in parted {
+            let goes_on = matches!(outcome, Outcome::Chosen);
+            let mut standings = self.standings();
+            standings.push(sequence.standing());
+            let limits = self.limits();
+            let fits =
+                standings.len() <= limits.places && limits.reserved(&standings) <= limits.memory;
+            outcomes.push((sequence.arrival, outcome));
+            if fits || !goes_on {
+                self.running.push(sequence);
+            } else {
+                self.counters.completion_tokens.add(1);
+                outcomes.pop();
+                sequence.reset(self.model.new_state());
+                let at = self
+                    .waiting
+                    .partition_point(|other| other.arrival < sequence.arrival);
+                self.waiting.insert(at, sequence);
+            }
+        }
+        self.running.sort_by_key(|sequence| sequence.arrival);
+        outcomes
+    }
+
+    /// Whether the batch can stay as it is for another step: everybody decodes, and nobody waits for
+    /// a place that there is.
+    fn nobody_can_enter(&self) -> bool {
+        let limits = self.limits();
+        let next: Vec<Running> = self
+            .running
+            .iter()
+            .map(|sequence| Running {
+                held: sequence.tokens.len(),
+                pending: 1,
+            })
+            .collect();
+        !next.is_empty()
+            && (self.waiting.is_empty() || next.len() >= limits.places)
+            && limits.reserved(&next) <= limits.memory
+    }
+
+    /// Starts a pass in which everybody decodes, and does not wait for it.
+    fn launch(&mut self, before: Option<&Flight>) {
+        match Flight::launch(&*self.model, &mut self.running, before) {
+            Ok(flight) => self.flight = Some(flight),
+            Err(error) => {
+                let failed =
+                    |sequence: &Sequence| (sequence.arrival, Outcome::Failed(error.clone()));
+                let failed = self.running.iter().map(failed).collect();
+                self.settle(failed);
+            }
+        }
+    }
+
+    /// Reads the tokens of a pass. Where they do not matter for what comes next, that is started
+    /// first, so that it is computed while these are sent.
+    fn land(&mut self, flight: Flight) {
+        let same = self.running.iter().map(|it| &it.arrival).eq(&flight.rows);
+        let blind = self.running.iter().all(Sequence::goes_on_blindly);
+        if same && blind && self.nobody_can_enter() {
+            self.launch(Some(&flight));
+        }
+        let outcomes = flight.land(&mut self.running);
+        self.settle(outcomes);
+        self.land_for_nobody();
+    }
+
+    /// Waits for a pass that nobody is left to read, so that an engine at rest computes nothing.
+    fn land_for_nobody(&mut self) {
+        if self.running.is_empty()
+            && let Some(flight) = self.flight.take()
+        {
+            flight.land(&mut []);
+        }
+    }
+
+    /// Ends what came to its end, and lets the others be.
+    fn settle(&mut self, outcomes: Vec<(Arrival, Outcome)>) {
+        for (arrival, outcome) in outcomes {
+            let result = match outcome {
+                Outcome::Held => continue,
+                Outcome::Chosen => {
+                    self.counters.completion_tokens.add(1);
+                    continue;
+                }
+                Outcome::Ended(reason) => Ok(reason),
+                Outcome::Failed(error) => Err(error),
+            };
+            let place = self.running.iter().position(|it| it.arrival == arrival);
+            if let Some(place) = place {
+                let sequence = self.running.remove(place);
+                if result.is_ok() && sequence.generated() > 0 {
+                    self.counters.completion_tokens.add(1);
+                }
+                self.end(sequence, result);
+            }
+        }
+    }
+
+    /// Shortens the chunks whose logits would take too much memory, and lets others end where a
+    /// state that cannot be cut is to be kept.
+    fn cut(&self, plan: &mut [Share]) {
+        let vocab = self.model.info().vocab_size;
+        for share in plan {
+            let sequence = &self.running[share.sequence];
+            share.tokens = share.tokens.min(sequence.most_tokens(vocab));
+            let held = sequence.state.len;
+            if let Some(cache) = &self.cache
+                && held < sequence.prompt_len
+            {
+                let mark = cache.next_mark(held, sequence.prompt_len);
+                share.tokens = share.tokens.min(mark - held);
+            }
+        }
+    }
+
+    fn keep_at_mark(&mut self, index: usize) {
+        let room = self.room_for_cache();
+        let (Some(cache), Some(sequence)) = (&mut self.cache, self.running.get(index)) else {
+            return;
+        };
+        if cache.is_mark(sequence.state.len, sequence.prompt_len) {
+            keep(cache, sequence, room);
+        }
+    }
+
+    fn end(&mut self, mut sequence: Sequence, result: Result<FinishReason, EngineError>) {
+        // Before the reader learns of the end, so that its next look sees the place free.
+        self.count();
+        match result {
+            Ok(reason) => {
+                sequence.finish(reason);
+                let own = self.limits().reserved(&[sequence.standing()]);
+                let room = self.room_for_cache().saturating_sub(own);
+                if let Some(cache) = &mut self.cache {
+                    keep(cache, &sequence, room);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "a request failed");
+                sequence.fail(&error);
+            }
+        }
     }
 }
 
-/// Runs the model and evaluates; the last position's logits (`[vocab]`) if `wanted`.
-fn forward(
-    model: &dyn Model,
-    sequence: &mut Sequence,
-    count: usize,
-    wanted: bool,
-) -> Result<Option<Vec<f32>>, MlxError> {
-    let (tokens, state) = sequence.feed(count);
-    let logits = if wanted { Logits::Last } else { Logits::None };
-    let mut rows = [Row {
-        tokens,
-        state,
-        logits,
-    }];
-    let outputs = model.forward(&mut rows)?;
-    let logits = outputs.into_iter().flatten().next();
-    let mut arrays: Vec<&Array> = sequence.state.arrays();
-    arrays.extend(logits.as_ref());
-    Array::eval_all(&arrays)?;
-    logits.map(|logits| logits.to_vec_f32()).transpose()
-}
-
-/// Gives MLX's free buffers back to the system.
-fn return_free_buffers() {
-    if let Err(error) = mlx::clear_cache() {
-        tracing::warn!(%error, "MLX kept its free buffers");
+fn keep(cache: &mut PrefixCache, sequence: &Sequence, room: u64) {
+    let tokens = &sequence.tokens[..sequence.state.len];
+    let salt = &sequence.request().cache_salt;
+    if let Err(error) = cache.publish(salt, tokens, &sequence.state, room) {
+        // The request has its answer; only a later one is slower for it.
+        tracing::warn!(%error, "a prompt could not be kept");
     }
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a panic without a message")
 }

@@ -59,6 +59,12 @@ impl Array {
         Self::from_bytes(as_bytes(data), shape, Dtype::Uint32)
     }
 
+    /// An int32 array with the values of `data`, for instance positions.
+    #[track_caller]
+    pub fn from_i32(data: &[i32], shape: &[i32]) -> Result<Self, MlxError> {
+        Self::from_bytes(as_bytes(data), shape, Dtype::Int32)
+    }
+
     /// An array with a copy of `bytes`, the elements in the machine's byte order.
     #[track_caller]
     pub fn from_bytes(bytes: &[u8], shape: &[i32], dtype: Dtype) -> Result<Self, MlxError> {
@@ -206,6 +212,7 @@ fn as_bytes<T: Number>(data: &[T]) -> &[u8] {
 trait Number: Copy {}
 impl Number for f32 {}
 impl Number for u32 {}
+impl Number for i32 {}
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "mlx/backend/cpu/encoder.h"
+#include "mlx/primitives.h"
 #include "mlxcel/src/mlx/bridge.rs.h"
 
 namespace mx = mlx::core;
@@ -60,6 +62,38 @@ std::ptrdiff_t cpu_buffer_header() {
   mx::allocator::Buffer buffer(probe);
   return static_cast<char*>(buffer.raw_ptr()) - probe;
 }
+
+// Rust's computation as a node of the graph, run in the order of the CPU's stream.
+class PerRow : public mx::UnaryPrimitive {
+ public:
+  PerRow(mx::Stream stream, rust::Box<RowOp> op)
+      : UnaryPrimitive(stream), op_(std::make_shared<rust::Box<RowOp>>(std::move(op))) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
+    out.set_data(mx::allocator::malloc(out.nbytes()));
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    encoder.set_input_array(inputs[0]);
+    encoder.set_output_array(out);
+    encoder.dispatch([op = op_,
+                      in = mx::array::unsafe_weak_copy(inputs[0]),
+                      out = mx::array::unsafe_weak_copy(out)]() mutable {
+      (*op)->run(
+          rust::Slice<const float>(in.data<float>(), in.size()),
+          rust::Slice<std::uint32_t>(out.data<std::uint32_t>(), out.size()));
+    });
+  }
+
+  void eval_gpu(const std::vector<mx::array>&, mx::array&) override {
+    throw std::logic_error("rows are computed on the CPU's stream");
+  }
+
+  const char* name() const override {
+    return "PerRow";
+  }
+
+ private:
+  std::shared_ptr<rust::Box<RowOp>> op_;
+};
 
 } // namespace
 
@@ -258,6 +292,13 @@ ArrayPtr multiply(const Array& a, const Array& b) {
   return own(mx::multiply(a, b));
 }
 
+ArrayPtr per_row(const Array& a, rust::Box<RowOp> op) {
+  auto stream = mx::default_stream(mx::Device::cpu);
+  auto rows = mx::contiguous(mx::astype(a, mx::float32, stream), false, stream);
+  auto primitive = std::make_shared<PerRow>(stream, std::move(op));
+  return own(Array({a.shape(0)}, mx::uint32, std::move(primitive), {std::move(rows)}));
+}
+
 ArrayPtr sigmoid(const Array& a) {
   return own(mx::sigmoid(a));
 }
@@ -303,8 +344,8 @@ ArrayPtr rope(
     bool traditional,
     float base,
     float scale,
-    std::int32_t offset) {
-  return own(mx::fast::rope(x, dims, traditional, base, scale, offset));
+    const Array& positions) {
+  return own(mx::fast::rope(x, dims, traditional, base, scale, positions));
 }
 
 ArrayPtr rope_with_freqs(
@@ -312,8 +353,8 @@ ArrayPtr rope_with_freqs(
     std::int32_t dims,
     bool traditional,
     const Array& freqs,
-    std::int32_t offset) {
-  return own(mx::fast::rope(x, dims, traditional, std::nullopt, 1.0f, offset, freqs));
+    const Array& positions) {
+  return own(mx::fast::rope(x, dims, traditional, std::nullopt, 1.0f, positions, freqs));
 }
 
 ArrayPtr attention(

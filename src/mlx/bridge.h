@@ -19,6 +19,9 @@ using Dims = rust::Slice<const std::int32_t>;
 /// An owner of foreign memory: Rust's memory map of a weights file.
 struct Mapping;
 
+/// A computation over rows that Rust does.
+struct RowOp;
+
 /// Arrays handed over together (`cxx` has no slice of opaque C++ values).
 struct ArrayList {
   std::vector<Array> arrays;
@@ -66,6 +69,7 @@ ArrayPtr concatenate(const ArrayList& list, std::int32_t axis);
 ArrayPtr take(const Array& a, const Array& indices, std::int32_t axis);
 ArrayPtr add(const Array& a, const Array& b);
 ArrayPtr multiply(const Array& a, const Array& b);
+ArrayPtr per_row(const Array& a, rust::Box<RowOp> op);
 ArrayPtr sigmoid(const Array& a);
 ArrayPtr matmul(const Array& a, const Array& b);
 ArrayPtr addmm(const Array& c, const Array& a, const Array& b);
@@ -92,13 +96,13 @@ ArrayPtr rope(
     bool traditional,
     float base,
     float scale,
-    std::int32_t offset);
+    const Array& positions);
 ArrayPtr rope_with_freqs(
     const Array& x,
     std::int32_t dims,
     bool traditional,
     const Array& freqs,
-    std::int32_t offset);
+    const Array& positions);
 ArrayPtr attention(
     const Array& queries,
     const Array& keys,

@@ -1,15 +1,33 @@
 //! The `cxx` bridge: the names of `bridge.h`, each a thin call of the MLX function it is named for.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// Keeps foreign memory alive for as long as an array looks at it.
 pub(crate) struct Mapping(#[expect(dead_code, reason = "only dropped")] pub Arc<memmap2::Mmap>);
+
+type RowFunction = dyn FnMut(&[f32], &mut [u32]) + Send;
+
+/// What [`super::Array::per_row`] computes.
+pub(crate) struct RowOp(pub Box<RowFunction>);
+
+impl RowOp {
+    /// Called on the stream's thread. A panic must not reach C++, where it would end the process.
+    fn run(&mut self, values: &[f32], out: &mut [u32]) {
+        let ran = catch_unwind(AssertUnwindSafe(|| (self.0)(values, out)));
+        if ran.is_err() {
+            out.fill(0);
+        }
+    }
+}
 
 #[cfg_attr(not(test), allow(dead_code, reason = "`inverse` is for the tests"))]
 #[cxx::bridge(namespace = "mlxcel")]
 pub(crate) mod ffi {
     extern "Rust" {
         type Mapping;
+        type RowOp;
+        fn run(self: &mut RowOp, values: &[f32], out: &mut [u32]);
     }
 
     unsafe extern "C++" {
@@ -67,6 +85,7 @@ pub(crate) mod ffi {
         fn take(a: &Array, indices: &Array, axis: i32) -> Result<UniquePtr<Array>>;
         fn add(a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
         fn multiply(a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
+        fn per_row(a: &Array, op: Box<RowOp>) -> Result<UniquePtr<Array>>;
         fn sigmoid(a: &Array) -> Result<UniquePtr<Array>>;
         fn matmul(a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
         fn addmm(c: &Array, a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
@@ -96,14 +115,14 @@ pub(crate) mod ffi {
             traditional: bool,
             base: f32,
             scale: f32,
-            offset: i32,
+            positions: &Array,
         ) -> Result<UniquePtr<Array>>;
         fn rope_with_freqs(
             x: &Array,
             dims: i32,
             traditional: bool,
             freqs: &Array,
-            offset: i32,
+            positions: &Array,
         ) -> Result<UniquePtr<Array>>;
         fn attention(
             queries: &Array,

@@ -37,19 +37,19 @@ pub fn rms_norm(x: &Array, weight: &Array, eps: f32) -> Result<Array, MlxError> 
     Array::wrap(ffi::rms_norm(x.raw(), weight.raw(), eps))
 }
 
-/// Rotary position embedding (Su et al., RoFormer, 2021) of `[batch, heads, seq, head_dim]`, whose
-/// first position is `offset`.
+/// Rotary position embedding (Su et al., RoFormer, 2021) of `[tokens, heads, 1, head_dim]`, token `i`
+/// standing at `positions[i]` (`[tokens]`, int32).
 #[track_caller]
-pub fn rope(x: &Array, params: &RopeParams, offset: i32) -> Result<Array, MlxError> {
+pub fn rope(x: &Array, params: &RopeParams, positions: &Array) -> Result<Array, MlxError> {
     let RopeParams {
         dims, traditional, ..
     } = *params;
     Array::wrap(match &params.angles {
         RopeAngles::Base { base, scale } => {
-            ffi::rope(x.raw(), dims, traditional, *base, *scale, offset)
+            ffi::rope(x.raw(), dims, traditional, *base, *scale, positions.raw())
         }
         RopeAngles::Periods(periods) => {
-            ffi::rope_with_freqs(x.raw(), dims, traditional, periods.raw(), offset)
+            ffi::rope_with_freqs(x.raw(), dims, traditional, periods.raw(), positions.raw())
         }
     })
 }

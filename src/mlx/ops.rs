@@ -2,7 +2,7 @@
 //! an `eval`. An error names the place that asked.
 
 use super::array::{Array, list};
-use super::bridge::ffi;
+use super::bridge::{RowOp, ffi};
 use super::dtype::Dtype;
 use super::error::MlxError;
 
@@ -78,6 +78,21 @@ impl Array {
         Self::wrap(ffi::multiply(self.raw(), other.raw()))
     }
 
+    /// A number for each row of `[rows, n]` (float32), computed by `op` from all of them: `[rows]`,
+    /// uint32. It runs once, on the CPU's stream and its thread, when the result is evaluated; where
+    /// it panics the numbers are 0.
+    #[track_caller]
+    pub fn per_row(
+        &self,
+        op: impl FnMut(&[f32], &mut [u32]) + Send + 'static,
+    ) -> Result<Self, MlxError> {
+        if self.shape().len() != 2 {
+            let shape = self.shape();
+            return Err(MlxError::new(format!("rows of shape {shape:?}")));
+        }
+        Self::wrap(ffi::per_row(self.raw(), Box::new(RowOp(Box::new(op)))))
+    }
+
     /// `1 / (1 + exp(-x))` of every element.
     #[track_caller]
     pub fn sigmoid(&self) -> Result<Self, MlxError> {
@@ -133,5 +148,40 @@ impl Array {
             affine.group_size,
             affine.bits,
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_handed_over_whole_and_in_order() {
+        let columns = Array::from_f32(&[1.0, 4.0, 2.0, 5.0, 3.0, 6.0], &[3, 2]).unwrap();
+        let rows = columns.transpose(&[1, 0]).unwrap();
+        let given = rows.per_row(|values, out| {
+            assert_eq!(values, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+            out.copy_from_slice(&[7, 8]);
+        });
+        assert_eq!(given.unwrap().to_vec_f32().unwrap(), [7.0, 8.0]);
+        assert!(rows.reshape(&[6]).unwrap().per_row(|_, _| {}).is_err());
+    }
+
+    #[test]
+    fn what_a_row_gives_can_be_computed_with_before_it_is_known() {
+        let table = Array::from_f32(&[10.0, 11.0, 12.0], &[3]).unwrap();
+        let row = Array::from_f32(&[0.0, 1.0], &[1, 2]).unwrap();
+        let place = row.per_row(|values, out| out[0] = values[1] as u32 + 1);
+        let found = table.take(&place.unwrap(), 0).unwrap();
+        assert_eq!(found.to_vec_f32().unwrap(), [12.0]);
+    }
+
+    #[test]
+    fn a_panic_among_the_rows_ends_nothing_but_them() {
+        let row = Array::from_f32(&[0.0], &[1, 1]).unwrap();
+        let broken = row.per_row(|_, _| panic!("forced")).unwrap();
+        assert_eq!(broken.to_vec_f32().unwrap(), [0.0]);
+        let fine = row.per_row(|_, out| out[0] = 3).unwrap();
+        assert_eq!(fine.to_vec_f32().unwrap(), [3.0], "the stream goes on");
     }
 }

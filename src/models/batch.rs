@@ -1,59 +1,65 @@
 //! A ragged batch: the rows of one step, and where their tokens lie in what the layers see.
 
+use std::ops::Range;
+
 use crate::mlx::{Array, Dtype, MlxError};
 
 use super::{Logits, Row, SequenceState};
 
 /// The rows of one forward pass. Their tokens lie behind one another, `[total]`, without padding.
+///
+/// What works on single tokens (projections, norms, rotary positions) sees all of them at once;
+/// what looks at a sequence's past sees each row with its own state, through [`Batch::per_row`].
 pub struct Batch<'b, 'r> {
     rows: &'b mut [Row<'r>],
     starts: Vec<i32>,
     total: i32,
+    positions: Array,
 }
 
-/// One row, as attention sees it.
+/// One row, as a layer with a state sees it.
 pub struct RowView<'a> {
     /// Tokens of the row in this step.
     pub len: i32,
-    /// Tokens of the sequence before this step.
-    pub offset: i32,
     /// The sequence's state.
     pub state: &'a mut SequenceState,
 }
 
 impl<'b, 'r> Batch<'b, 'r> {
-    /// Lays the rows out, and gives their token ids `[total]`. Fails where a row has no token, or
-    /// one that is not below `vocab_size` (MLX would read whatever lies there).
+    /// Lays the rows out over `tokens`, the ids of all of them `[total]`.
     #[track_caller]
-    pub fn new(rows: &'b mut [Row<'r>], vocab_size: usize) -> Result<(Self, Array), MlxError> {
-        let mut tokens = Vec::new();
+    pub fn new(tokens: &Array, rows: &'b mut [Row<'r>]) -> Result<Self, MlxError> {
+        let mut positions = Vec::new();
         let mut starts = Vec::with_capacity(rows.len());
         for row in rows.iter() {
-            if row.tokens.is_empty() {
+            if row.len == 0 {
                 return Err(MlxError::new("a row of the batch has no token"));
             }
-            starts.push(tokens.len() as i32);
-            tokens.extend_from_slice(row.tokens);
+            starts.push(positions.len() as i32);
+            let offset = row.state.len;
+            positions.extend((offset..offset + row.len).map(|position| position as i32));
         }
-        if let Some(id) = tokens.iter().find(|&&id| id as usize >= vocab_size) {
-            return Err(MlxError::new(format!(
-                "token id {id} is outside of the vocabulary of {vocab_size}"
-            )));
+        let total = positions.len() as i32;
+        if tokens.shape() != [total] {
+            let message = format!("the rows have {total} tokens, given are {tokens:?}");
+            return Err(MlxError::new(message));
         }
-        let total = tokens.len() as i32;
-        let ids = Array::from_u32(&tokens, &[total])?;
-        Ok((
-            Self {
-                rows,
-                starts,
-                total,
-            },
-            ids,
-        ))
+        let positions = Array::from_i32(&positions, &[total])?;
+        Ok(Self {
+            rows,
+            starts,
+            total,
+            positions,
+        })
     }
 
-    /// Calls `f` with each row's share of the arrays (each `[total, features]`), and lays the
-    /// results (each `[len, features]`) behind one another.
+    /// Where each token stands in its own sequence: `[total]`, int32.
+    pub fn positions(&self) -> &Array {
+        &self.positions
+    }
+
+    /// Calls `f` with each row's share of the arrays (each `[total, ..]`), and lays the results
+    /// (each `[len, ..]`) behind one another.
     #[track_caller]
     pub fn per_row<const N: usize>(
         &mut self,
@@ -65,10 +71,10 @@ impl<'b, 'r> Batch<'b, 'r> {
         }
         let mut outputs = Vec::with_capacity(self.rows.len());
         for (row, &start) in self.rows.iter_mut().zip(&self.starts) {
-            let stop = start + row.tokens.len() as i32;
+            let stop = start + row.len as i32;
             let mut share = arrays.clone();
             for array in &mut share {
-                *array = rows_between(array, start, stop)?;
+                *array = between(array, start, stop)?;
             }
             outputs.push(f(share, view(row))?);
         }
@@ -76,55 +82,53 @@ impl<'b, 'r> Batch<'b, 'r> {
     }
 
     /// Ends the step: calls `head` with the hidden states of the positions whose logits are wanted
-    /// (`[positions, hidden]` to `[positions, vocab]`), divides its result among the rows in float32,
-    /// and advances the sequences.
+    /// (`[positions, hidden]` to `[positions, vocab]`), gives its result in float32, and advances the
+    /// sequences. `None` where no row wants logits.
     #[track_caller]
     pub fn finish(
         self,
         hidden: &Array,
         head: impl FnOnce(&Array) -> Result<Array, MlxError>,
-    ) -> Result<Vec<Option<Array>>, MlxError> {
-        let mut wanted = Vec::new();
+    ) -> Result<Option<Array>, MlxError> {
+        let mut wanted: Vec<Range<i32>> = Vec::with_capacity(self.rows.len());
         for (row, &start) in self.rows.iter().zip(&self.starts) {
-            let stop = start + row.tokens.len() as i32;
+            let stop = start + row.len as i32;
             match row.logits {
                 Logits::None => {}
                 Logits::Last => wanted.push(stop - 1..stop),
                 Logits::All => wanted.push(start..stop),
             }
         }
-        let counts: Vec<i32> = wanted.iter().map(|range| range.end - range.start).collect();
         let positions: Vec<i32> = wanted.into_iter().flatten().collect();
-        let mut parts = if positions.is_empty() {
-            Vec::new()
+        let logits = if positions.is_empty() {
+            None
         } else {
             let logits = head(&select(hidden, &positions, self.total)?)?;
-            split(&logits.astype(Dtype::Float32)?, &counts)?
-        }
-        .into_iter();
+            Some(logits.astype(Dtype::Float32)?)
+        };
         for row in self.rows.iter_mut() {
-            row.state.len += row.tokens.len();
+            row.state.len += row.len;
         }
-        let logits = self.rows.iter().map(|row| match row.logits {
-            Logits::None => None,
-            Logits::Last | Logits::All => parts.next(),
-        });
-        Ok(logits.collect())
+        Ok(logits)
     }
 }
 
 fn view<'a>(row: &'a mut Row<'_>) -> RowView<'a> {
     RowView {
-        len: row.tokens.len() as i32,
-        offset: row.state.len as i32,
+        len: row.len as i32,
         state: row.state,
     }
 }
 
-/// Rows `start..stop` of `[rows, features]`.
+/// Entries `start..stop` of the first dimension.
 #[track_caller]
-fn rows_between(array: &Array, start: i32, stop: i32) -> Result<Array, MlxError> {
-    array.slice(&[start, 0], &[stop, array.dim(1)])
+fn between(array: &Array, start: i32, stop: i32) -> Result<Array, MlxError> {
+    let mut from = vec![0; array.shape().len()];
+    let mut to = array.shape().to_vec();
+    if let (Some(from), Some(to)) = (from.first_mut(), to.first_mut()) {
+        (*from, *to) = (start, stop);
+    }
+    array.slice(&from, &to)
 }
 
 /// The given positions, ascending, of `[total, hidden]`, with as little work as it takes.
@@ -133,28 +137,8 @@ fn select(hidden: &Array, positions: &[i32], total: i32) -> Result<Array, MlxErr
     match (positions.first(), positions.last()) {
         (Some(0), Some(_)) if positions.len() == total as usize => Ok(hidden.clone()),
         (Some(&first), Some(&last)) if positions.len() as i32 == last - first + 1 => {
-            rows_between(hidden, first, last + 1)
+            between(hidden, first, last + 1)
         }
-        _ => {
-            let ids: Vec<u32> = positions.iter().map(|&p| p as u32).collect();
-            hidden.take(&Array::from_u32(&ids, &[ids.len() as i32])?, 0)
-        }
+        _ => hidden.take(&Array::from_i32(positions, &[positions.len() as i32])?, 0),
     }
-}
-
-/// Cuts `[positions, vocab]` into pieces of `counts` positions.
-#[track_caller]
-fn split(logits: &Array, counts: &[i32]) -> Result<Vec<Array>, MlxError> {
-    if counts.len() == 1 {
-        return Ok(vec![logits.clone()]);
-    }
-    let mut start = 0;
-    counts
-        .iter()
-        .map(|count| {
-            let piece = rows_between(logits, start, start + count);
-            start += count;
-            piece
-        })
-        .collect()
 }

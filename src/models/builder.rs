@@ -2,11 +2,11 @@
 
 use crate::mlx::{Affine, Array, Dtype};
 
-use super::ModelInfo;
 use super::error::LoadError;
 use super::layers::{Embedding, Linear, Packed, RmsNorm};
 use super::quantization::{self, Quantization};
 use super::weights::Weights;
+use super::{ModelInfo, StateSize};
 
 /// Takes tensors by their layers' paths, dense or quantized as the checkpoint has them.
 pub struct Builder<'w, 'p> {
@@ -25,7 +25,7 @@ pub struct Dimensions {
     pub vocab_size: usize,
     /// `max_position_embeddings`.
     pub context_length: usize,
-    /// Numbers of state that one more token of one sequence takes, all layers together.
+    /// Numbers of state that a token takes in the layers that keep every position, together.
     pub state_per_token: u64,
 }
 
@@ -65,7 +65,7 @@ impl<'w, 'p> Builder<'w, 'p> {
             context_length: dimensions.context_length,
             parameters: self.parameters,
             weight_bytes: self.bytes,
-            state_bytes_per_token: dimensions.state_per_token * dtype.size() as u64,
+            state: StateSize::growing(dimensions.state_per_token * dtype.size() as u64),
             quantization: self.quantization.map(Quantization::describe),
             dtype: dtype.name().to_owned(),
         }

@@ -61,6 +61,48 @@ impl KvCache {
         Ok(all)
     }
 
+    /// A copy of the keys and values of positions `start..stop`; `None` where they are not held.
+    #[track_caller]
+    pub fn segment(&self, start: i32, stop: i32) -> Result<Option<KvSegment>, MlxError> {
+        let Some((keys, values)) = &self.buffers else {
+            return Ok(None);
+        };
+        if start < 0 || start >= stop || stop > self.len {
+            return Ok(None);
+        }
+        KvSegment::join(
+            &positions(keys, start, stop)?,
+            &positions(values, start, stop)?,
+        )
+        .map(Some)
+    }
+
+    /// A cache with the positions of the segments, in their order.
+    #[track_caller]
+    pub fn restore<'a>(segments: impl Iterator<Item = &'a KvSegment>) -> Result<Self, MlxError> {
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        let mut len = 0;
+        for segment in segments {
+            let (segment_keys, segment_values) = segment.parts()?;
+            len += segment_keys.dim(2);
+            keys.push(segment_keys);
+            values.push(segment_values);
+        }
+        let pad = |mut parts: Vec<Array>| {
+            let Some(first) = parts.first() else {
+                return Ok(None);
+            };
+            let room = capacity(len) - len;
+            // At least one position, so that the parts are copied, never looked at.
+            let room = if room == 0 { STEP } else { room };
+            let zeros = Array::zeros(&[1, first.dim(1), room, first.dim(3)], first.dtype()?)?;
+            parts.push(zeros);
+            Array::concatenate(&parts.iter().collect::<Vec<_>>(), 2).map(Some)
+        };
+        let buffers = pad(keys)?.zip(pad(values)?);
+        Ok(Self { buffers, len })
+    }
+
     /// The arrays to be evaluated with a step.
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
         self.buffers
@@ -69,10 +111,79 @@ impl KvCache {
     }
 }
 
+/// Keys and values of some consecutive positions of one layer, in memory of their own.
+#[derive(Clone)]
+pub struct KvSegment {
+    /// `[1, kv_heads, positions, key_dim + value_dim]`.
+    joined: Array,
+    key_dim: i32,
+}
+
+impl KvSegment {
+    /// Copies `keys` and `values`, each `[1, kv_heads, positions, dim]`.
+    #[track_caller]
+    fn join(keys: &Array, values: &Array) -> Result<Self, MlxError> {
+        Ok(Self {
+            joined: Array::concatenate(&[keys, values], 3)?,
+            key_dim: keys.dim(3),
+        })
+    }
+
+    #[track_caller]
+    fn parts(&self) -> Result<(Array, Array), MlxError> {
+        let [_, heads, len, dim] = *self.joined.shape() else {
+            return Err(MlxError::new("a segment has four dimensions"));
+        };
+        Ok((
+            self.joined.slice(&[0; 4], &[1, heads, len, self.key_dim])?,
+            self.joined
+                .slice(&[0, 0, 0, self.key_dim], &[1, heads, len, dim])?,
+        ))
+    }
+
+    /// A look at its first `len` positions.
+    #[track_caller]
+    pub fn first(&self, len: i32) -> Result<Self, MlxError> {
+        Ok(Self {
+            joined: first(&self.joined, len)?,
+            key_dim: self.key_dim,
+        })
+    }
+
+    /// Copies of what lies before position `at` and of the rest.
+    #[track_caller]
+    pub fn split(&self, at: i32) -> Result<(Self, Self), MlxError> {
+        let (keys, values) = self.parts()?;
+        let copy = |start, stop| {
+            Self::join(
+                &positions(&keys, start, stop)?,
+                &positions(&values, start, stop)?,
+            )
+        };
+        Ok((copy(0, at)?, copy(at, self.joined.dim(2))?))
+    }
+
+    /// The array to be evaluated before its source goes on.
+    pub fn array(&self) -> &Array {
+        &self.joined
+    }
+}
+
+/// Positions that a cache of `len` has room for.
+fn capacity(len: i32) -> i32 {
+    (len + STEP - 1) / STEP * STEP
+}
+
+/// Positions that a cache of `len` has room for, for whoever plans with it.
+pub fn capacity_for(len: usize) -> u64 {
+    let step = STEP.unsigned_abs().into();
+    (len as u64).div_ceil(step).saturating_mul(step)
+}
+
 /// The first `len` positions of `buffer` with zeros behind them, enough for `new` as well.
 #[track_caller]
 fn grow(buffer: Option<&Array>, len: i32, new: &Array) -> Result<Array, MlxError> {
-    let capacity = (len + new.dim(2) + STEP - 1) / STEP * STEP;
+    let capacity = capacity(len + new.dim(2));
     let zeros = Array::zeros(&[1, new.dim(1), capacity - len, new.dim(3)], new.dtype()?)?;
     match buffer {
         None => Ok(zeros),
@@ -91,7 +202,12 @@ fn first(buffer: &Array, len: i32) -> Result<Array, MlxError> {
     if buffer.dim(2) == len {
         return Ok(buffer.clone());
     }
-    buffer.slice(&[0; 4], &[1, buffer.dim(1), len, buffer.dim(3)])
+    positions(buffer, 0, len)
+}
+
+#[track_caller]
+fn positions(buffer: &Array, start: i32, stop: i32) -> Result<Array, MlxError> {
+    buffer.slice(&[0, 0, start, 0], &[1, buffer.dim(1), stop, buffer.dim(3)])
 }
 
 #[cfg(test)]
@@ -99,7 +215,7 @@ mod tests {
     use super::*;
 
     /// `count` positions of one head with two features, counting up from `from`.
-    fn positions(from: i32, count: i32) -> Array {
+    fn counting(from: i32, count: i32) -> Array {
         let values: Vec<f32> = (from..from + count)
             .flat_map(|p| [p as f32, -p as f32])
             .collect();
@@ -120,11 +236,11 @@ mod tests {
             (1, 1024),
         ];
         for (new, capacity) in steps {
-            let update = positions(len, new);
+            let update = counting(len, new);
             let (keys, values) = cache.update(&update, &update).unwrap();
             len += new;
             assert_eq!((cache.len(), cache.capacity()), (len, capacity));
-            let expected = positions(0, len).to_vec_f32().unwrap();
+            let expected = counting(0, len).to_vec_f32().unwrap();
             assert_eq!(keys.to_vec_f32().unwrap(), expected);
             assert_eq!(values.to_vec_f32().unwrap(), expected);
         }
@@ -133,13 +249,33 @@ mod tests {
     #[test]
     fn a_clone_does_not_see_what_the_other_writes() {
         let mut cache = KvCache::new();
-        cache.update(&positions(0, 3), &positions(0, 3)).unwrap();
+        cache.update(&counting(0, 3), &counting(0, 3)).unwrap();
         let mut other = cache.clone();
-        cache.update(&positions(3, 1), &positions(3, 1)).unwrap();
-        let (keys, _) = other.update(&positions(7, 1), &positions(7, 1)).unwrap();
-        let (own, _) = cache.update(&positions(4, 1), &positions(4, 1)).unwrap();
+        cache.update(&counting(3, 1), &counting(3, 1)).unwrap();
+        let (keys, _) = other.update(&counting(7, 1), &counting(7, 1)).unwrap();
+        let (own, _) = cache.update(&counting(4, 1), &counting(4, 1)).unwrap();
         let last = |array: &Array| array.to_vec_f32().unwrap()[6];
         assert_eq!(last(&keys), 7.0);
         assert_eq!(last(&own), 3.0);
+    }
+
+    #[test]
+    fn segments_restore_what_they_were_cut_from() {
+        let mut cache = KvCache::new();
+        cache.update(&counting(0, 300), &counting(0, 300)).unwrap();
+        assert!(cache.segment(200, 301).unwrap().is_none());
+        let segment = |start, stop| cache.segment(start, stop).unwrap().unwrap();
+        let (left, right) = segment(100, 256).split(50).unwrap();
+        let parts = [segment(0, 100), left, right.first(106).unwrap()];
+        let mut restored = KvCache::restore(parts.iter()).unwrap();
+        // A full buffer grows at once, since a copy it must be.
+        assert_eq!((restored.len(), restored.capacity()), (256, 512));
+        let (keys, values) = restored
+            .update(&counting(256, 1), &counting(256, 1))
+            .unwrap();
+        let expected = counting(0, 257).to_vec_f32().unwrap();
+        assert_eq!(keys.to_vec_f32().unwrap(), expected);
+        assert_eq!(values.to_vec_f32().unwrap(), expected);
+        assert!(KvCache::restore([].iter()).unwrap().is_empty());
     }
 }

@@ -245,19 +245,13 @@ impl Model for Llama {
     }
 
     fn new_state(&self) -> SequenceState {
-        SequenceState {
-            layers: self
-                .layers
-                .iter()
-                .map(|_| LayerState::Kv(KvCache::new()))
-                .collect(),
-            len: 0,
-        }
+        let kv = |_| LayerState::Kv(KvCache::new());
+        SequenceState::new((0..self.layers.len()).map(kv).collect())
     }
 
-    fn forward(&self, rows: &mut [Row<'_>]) -> Result<Vec<Option<Array>>, MlxError> {
-        let (mut batch, tokens) = Batch::new(rows, self.info.vocab_size)?;
-        let mut x = self.embed_tokens.forward(&tokens)?;
+    fn forward(&self, tokens: &Array, rows: &mut [Row<'_>]) -> Result<Option<Array>, MlxError> {
+        let mut batch = Batch::new(tokens, rows)?;
+        let mut x = self.embed_tokens.forward(tokens)?;
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, &mut batch, index)?;
         }
@@ -279,7 +273,7 @@ mod tests {
         floats, folder, llama_config, llama_tensors, load_cpu, load_error, load_with, to_bf16,
     };
     use super::*;
-    use crate::models::Logits;
+    use crate::models::{Logits, StateSize, token_ids};
 
     fn model() -> Box<dyn Model> {
         load_cpu(folder(&llama_config(), &llama_tensors()).path()).unwrap()
@@ -293,23 +287,13 @@ mod tests {
         logits: Logits,
     ) -> Option<Vec<f32>> {
         let row = Row {
-            tokens,
+            len: tokens.len(),
             state,
             logits,
         };
-        let logits = model.forward(&mut [row]).unwrap().pop().unwrap();
+        let tokens = token_ids(tokens, model.info().vocab_size).unwrap();
+        let logits = model.forward(&tokens, &mut [row]).unwrap();
         logits.map(|logits| logits.to_vec_f32().unwrap())
-    }
-
-    #[track_caller]
-    fn assert_close(a: &[f32], b: &[f32]) {
-        assert_eq!(a.len(), b.len());
-        let far = a
-            .iter()
-            .zip(b)
-            .map(|(a, b)| (a - b).abs())
-            .fold(0.0, f32::max);
-        assert!(far < 1e-5, "they differ by {far}");
     }
 
     #[test]
@@ -324,28 +308,34 @@ mod tests {
             .sum();
         assert_eq!(info.parameters, parameters as u64);
         assert_eq!(info.weight_bytes, 4 * parameters as u64);
-        assert_eq!(info.state_bytes_per_token, 2 * 2 * 2 * 4 * 4);
+        assert_eq!(info.state, StateSize::growing(2 * 2 * 2 * 4 * 4));
         assert_eq!(
             (info.dtype.as_str(), &info.quantization),
             ("float32", &None)
         );
     }
 
+    /// Bits, not about equal: the prefix cache and preemption rely on it.
     #[test]
-    fn a_prompt_in_chunks_gives_the_logits_of_the_whole() {
+    fn a_prompt_in_any_chunks_gives_the_logits_of_the_whole() {
         let model = model();
-        let prompt: Vec<u32> = (0..11).map(|i| i * 3 % 40).collect();
-        let mut state = model.new_state();
-        let all = step(&*model, &mut state, &prompt, Logits::All).unwrap();
-        assert_eq!((all.len(), state.len), (11 * 40, 11));
+        let prompt: Vec<u32> = (0..97).map(|i| i * 7 % 40).collect();
+        let all = step(&*model, &mut model.new_state(), &prompt, Logits::All).unwrap();
+        assert_eq!(all.len(), 97 * 40);
+        for chunk in [1, 2, 5, 16, 33, 96] {
+            let mut state = model.new_state();
+            let chunks = prompt.chunks(chunk);
+            let parts =
+                chunks.flat_map(|chunk| step(&*model, &mut state, chunk, Logits::All).unwrap());
+            assert_eq!(bits(parts), bits(all.iter().copied()), "chunks of {chunk}");
+            assert_eq!(state.len, 97);
+        }
+        let last = step(&*model, &mut model.new_state(), &prompt, Logits::Last).unwrap();
+        assert_eq!(bits(last), bits(all[96 * 40..].iter().copied()));
+    }
 
-        let mut state = model.new_state();
-        assert!(step(&*model, &mut state, &prompt[..4], Logits::None).is_none());
-        let middle = step(&*model, &mut state, &prompt[4..10], Logits::Last).unwrap();
-        let last = step(&*model, &mut state, &prompt[10..], Logits::Last).unwrap();
-        assert_close(&middle, &all[9 * 40..10 * 40]);
-        assert_close(&last, &all[10 * 40..]);
-        assert_eq!(state.len, 11);
+    fn bits(values: impl IntoIterator<Item = f32>) -> Vec<u32> {
+        values.into_iter().map(f32::to_bits).collect()
     }
 
     #[test]
@@ -357,60 +347,56 @@ mod tests {
             (&[9, 10], &[11, 12, 13], Logits::None),
             (&[30, 31, 32, 33], &[34, 35, 36], Logits::Last),
         ];
-        let mut alone = Vec::new();
-        let mut states = Vec::new();
-        for (past, tokens, logits) in wishes {
+        let past_of = |past: &[u32]| {
             let mut state = model.new_state();
             step(&*model, &mut state, past, Logits::None);
-            alone.push(step(&*model, &mut state, tokens, logits));
-            let mut state = model.new_state();
-            step(&*model, &mut state, past, Logits::None);
-            states.push(state);
-        }
+            state
+        };
+        let alone: Vec<f32> = wishes
+            .iter()
+            .filter_map(|(past, tokens, logits)| step(&*model, &mut past_of(past), tokens, *logits))
+            .flatten()
+            .collect();
+        let mut states: Vec<_> = wishes.iter().map(|(past, ..)| past_of(past)).collect();
         let mut rows: Vec<_> = states
             .iter_mut()
             .zip(wishes)
             .map(|(state, (_, tokens, logits))| Row {
-                tokens,
+                len: tokens.len(),
                 state,
                 logits,
             })
             .collect();
-        let together = model.forward(&mut rows).unwrap();
-        assert_eq!(together.len(), alone.len());
-        for (together, alone) in together.iter().zip(&alone) {
-            match (together, alone) {
-                (Some(a), Some(b)) => assert_close(&a.to_vec_f32().unwrap(), b),
-                (None, None) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-        assert_eq!(together[0].as_ref().unwrap().shape(), [2, 40]);
+        let tokens: Vec<u32> = wishes
+            .iter()
+            .flat_map(|(_, tokens, _)| *tokens)
+            .copied()
+            .collect();
+        let tokens = token_ids(&tokens, 40).unwrap();
+        let together = model.forward(&tokens, &mut rows).unwrap().unwrap();
+        assert_eq!(together.shape(), [4, 40]);
+        assert_eq!(bits(together.to_vec_f32().unwrap()), bits(alone));
         for (mut state, (past, tokens, _)) in states.into_iter().zip(wishes) {
             assert_eq!(state.len, past.len() + tokens.len());
-            let mut whole = model.new_state();
-            let expected = step(
-                &*model,
-                &mut whole,
-                &[past, tokens, &[5]].concat(),
-                Logits::Last,
-            );
+            let whole = &[past, tokens, &[5]].concat();
+            let expected = step(&*model, &mut model.new_state(), whole, Logits::Last);
             let next = step(&*model, &mut state, &[5], Logits::Last);
-            assert_close(&next.unwrap(), &expected.unwrap());
+            assert_eq!(bits(next.unwrap()), bits(expected.unwrap()));
         }
     }
 
     #[test]
-    fn a_token_outside_of_the_vocabulary_is_an_error() {
+    fn tokens_that_cannot_be_are_errors() {
         let model = model();
-        for tokens in [&[1, 40][..], &[]] {
-            let mut state = model.new_state();
+        assert!(token_ids(&[1, 40], 40).is_err());
+        for (len, tokens) in [(0, &[][..]), (1, &[1, 2])] {
             let row = Row {
-                tokens,
-                state: &mut state,
+                len,
+                state: &mut model.new_state(),
                 logits: Logits::Last,
             };
-            assert!(model.forward(&mut [row]).is_err());
+            let tokens = token_ids(tokens, 40).unwrap();
+            assert!(model.forward(&tokens, &mut [row]).is_err());
         }
     }
 

@@ -98,17 +98,19 @@ mod tests {
     use super::super::testing::{folder, llama_config, llama_tensors, load_cpu, to_bf16};
     use super::*;
     use crate::mlx::Array;
-    use crate::models::{Logits, Row};
+    use crate::models::{Logits, Row, StateSize, token_ids};
 
     /// One step's logits, and the type of the state behind them.
     fn step(model: &dyn Model) -> (Array, Dtype) {
         let mut state = model.new_state();
+        let tokens = [3, 1, 4, 1, 5];
         let row = Row {
-            tokens: &[3, 1, 4, 1, 5],
+            len: tokens.len(),
             state: &mut state,
             logits: Logits::Last,
         };
-        let logits = model.forward(&mut [row]).unwrap().pop().unwrap().unwrap();
+        let tokens = token_ids(&tokens, model.info().vocab_size).unwrap();
+        let logits = model.forward(&tokens, &mut [row]).unwrap().unwrap();
         let dtype = state.arrays()[0].dtype().unwrap();
         (logits, dtype)
     }
@@ -131,7 +133,7 @@ mod tests {
         let info = model.info();
         assert_eq!(info.dtype, "bfloat16");
         assert_eq!(info.weight_bytes, 2 * info.parameters);
-        assert_eq!(info.state_bytes_per_token, 2 * 2 * 2 * 4 * 2);
+        assert_eq!(info.state, StateSize::growing(2 * 2 * 2 * 4 * 2));
 
         let (logits, state) = step(&*model);
         assert_eq!(state, Dtype::Bfloat16);

@@ -12,17 +12,22 @@ mod memory;
 mod quantization;
 mod registry;
 mod shard;
+mod size;
+mod snapshot;
 mod state;
 #[cfg(test)]
 mod testing;
 mod transpose;
 mod weights;
 
+pub use batch::{Batch, RowView};
 pub use error::LoadError;
 pub use kv_cache::KvCache;
 pub use load::{LoadOptions, LoadProgress, load};
 pub use memory::available_memory;
 pub use registry::supported;
+pub use size::{StateSize, Window};
+pub use snapshot::{Segment, Snapshot};
 pub use state::{LayerState, SequenceState};
 
 use crate::mlx::{Array, MlxError};
@@ -40,8 +45,8 @@ pub struct ModelInfo {
     pub parameters: u64,
     /// Bytes of the weights in memory, after any conversion at load.
     pub weight_bytes: u64,
-    /// Bytes of state that one more token of one sequence takes, all layers together.
-    pub state_bytes_per_token: u64,
+    /// What one sequence's state takes.
+    pub state: StateSize,
     /// For instance `"4-bit, group 64"`; `None` for a dense checkpoint.
     pub quantization: Option<String>,
     /// The type activations are computed in, for instance `"float32"`.
@@ -62,8 +67,8 @@ pub enum Logits {
 /// One sequence's share of a forward pass.
 pub struct Row<'a> {
     /// Tokens to append, at least one: a prefill chunk, or the one token of a decode step.
-    pub tokens: &'a [u32],
-    /// The sequence's state, advanced by `tokens.len()`.
+    pub len: usize,
+    /// The sequence's state, advanced by `len`.
     pub state: &'a mut SequenceState,
     /// Which logits the caller wants.
     pub logits: Logits,
@@ -79,8 +84,24 @@ pub trait Model {
 
     /// Builds the graph of one step over a ragged batch (rows need not have equal lengths).
     ///
-    /// Returns for each row the lazy logits, `[positions, vocab]` in float32, or `None` where the row
-    /// asked for none; the caller evaluates them together with the rows' states. After an error the
-    /// rows' states are not to be used again.
-    fn forward(&self, rows: &mut [Row<'_>]) -> Result<Vec<Option<Array>>, MlxError>;
+    /// `tokens` are the ids of all rows behind one another, each below the vocabulary's size. Returns
+    /// the lazy logits of the positions that the rows asked for, behind one another, `[positions,
+    /// vocab]` in float32; the caller evaluates them together with the rows' states. After an error
+    /// the rows' states are not to be used again.
+    ///
+    /// On the CPU what is computed for a position depends on the tokens up to it and on nothing else,
+    /// bit for bit: not on the other rows, nor on how the sequence was cut into steps. The prefix
+    /// cache, preemption and the size of prefill chunks rely on it.
+    fn forward(&self, tokens: &Array, rows: &mut [Row<'_>]) -> Result<Option<Array>, MlxError>;
+}
+
+/// Token ids for [`Model::forward`]. Fails where one is not below `vocab_size`: MLX would read
+/// whatever lies there.
+#[track_caller]
+pub fn token_ids(tokens: &[u32], vocab_size: usize) -> Result<Array, MlxError> {
+    if let Some(id) = tokens.iter().find(|&&id| id as usize >= vocab_size) {
+        let message = format!("token id {id} is outside of the vocabulary of {vocab_size}");
+        return Err(MlxError::new(message));
+    }
+    Array::from_u32(tokens, &[tokens.len() as i32])
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::engine::SamplingParams;
 
@@ -23,10 +24,37 @@ pub struct DefaultsError {
 struct GenerationConfig {
     do_sample: Option<bool>,
     temperature: Option<f32>,
-    top_p: Option<f32>,
     top_k: Option<usize>,
+    typical_p: Option<f32>,
+    top_p: Option<f32>,
     min_p: Option<f32>,
     repetition_penalty: Option<f32>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+/// Fields of it that would change the choice of tokens here too, and the value that leaves it alone.
+const NOT_HONOURED: [(&str, f64); 6] = [
+    ("encoder_repetition_penalty", 1.0),
+    ("epsilon_cutoff", 0.0),
+    ("eta_cutoff", 0.0),
+    ("no_repeat_ngram_size", 0.0),
+    ("num_beams", 1.0),
+    ("penalty_alpha", 0.0),
+];
+
+impl GenerationConfig {
+    fn not_honoured(&self) -> Vec<&'static str> {
+        let acts = |(name, neutral): &&(&'static str, f64)| {
+            let value = self.others.get(*name).and_then(Value::as_f64);
+            value.is_some_and(|value| value != *neutral)
+        };
+        NOT_HONOURED
+            .iter()
+            .filter(acts)
+            .map(|(name, _)| *name)
+            .collect()
+    }
 }
 
 impl SamplingDefaults {
@@ -54,6 +82,12 @@ impl SamplingDefaults {
     fn parse(text: &str) -> Result<Self, String> {
         let config: GenerationConfig =
             serde_json::from_str(text).map_err(|error| error.to_string())?;
+        for name in config.not_honoured() {
+            tracing::warn!(
+                name,
+                "generation_config.json sets what this server does not do"
+            );
+        }
         let base = SamplingParams::default();
         let greedy = config.do_sample == Some(false);
         let temperature = if greedy {
@@ -72,8 +106,9 @@ impl SamplingDefaults {
         let repetition = config.repetition_penalty;
         Ok(Self(SamplingParams {
             temperature: within("temperature", temperature, base.temperature, 0.0, f32::MAX)?,
-            top_p: within("top_p", config.top_p, base.top_p, 0.0, 1.0)?,
             top_k: config.top_k.unwrap_or(base.top_k),
+            typical_p: within("typical_p", config.typical_p, base.typical_p, 0.0, 1.0)?,
+            top_p: within("top_p", config.top_p, base.top_p, 0.0, 1.0)?,
             min_p: within("min_p", config.min_p, base.min_p, 0.0, 1.0)?,
             repetition_penalty: within(
                 "repetition_penalty",
@@ -93,12 +128,24 @@ mod tests {
 
     #[test]
     fn the_files_values_are_the_defaults() {
-        let text = r#"{"temperature": 0.6, "top_k": 20, "top_p": null, "do_sample": true, "x": 1}"#;
-        let SamplingDefaults(params) = SamplingDefaults::parse(text).unwrap();
-        assert_eq!(
-            (params.temperature, params.top_k, params.top_p),
-            (0.6, 20, 1.0)
-        );
+        let text = r#"{"temperature": 0.6, "top_k": 20, "typical_p": 0.9, "top_p": null, "min_p": 0.1,
+            "repetition_penalty": 1.1, "do_sample": true, "x": 1}"#;
+        let want = SamplingParams {
+            temperature: 0.6,
+            top_k: 20,
+            typical_p: 0.9,
+            min_p: 0.1,
+            repetition_penalty: 1.1,
+            ..SamplingParams::default()
+        };
+        assert_eq!(SamplingDefaults::parse(text).unwrap().0, want);
+    }
+
+    #[test]
+    fn what_is_not_honoured_is_known_by_name() {
+        let text = r#"{"num_beams": 4, "eta_cutoff": 0.0, "no_repeat_ngram_size": 3}"#;
+        let config: GenerationConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(config.not_honoured(), ["no_repeat_ngram_size", "num_beams"]);
     }
 
     #[test]

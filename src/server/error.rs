@@ -264,6 +264,12 @@ impl From<EngineError> for ApiError {
             EngineError::EmptyPrompt | EngineError::UnknownToken { .. } => {
                 Self::invalid("", message)
             }
+            EngineError::DeadlineExceeded => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "timeout_error",
+                "deadline_exceeded",
+                message,
+            ),
             EngineError::Grammar(_) | EngineError::Compute(_) => Self::internal(message),
         }
     }

@@ -12,7 +12,7 @@ use futures::{FutureExt, Stream, StreamExt};
 
 use super::error::ApiError;
 use crate::engine::{EngineError, Event, Finish, FinishReason, Timings, Token, TokenLogprobs};
-use crate::text::{Detokenizer, StopMatcher, Tokenizer};
+use crate::text::{Detokenizer, StopMatcher, TextError, Tokenizer};
 
 /// A shown token.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +50,65 @@ pub struct Summary {
     pub finish: Finish,
     /// The stop string that ended the output.
     pub stop: Option<String>,
+    /// Mean logprob of the generated tokens; `None` where there are none, or they were not asked for.
+    pub mean_logprob: Option<f64>,
+}
+
+/// A prompt that is repeated before its output.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Echo {
+    text: String,
+    /// Where their logprobs are asked for.
+    tokens: Vec<ShownToken>,
+}
+
+impl Echo {
+    /// Of the prompt's text alone.
+    pub fn of_text(text: String) -> Self {
+        let tokens = Vec::new();
+        Self { text, tokens }
+    }
+
+    /// Of a prompt whose tokens come with logprobs. `text` is what it was encoded from; `None` decodes
+    /// the tokens.
+    pub fn of_tokens(
+        tokenizer: Arc<Tokenizer>,
+        tokens: &[u32],
+        text: Option<String>,
+    ) -> Result<Self, TextError> {
+        let mut detokenizer = Detokenizer::new(tokenizer);
+        let mut decoded = String::new();
+        let mut starts = Vec::with_capacity(tokens.len());
+        for &id in tokens {
+            starts.push(decoded.len());
+            decoded.push_str(&detokenizer.push(id)?);
+        }
+        decoded.push_str(&detokenizer.finish()?);
+        let text = text.unwrap_or(decoded);
+        // A tokenizer that normalizes decodes to another text: its places are then only about right.
+        let place = |start: usize| {
+            let within = start.min(text.len());
+            (0..=within).rev().find(|&at| text.is_char_boundary(at))
+        };
+        let shown = |(&id, start)| ShownToken {
+            id,
+            start: place(start).unwrap_or(0),
+            logprobs: None,
+        };
+        let tokens = tokens.iter().zip(starts).map(shown).collect();
+        Ok(Self { text, tokens })
+    }
+
+    /// `logprobs` are those of the tokens from the second on.
+    fn told(mut self, logprobs: Vec<TokenLogprobs>) -> Delta {
+        for (token, logprobs) in self.tokens.iter_mut().skip(1).zip(logprobs) {
+            token.logprobs = Some(logprobs);
+        }
+        Delta {
+            text: self.text,
+            tokens: self.tokens,
+        }
+    }
 }
 
 /// Where a generation stands.
@@ -68,7 +127,12 @@ pub struct Generation<S> {
     stops: StopMatcher,
     /// Tokens whose text is not shown in full, with the end of their text.
     held: VecDeque<(ShownToken, usize)>,
-    /// Bytes of text made and shown.
+    /// What is to be shown before anything else.
+    echo: Option<Echo>,
+    /// Sum of the tokens' logprobs, and of how many tokens.
+    sum_logprobs: f64,
+    with_logprobs: usize,
+    /// Bytes of text made and shown, an echo's included.
     made: usize,
     shown: usize,
     clock: Clock,
@@ -90,11 +154,22 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
             detokenizer: Detokenizer::new(tokenizer),
             stops: StopMatcher::new(stops),
             held: VecDeque::new(),
+            echo: None,
+            sum_logprobs: 0.0,
+            with_logprobs: 0,
             made: 0,
             shown: 0,
             clock: Clock::new(prompt_tokens),
             phase: Phase::Running,
         }
+    }
+
+    /// Repeats the prompt first. Stop strings are not looked for in it.
+    pub fn with_echo(mut self, echo: Echo) -> Self {
+        self.made = echo.text.len();
+        self.shown = self.made;
+        self.echo = Some(echo);
+        self
     }
 
     /// The next step; `None` after the end or an error.
@@ -121,6 +196,11 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
                 () = &mut self.abort => Some(Event::Failed(EngineError::ShuttingDown)),
             };
             match event {
+                Some(Event::Prompt(logprobs)) => {
+                    if let Some(echo) = self.echo.take() {
+                        return Ok(Step::Delta(echo.told(logprobs)));
+                    }
+                }
                 Some(Event::Token(token)) => {
                     if let Some(delta) = self.token(token)? {
                         return Ok(Step::Delta(delta));
@@ -129,7 +209,12 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
                 Some(Event::Started {
                     queued,
                     cached_tokens,
-                }) => self.clock.began(queued, cached_tokens),
+                }) => {
+                    self.clock.began(queued, cached_tokens);
+                    if let Some(echo) = self.echo.take_if(|echo| echo.tokens.is_empty()) {
+                        return Ok(Step::Delta(echo.told(Vec::new())));
+                    }
+                }
                 Some(Event::Finished(finish)) => return self.finished(finish),
                 Some(Event::Failed(error)) => return Err(error.into()),
                 None => return Err(ApiError::internal("the engine is gone")),
@@ -142,6 +227,10 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
 
     fn token(&mut self, token: Token) -> Result<Option<Delta>, ApiError> {
         self.clock.token();
+        if let Some(logprobs) = &token.logprobs {
+            self.sum_logprobs += f64::from(logprobs.logprob);
+            self.with_logprobs += 1;
+        }
         let text = self.detokenizer.push(token.id).map_err(undecodable)?;
         let start = self.made;
         self.made += text.len();
@@ -156,6 +245,7 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
             let summary = Summary {
                 finish: self.clock.stopped(),
                 stop: Some(stop),
+                mean_logprob: self.mean_logprob(),
             };
             self.phase = Phase::Ending(summary);
             let end = self.shown + step.text.len();
@@ -180,7 +270,11 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
             }
             None => (last.text + &self.stops.finish(), None, finish),
         };
-        let summary = Summary { finish, stop };
+        let summary = Summary {
+            finish,
+            stop,
+            mean_logprob: self.mean_logprob(),
+        };
         Ok(match self.show(text, usize::MAX) {
             Some(delta) => {
                 self.phase = Phase::Ending(summary);
@@ -188,6 +282,10 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
             }
             None => Step::End(summary),
         })
+    }
+
+    fn mean_logprob(&self) -> Option<f64> {
+        (self.with_logprobs > 0).then(|| self.sum_logprobs / self.with_logprobs as f64)
     }
 
     /// Shows `text` and the held tokens that end by `end`; `None` if there is nothing to show.
@@ -226,7 +324,7 @@ impl<S: Stream<Item = Event> + Unpin + Send + 'static> Generation<S> {
     }
 }
 
-fn undecodable(error: crate::text::TextError) -> ApiError {
+fn undecodable(error: TextError) -> ApiError {
     ApiError::internal(format!("the output cannot be decoded: {error}"))
 }
 
@@ -389,6 +487,57 @@ mod tests {
             ("one two thr", count)
         );
         assert_eq!(summary.stop, None);
+    }
+
+    #[tokio::test]
+    async fn an_echo_comes_first_and_moves_the_tokens_behind_it() {
+        let tokenizer = tokenizer();
+        let prompt = "Grüße, stop";
+        let ids = tokenizer.encode(prompt, false).unwrap();
+        let logprob = |logprob| TokenLogprobs {
+            logprob,
+            top: vec![],
+        };
+        let mut events = said(&tokenizer, " and on stop there");
+        let known = (1..ids.len()).map(|i| logprob(-(i as f32))).collect();
+        events.insert(0, Event::Prompt(known));
+        let echo = Echo::of_tokens(tokenizer, &ids, Some(prompt.to_owned())).unwrap();
+        let (output, summary) = generation(events, &["stop"])
+            .with_echo(echo)
+            .collect()
+            .await
+            .unwrap();
+        assert_eq!(output.text, "Grüße, stop and on ");
+        assert_eq!(summary.stop.as_deref(), Some("stop"));
+        assert_eq!(
+            summary.mean_logprob,
+            Some(-1.0),
+            "the prompt's are not counted"
+        );
+        assert!(output.tokens.is_sorted_by_key(|token| token.start));
+        let (echoed, new) = output.tokens.split_at(ids.len());
+        assert_eq!(echoed[0].logprobs, None);
+        assert_eq!(echoed[2].logprobs, Some(logprob(-2.0)));
+        assert!(echoed.iter().all(|token| token.start < prompt.len()));
+        assert_eq!(new[0].start, prompt.len());
+    }
+
+    #[tokio::test]
+    async fn an_echo_of_text_needs_nothing_of_the_engine_but_its_start() {
+        let mut events = said(&tokenizer(), " b");
+        events.insert(
+            0,
+            Event::Started {
+                queued: Duration::ZERO,
+                cached_tokens: 0,
+            },
+        );
+        let mut generation = generation(events, &[]).with_echo(Echo::of_text("a".to_owned()));
+        let Some(Ok(Step::Delta(first))) = generation.next().await else {
+            panic!("the echo is the first step");
+        };
+        assert_eq!((first.text.as_str(), first.tokens.len()), ("a", 0));
+        assert_eq!(generation.collect().await.unwrap().0.text, " b");
     }
 
     #[tokio::test]

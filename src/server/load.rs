@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::model::{Names, ServedModel, TextFiles, TextFilesError};
 use super::state::{App, Progress, Stage};
+use super::terms::Policy;
 use crate::engine::{self, EngineHandle, EngineOptions, StartError};
 use crate::hub::{self, HubError, HubOptions};
 use crate::mlx::Device;
@@ -25,6 +26,12 @@ pub struct ModelOptions {
     pub n_predict: Option<usize>,
     /// Requests in the batch.
     pub n_parallel: usize,
+    /// Bytes for the states of requests; `None` is by the device's memory.
+    pub kv_cache_budget: Option<u64>,
+    /// Whether the states of earlier prompts are kept.
+    pub prefix_cache: bool,
+    /// On which terms requests are served.
+    pub policy: Policy,
     /// Compute a token before the first request.
     pub warmup: bool,
     /// Load what does not seem to fit.
@@ -79,6 +86,7 @@ pub async fn load(
         names,
         dir,
         options.n_predict,
+        options.policy,
         engine,
         text,
     ))
@@ -102,6 +110,8 @@ fn start(
         ctx_size: options.ctx_size,
         n_parallel: options.n_parallel,
         queue_size: QUEUE_SIZE,
+        kv_cache_budget: options.kv_cache_budget,
+        prefix_cache: options.prefix_cache,
         force: options.force,
         warmup: options.warmup,
     };

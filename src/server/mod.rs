@@ -6,6 +6,7 @@
 
 pub mod auth;
 pub mod body;
+mod breakers;
 pub mod clock;
 mod connections;
 pub mod defaults;
@@ -23,6 +24,7 @@ pub mod routes;
 mod sse;
 pub mod state;
 pub mod submit;
+pub mod terms;
 mod usage;
 
 use std::convert::Infallible;
@@ -39,6 +41,7 @@ use self::connections::Connections;
 use self::lifeline::{Lifeline, LifelineError};
 use self::listener::{Address, ListenError, Listener};
 use self::load::{ModelError, ModelOptions};
+use self::model::ServedModel;
 use self::state::App;
 use crate::hub::HubOptions;
 
@@ -196,9 +199,14 @@ async fn keep_a_model(
 ) -> Result<Infallible, ServeError> {
     let model = Arc::new(load::load(&app, options, &hub).await?);
     load::announce(&model, &model.path);
+    Err(outlive(&app, model).await)
+}
+
+/// Serves the model for as long as its engine lives.
+async fn outlive(app: &App, model: Arc<ServedModel>) -> ServeError {
     let engine = model.engine.clone();
     app.ready(model);
-    Err(ServeError::Engine(engine.closed().await))
+    ServeError::Engine(engine.closed().await)
 }
 
 async fn drain(app: &App, connections: Connections, patience: Duration) {
@@ -247,5 +255,37 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::model::{Names, TextFiles};
+    use super::terms::Policy;
+    use super::*;
+
+    /// What the command ends with: the message, and by being an error, the exit code 1.
+    #[tokio::test]
+    async fn a_dead_engine_ends_the_server_with_a_message() {
+        let (engine, die) = crate::engine::tests::mortal();
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tiny-model/mlxcel-tiny");
+        let text = TextFiles::load(&dir).unwrap();
+        let names = Names::new(None, "mortal", &dir);
+        let model = ServedModel::new(names, dir, None, Policy::default(), engine, text);
+        let app = App::new(Keys::default(), Duration::from_secs(5));
+        let death = outlive(&app, Arc::new(model));
+        tokio::pin!(death);
+        assert!(
+            tokio::time::timeout(Duration::from_millis(50), &mut death)
+                .await
+                .is_err(),
+            "it ended while the engine lives"
+        );
+        die();
+        let error = tokio::time::timeout(Duration::from_secs(20), death).await;
+        let message = error.unwrap().to_string();
+        assert!(message.starts_with("the engine died: "), "{message}");
     }
 }

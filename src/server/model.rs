@@ -4,10 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use super::breakers::BreakerIndex;
 use super::defaults::{DefaultsError, SamplingDefaults};
 use super::error::ApiError;
+use super::terms::Policy;
 use crate::engine::EngineHandle;
 use crate::engine::grammar::{GrammarCompiler, GrammarError, GrammarSpec, Matcher};
+use crate::engine::sampler::Breakers;
 use crate::text::{ChatTemplate, TextError, Tokenizer, stop_token_ids};
 
 /// Everything about text that comes with a model's folder.
@@ -61,11 +64,14 @@ pub struct ServedModel {
     pub created: u64,
     /// Most tokens of one answer, whatever a request says.
     pub n_predict: Option<usize>,
+    /// On which terms requests are served.
+    pub policy: Policy,
     /// The way to the engine thread.
     pub engine: EngineHandle,
     /// Tokenizer, template, defaults.
     pub text: TextFiles,
     grammar: OnceLock<GrammarCompiler>,
+    breakers: BreakerIndex,
 }
 
 impl ServedModel {
@@ -74,11 +80,13 @@ impl ServedModel {
         names: Names,
         path: PathBuf,
         n_predict: Option<usize>,
+        policy: Policy,
         engine: EngineHandle,
         text: TextFiles,
     ) -> Self {
         let Names { id, alias } = names;
         let grammar = OnceLock::new();
+        let breakers = BreakerIndex::default();
         let created = super::clock::unix_seconds();
         Self {
             id,
@@ -86,9 +94,11 @@ impl ServedModel {
             path,
             created,
             n_predict,
+            policy,
             engine,
             text,
             grammar,
+            breakers,
         }
     }
 
@@ -123,6 +133,16 @@ impl ServedModel {
             }
         };
         compiler.compile(spec).map_err(failed)
+    }
+
+    /// Tokens that break DRY's sequences; `None` is the usual strings. Slow, like [`Self::compile`].
+    pub fn breakers(&self, strings: Option<&[String]>) -> Result<Arc<Breakers>, ApiError> {
+        let find = AssertUnwindSafe(|| self.breakers.find(&self.text.tokenizer, strings));
+        let param = "dry_sequence_breakers";
+        match catch_unwind(find) {
+            Ok(found) => found.map_err(|error| ApiError::invalid(param, error.to_string())),
+            Err(_) => Err(ApiError::invalid(param, "the tokenizer gave up on them")),
+        }
     }
 
     /// Tokens of a text that stands in the request's field `param`.

@@ -7,12 +7,14 @@ use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::Semaphore;
 
 use super::error::ApiError;
-use super::generate::{Generation, Step};
+use super::generate::{Echo, Generation, Step};
 use super::model::ServedModel;
 use super::openai::sampling::Sampling;
 use super::state::App;
+use super::terms::Terms;
 use crate::engine::grammar::{GrammarSpec, Matcher};
-use crate::engine::{Event, Request, TokenStream};
+use crate::engine::{Event, Request, SamplingParams, Sibling, TokenStream};
+use crate::text::TextError;
 
 /// Most outputs of one request, prompts times choices.
 pub const MAX_OUTPUTS: usize = 128;
@@ -60,6 +62,10 @@ pub struct Job {
     pub sampling: Sampling,
     /// Likeliest tokens to report with each token.
     pub logprobs: Option<usize>,
+    /// On which terms it is served.
+    pub terms: Terms,
+    /// What is repeated of each prompt; none where nothing is.
+    echoes: Vec<Echo>,
     grammars: Vec<Matcher>,
 }
 
@@ -71,6 +77,7 @@ impl Job {
         prompts: Vec<Vec<u32>>,
         sampling: Sampling,
         logprobs: Option<usize>,
+        terms: Terms,
     ) -> Result<Self, ApiError> {
         let context = model.engine.context_length();
         let vocab = model.engine.model().vocab_size;
@@ -108,16 +115,47 @@ impl Job {
             prompts,
             sampling,
             logprobs,
+            terms,
+            echoes: Vec::new(),
             grammars: Vec::new(),
         })
     }
 
-    /// Constrains every output. Compiling can take long, so no connection waits for it.
-    pub async fn constrain(
+    /// Repeats each prompt before its outputs, with logprobs where the outputs have them. `texts` are
+    /// what the prompts were encoded from, where they were.
+    pub fn with_echo(
         self,
+        model: &ServedModel,
+        texts: Vec<Option<String>>,
+    ) -> Result<Self, ApiError> {
+        let echo = |(tokens, text): (&Vec<u32>, Option<String>)| match (text, self.logprobs) {
+            (Some(text), None) => Ok(Echo::of_text(text)),
+            (None, None) => {
+                let text = model.text.tokenizer.decode(tokens, true)?;
+                Ok(Echo::of_text(text))
+            }
+            (text, Some(_)) => Echo::of_tokens(model.text.tokenizer.clone(), tokens, text),
+        };
+        let echoes: Result<_, TextError> = self.prompts.iter().zip(texts).map(echo).collect();
+        let undecodable = |error: TextError| ApiError::invalid("prompt", error.to_string());
+        Ok(Self {
+            echoes: echoes.map_err(undecodable)?,
+            ..self
+        })
+    }
+
+    /// Constrains every output, and finds the tokens that break DRY's sequences. Both can take long,
+    /// so no connection waits for it.
+    pub async fn constrain(
+        mut self,
         model: &Arc<ServedModel>,
         spec: Option<GrammarSpec>,
     ) -> Result<Self, ApiError> {
+        if self.sampling.params.dry.is_on() {
+            let (model, strings) = (model.clone(), self.sampling.breakers.take());
+            let find = move || model.breakers(strings.as_deref());
+            self.sampling.params.dry.breakers = offload(usize::MAX, find).await?;
+        }
         let Some(spec) = spec else {
             return Ok(self);
         };
@@ -144,8 +182,12 @@ pub fn submit(app: &App, model: &Arc<ServedModel>, job: Job) -> Result<Vec<Outpu
         prompts,
         sampling,
         logprobs,
+        terms,
+        echoes,
         grammars,
     } = job;
+    let prompt_logprobs = logprobs.filter(|_| !echoes.is_empty());
+    let mut echoes = echoes.into_iter();
     let mut grammars = grammars.into_iter();
     let mut outputs = Vec::with_capacity(prompts.len() * sampling.n);
     let max_tokens = match (sampling.max_tokens, model.n_predict) {
@@ -153,29 +195,45 @@ pub fn submit(app: &App, model: &Arc<ServedModel>, job: Job) -> Result<Vec<Outpu
         (asked, most) => asked.or(most),
     };
     for (prompt, tokens) in prompts.into_iter().enumerate() {
-        for choice in 0..sampling.n {
-            let mut params = sampling.params.clone();
-            // Choices differ, and each is what a request with its seed alone would get.
-            params.seed = params.seed.map(|seed| seed.wrapping_add(choice as u64));
-            let request = Request {
-                prompt: tokens.clone(),
-                max_tokens,
-                sampling: params,
-                logprobs,
-                stop_tokens: model.text.stop_tokens.clone(),
+        let prompt_tokens = tokens.len();
+        let mut siblings: Vec<Sibling> = (0..sampling.n as u64)
+            .map(|choice| Sibling {
+                sampling: SamplingParams {
+                    choice,
+                    ..sampling.params.clone()
+                },
                 grammar: grammars.next(),
-            };
+            })
+            .collect();
+        let first = siblings.remove(0);
+        let request = Request {
+            prompt: tokens,
+            max_tokens,
+            sampling: first.sampling,
+            logprobs,
+            prompt_logprobs,
+            stop_tokens: model.text.stop_tokens.clone(),
+            grammar: first.grammar,
+            siblings,
+            cache_salt: terms.cache_salt,
+            deadline: terms.deadline,
+        };
+        let echo = echoes.next();
+        for stream in model.engine.submit_all(request)? {
             let generation = Generation::new(
-                events(model.engine.submit(request)?),
+                events(stream),
                 app.aborted().boxed(),
                 model.text.tokenizer.clone(),
                 sampling.stop.clone(),
-                tokens.len(),
+                prompt_tokens,
             );
             outputs.push(Output {
                 index: outputs.len(),
                 prompt,
-                generation,
+                generation: match &echo {
+                    Some(echo) => generation.with_echo(echo.clone()),
+                    None => generation,
+                },
             });
         }
     }

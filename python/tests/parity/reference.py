@@ -18,7 +18,7 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Step:
-    """One greedy token: its id, its logprob, and the likeliest tokens with theirs."""
+    """A token: its id, its logprob, and the likeliest tokens with theirs."""
 
     token: int
     logprob: float
@@ -27,10 +27,29 @@ class Step:
 
 def greedy(folder: Path, prompts: list[list[int]], tokens: int) -> list[list[Step]]:
     """The first `tokens` greedy steps after each prompt, in float32 whatever the checkpoint holds."""
+    model = _load(folder)
+    return [_generate(model, prompt, tokens) for prompt in prompts]
+
+
+def read(folder: Path, prompt: list[int]) -> list[Step]:
+    """What the model expected at each token of a prompt, from the second on."""
+    logits = _load(folder)(mx.array(prompt)[None])[0, :-1]
+    return [_step(row, token) for row, token in zip(logits, prompt[1:], strict=True)]
+
+
+def _load(folder: Path) -> Any:
     mx.set_default_device(mx.cpu)
     model, _ = load_model(folder)
     model.set_dtype(mx.float32)
-    return [_generate(model, prompt, tokens) for prompt in prompts]
+    return model
+
+
+def _step(logits: mx.array, token: int | None = None) -> Step:
+    """Of a row of logits, for a token or else the likeliest one."""
+    logprobs = np.array(logits - mx.logsumexp(logits))
+    best = [int(place) for place in np.argsort(-logprobs)[:TOP]]
+    chosen = best[0] if token is None else token
+    return Step(chosen, float(logprobs[chosen]), {i: float(logprobs[i]) for i in best})
 
 
 def _generate(model: Any, prompt: list[int], tokens: int) -> list[Step]:
@@ -39,8 +58,6 @@ def _generate(model: Any, prompt: list[int], tokens: int) -> list[Step]:
     new = prompt
     while len(steps) < tokens:
         logits = model(mx.array(new)[None], cache=cache)[0, -1]
-        logprobs = np.array(logits - mx.logsumexp(logits))
-        best = [int(token) for token in np.argsort(-logprobs)[:TOP]]
-        steps.append(Step(best[0], float(logprobs[best[0]]), {i: float(logprobs[i]) for i in best}))
-        new = [best[0]]
+        steps.append(_step(logits))
+        new = [steps[-1].token]
     return steps

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 from checkpoints import ALL, SAMPLE, VOCAB
-from reference import TOP, Step, greedy
+from reference import TOP, Step, greedy, read
 from tokenizers import Tokenizer
 
 from mlxcel import ManagedServer
@@ -33,9 +33,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("checkpoint", ALL if everything else SAMPLE)
 
 
-def served(model: str, binary: Path, prompts: list[list[int]]) -> list[dict[str, Any]]:
+def served(model: str, binary: Path, prompts: list[list[int]], **fields: Any) -> list[dict[str, Any]]:
     """The server's choice for each prompt, all of them asked for in one request."""
-    body = {"prompt": prompts, "max_tokens": TOKENS, "temperature": 0, "logprobs": TOP}
+    body = {"prompt": prompts, "max_tokens": TOKENS, "temperature": 0, "logprobs": TOP} | fields
     with (
         ManagedServer(model, binary=binary) as server,
         httpx2.Client(
@@ -58,7 +58,9 @@ def check(choice: dict[str, Any], expected: list[Step], text: Callable[[int], st
     assert found["tokens"] == [text(step.token) for step in expected]
     assert found["token_logprobs"] == pytest.approx([step.logprob for step in expected], abs=1e-3)
     for top, step in zip(found["top_logprobs"], expected, strict=True):
-        wanted = {text(token): logprob for token, logprob in step.top.items()}
+        # The token itself is listed also where it is none of the likeliest.
+        wanted = {text(step.token): step.logprob}
+        wanted |= {text(token): logprob for token, logprob in step.top.items()}
         assert top == pytest.approx(wanted, abs=1e-3)
 
 
@@ -87,3 +89,14 @@ def test_the_built_in_model(real_binary: Path) -> None:
     assert all(expected)
     for choice, steps in zip(served("mlxcel-tiny", real_binary, prompts), expected, strict=True):
         check(choice, steps, lambda token: tokenizer.decode([token], skip_special_tokens=False))
+
+
+def test_the_logprobs_of_a_prompt(checkpoint: str, tmp_path: Path, real_binary: Path) -> None:
+    folder = tmp_path / "model"
+    ALL[checkpoint](folder)
+    draw = random.Random(5)
+    prompt = [draw.randrange(VOCAB) for _ in range(300)]
+    (choice,) = served(str(folder), real_binary, [prompt], echo=True, max_tokens=0)
+    assert choice["logprobs"]["token_logprobs"][0] is None
+    rest = {name: values[1:] for name, values in choice["logprobs"].items()}
+    check({"logprobs": rest}, read(folder, prompt), lambda token: f"t{token}")

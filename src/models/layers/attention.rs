@@ -2,7 +2,6 @@
 
 use crate::mlx::fast::{Mask, scaled_dot_product_attention};
 use crate::mlx::{Array, MlxError};
-use crate::models::LayerState;
 use crate::models::batch::Batch;
 
 use super::{Linear, Rope};
@@ -50,46 +49,49 @@ impl Attention {
             head_dim,
         } = self.shape;
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let projected = [
-            self.q_proj.forward(x)?,
-            self.k_proj.forward(x)?,
-            self.v_proj.forward(x)?,
-        ];
-        let attended = batch.per_row(projected, |[queries, keys, values], row| {
-            let queries = split_heads(&queries, row.len, heads, head_dim)?;
-            let keys = split_heads(&keys, row.len, kv_heads, head_dim)?;
-            let values = split_heads(&values, row.len, kv_heads, head_dim)?;
-            let queries = self.rope.forward(&queries, row.offset)?;
-            let keys = self.rope.forward(&keys, row.offset)?;
-            let LayerState::Kv(cache) = &mut row.state.layers[layer];
-            let (keys, values) = cache.update(&keys, &values)?;
+        // Every token with its heads, as rows of a batch: one operation for all sequences.
+        let heads_of = |x: Array, heads| x.reshape(&[-1, heads, 1, head_dim]);
+        let queries = heads_of(self.q_proj.forward(x)?, heads)?;
+        let keys = heads_of(self.k_proj.forward(x)?, kv_heads)?;
+        let values = heads_of(self.v_proj.forward(x)?, kv_heads)?;
+        let queries = self.rope.forward(&queries, batch.positions())?;
+        let keys = self.rope.forward(&keys, batch.positions())?;
+        let attended = batch.per_row([queries, keys, values], |[queries, keys, values], row| {
+            let (keys, values) = row
+                .state
+                .kv(layer)?
+                .update(&as_sequence(keys)?, &as_sequence(values)?)?;
             let mask = if row.len == 1 {
                 Mask::None
             } else {
                 Mask::Causal
             };
-            let out = scaled_dot_product_attention(&queries, &keys, &values, scale, mask)?;
-            join_heads(&out, row.len, heads * head_dim)
+            let queries = as_sequence(queries)?;
+            as_tokens(scaled_dot_product_attention(
+                &queries, &keys, &values, scale, mask,
+            )?)
         })?;
-        self.o_proj.forward(&attended)
+        self.o_proj
+            .forward(&attended.reshape(&[-1, heads * head_dim])?)
     }
 }
 
-/// `[len, heads · head_dim]` to `[1, heads, len, head_dim]`.
+/// `[len, heads, 1, head_dim]` to `[1, heads, len, head_dim]`.
 #[track_caller]
-fn split_heads(x: &Array, len: i32, heads: i32, head_dim: i32) -> Result<Array, MlxError> {
-    if len == 1 {
-        return x.reshape(&[1, heads, 1, head_dim]);
-    }
-    x.reshape(&[1, len, heads, head_dim])?
-        .transpose(&[0, 2, 1, 3])
+fn as_sequence(x: Array) -> Result<Array, MlxError> {
+    swap_ends(x)
 }
 
-/// `[1, heads, len, head_dim]` to `[len, heads · head_dim]`.
+/// `[1, heads, len, head_dim]` to `[len, heads, 1, head_dim]`.
 #[track_caller]
-fn join_heads(x: &Array, len: i32, features: i32) -> Result<Array, MlxError> {
-    if len == 1 {
-        return x.reshape(&[1, features]);
+fn as_tokens(x: Array) -> Result<Array, MlxError> {
+    swap_ends(x)
+}
+
+#[track_caller]
+fn swap_ends(x: Array) -> Result<Array, MlxError> {
+    if (x.dim(0), x.dim(2)) == (1, 1) {
+        return Ok(x);
     }
-    x.transpose(&[0, 2, 1, 3])?.reshape(&[len, features])
+    x.transpose(&[2, 1, 0, 3])
 }

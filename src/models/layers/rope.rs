@@ -83,10 +83,10 @@ impl Rope {
         }))
     }
 
-    /// `[1, heads, seq, head_dim]`, the first position being `offset`, to the same.
+    /// `[tokens, heads, 1, head_dim]`, token `i` standing at `positions[i]`, to the same.
     #[track_caller]
-    pub fn forward(&self, x: &Array, offset: i32) -> Result<Array, MlxError> {
-        rope(x, &self.0, offset)
+    pub fn forward(&self, x: &Array, positions: &Array) -> Result<Array, MlxError> {
+        rope(x, &self.0, positions)
     }
 }
 
@@ -225,7 +225,7 @@ mod tests {
         let x = Array::from_f32(&x, &[1, 1, 1, 8]).unwrap();
         Rope::new(8, config)
             .unwrap()
-            .forward(&x, 37)
+            .forward(&x, &Array::from_i32(&[37], &[1]).unwrap())
             .unwrap()
             .to_vec_f32()
             .unwrap()

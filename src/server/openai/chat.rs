@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::logprobs::{self, ChatLogprobs, MAX_TOP};
-use super::sampling::integer;
+use super::ranges::integer;
 use super::usage::{TimingsOut, Usage};
 use super::{FINGERPRINT, completions::StreamOptions};
 use crate::engine::FinishReason;

@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 
 use super::chat::{Head, finish_reason};
 use super::logprobs::{CompletionLogprobs, MAX_TOP};
-use super::sampling::integer;
+use super::ranges::integer;
+use super::sampling::MAX_CHOICES;
 use super::usage::{TimingsOut, Usage};
 use crate::engine::FinishReason;
 use crate::server::error::ApiError;
@@ -25,6 +26,9 @@ pub struct CompletionFields {
     /// Whether the stream ends with the usage.
     pub stream_options: Option<StreamOptions>,
     logprobs: Option<i64>,
+    /// Whether the text begins with the prompt.
+    pub echo: Option<bool>,
+    best_of: Option<i64>,
     user: Option<String>,
     metadata: Option<Map<String, Value>>,
 }
@@ -35,6 +39,26 @@ impl CompletionFields {
         self.logprobs
             .map(|top| integer("logprobs", top, 0, MAX_TOP))
             .transpose()
+    }
+
+    /// How many outputs to make of each prompt, of which the best `n` are answered.
+    pub fn best_of(&self, n: usize) -> Result<usize, ApiError> {
+        let Some(best_of) = self.best_of else {
+            return Ok(n);
+        };
+        let best_of = integer("best_of", best_of, 1, MAX_CHOICES as i64)?;
+        let wrong = |message: String| Err(ApiError::invalid("best_of", message));
+        if best_of < n {
+            return wrong(format!(
+                "`best_of` is {best_of}, it must be at least `n`, {n}"
+            ));
+        }
+        if best_of > n && self.stream == Some(true) {
+            let message =
+                "with `best_of` above `n` nothing can be streamed: the best is known last";
+            return wrong(message.to_owned());
+        }
+        Ok(best_of)
     }
 }
 
@@ -216,6 +240,30 @@ mod tests {
         assert!(include_usage(true, Some(asked)).unwrap());
         let error = include_usage(false, Some(asked)).unwrap_err();
         assert_eq!(error.param(), Some("stream_options"));
+    }
+
+    #[test]
+    fn the_best_are_some_of_all_and_not_streamed() {
+        let best_of = |fields, n| {
+            let fields: CompletionFields = serde_json::from_value(fields).unwrap();
+            fields.best_of(n)
+        };
+        assert_eq!(best_of(json!({}), 3).unwrap(), 3);
+        assert_eq!(best_of(json!({"best_of": 5}), 3).unwrap(), 5);
+        assert_eq!(
+            best_of(json!({"best_of": 3, "stream": true}), 3).unwrap(),
+            3
+        );
+        for bad in [
+            json!({"best_of": 0}),
+            json!({"best_of": -1}),
+            json!({"best_of": 129}),
+            json!({"best_of": 2}),
+            json!({"best_of": 4, "stream": true}),
+        ] {
+            let error = best_of(bad.clone(), 3).unwrap_err();
+            assert_eq!(error.param(), Some("best_of"), "{bad}");
+        }
     }
 
     #[test]

@@ -36,9 +36,10 @@ struct Candidate {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct CompletionLogprobs {
     tokens: Vec<String>,
-    token_logprobs: Vec<f32>,
-    top_logprobs: Option<Vec<Likeliest>>,
-    /// Where each token begins in the output, in characters.
+    /// The first token of an echoed prompt has none.
+    token_logprobs: Vec<Option<f32>>,
+    top_logprobs: Option<Vec<Option<Likeliest>>>,
+    /// Where each token begins in the text, in characters.
     text_offset: Vec<usize>,
 }
 
@@ -110,19 +111,21 @@ impl CompletionOffsets {
         let mut out = CompletionLogprobs::default();
         let mut tops = Vec::new();
         for token in &delta.tokens {
+            out.tokens.push(piece(token.id).escaped());
+            out.text_offset.push(self.offset(token));
             let Some(logprobs) = &token.logprobs else {
+                out.token_logprobs.push(None);
+                tops.push(None);
                 continue;
             };
-            out.tokens.push(piece(token.id).escaped());
-            out.token_logprobs.push(finite(logprobs.logprob));
-            out.text_offset.push(self.offset(token));
+            out.token_logprobs.push(Some(finite(logprobs.logprob)));
             let mut likeliest = Likeliest::default();
             // The chosen token is listed even when it is not among the likeliest.
             let chosen = (token.id, logprobs.logprob);
             for (id, logprob) in logprobs.top.iter().copied().chain([chosen]) {
                 likeliest.add(piece(id).escaped(), finite(logprob));
             }
-            tops.push(likeliest);
+            tops.push(Some(likeliest));
         }
         out.top_logprobs = (top > 0).then_some(tops);
         out
@@ -183,6 +186,21 @@ mod tests {
             tokens: vec![token(0, 0, -0.5, &[(0, -0.5), (98, f32::NEG_INFINITY)])],
         };
         insta::assert_snapshot!(serde_json::to_string(&chat(&delta, piece)).unwrap(), @r#"{"content":[{"token":"ä","logprob":-0.5,"bytes":[195,164],"top_logprobs":[{"token":"ä","logprob":-0.5,"bytes":[195,164]},{"token":"b","logprob":-9999.0,"bytes":[98]}]}],"refusal":null}"#);
+    }
+
+    #[test]
+    fn the_first_token_of_a_prompt_has_no_logprob() {
+        let first = ShownToken {
+            id: 97,
+            start: 0,
+            logprobs: None,
+        };
+        let delta = Delta {
+            text: "ab".into(),
+            tokens: vec![first, token(98, 1, -0.5, &[(98, -0.5)])],
+        };
+        let shape = CompletionOffsets::default().logprobs(&delta, 1, piece);
+        insta::assert_snapshot!(serde_json::to_string(&shape).unwrap(), @r#"{"tokens":["a","b"],"token_logprobs":[null,-0.5],"top_logprobs":[null,{"b":-0.5}],"text_offset":[0,1]}"#);
     }
 
     #[test]

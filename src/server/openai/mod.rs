@@ -4,6 +4,7 @@ pub mod chat;
 pub mod completions;
 pub mod logprobs;
 pub mod messages;
+pub mod ranges;
 pub mod refused;
 pub mod response_format;
 pub mod sampling;

@@ -65,24 +65,14 @@ const NEITHER: &[Refused] = &[
         "a stop token always ends the output",
     ),
     (
-        "typical_p",
-        |v| v == &json!(1.0) || v == &json!(1),
-        "use top_p or min_p",
-    ),
-    (
         "mirostat",
         |v| v == &json!(0),
         "use temperature, top_p or min_p",
     ),
     (
-        "xtc_probability",
-        |v| v.as_f64() == Some(0.0),
-        "use temperature or min_p",
-    ),
-    (
-        "dry_multiplier",
-        |v| v.as_f64() == Some(0.0),
-        "use repetition_penalty",
+        "top_n_sigma",
+        |v| v.as_f64().is_some_and(|v| v <= 0.0),
+        "use top_p or min_p",
     ),
     (
         "dynatemp_range",
@@ -92,16 +82,6 @@ const NEITHER: &[Refused] = &[
 ];
 
 const COMPLETIONS: &[Refused] = &[
-    (
-        "best_of",
-        |v| v == &json!(1),
-        "send `n` and choose on your side",
-    ),
-    (
-        "echo",
-        |v| v == false,
-        "the prompt is not repeated; leave it out",
-    ),
     (
         "suffix",
         |v| v == "",
@@ -115,6 +95,12 @@ const COMPLETIONS: &[Refused] = &[
 ];
 
 const CHAT: &[Refused] = &[
+    (
+        "best_of",
+        |v| v == &json!(1),
+        "send `n` and choose on your side",
+    ),
+    ("echo", |v| v == false, "send the prompt to /v1/completions"),
     ("prompt", |_| false, "send prompts to /v1/completions"),
     (
         "functions",
@@ -185,11 +171,12 @@ mod tests {
 
     #[test]
     fn known_fields_are_refused_by_name_and_their_neutral_values_pass() {
-        let mut body = Body::parse(br#"{"best_of": 1, "echo": false, "suffix": null}"#).unwrap();
+        let mut body =
+            Body::parse(br#"{"mirostat": 0, "top_n_sigma": -1, "suffix": null}"#).unwrap();
         completions(&mut body).unwrap();
         for field in [
-            r#""best_of": 2"#,
-            r#""echo": true"#,
+            r#""mirostat": 2"#,
+            r#""top_n_sigma": 1.5"#,
             r#""suffix": "x""#,
             r#""grammar": "g""#,
         ] {
@@ -206,6 +193,8 @@ mod tests {
             r#""functions": [{}]"#,
             r#""modalities": ["audio"]"#,
             r#""audio": {}"#,
+            r#""best_of": 2"#,
+            r#""echo": true"#,
         ] {
             let mut body = Body::parse(format!("{{{field}}}").as_bytes()).unwrap();
             assert!(chat(&mut body).is_err(), "{field}");

@@ -3,33 +3,49 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::ranges::{integer, number, number_or, positive};
 use crate::engine::SamplingParams;
+use crate::engine::sampler::Dry;
 use crate::server::error::ApiError;
 
 /// Most outputs of one prompt.
 pub const MAX_CHOICES: usize = 128;
 /// Most stop strings of one request.
 pub const MAX_STOPS: usize = 16;
+/// Most sequence breakers of one request, and most characters of one.
+const MAX_BREAKERS: usize = 32;
+const MAX_BREAKER_LENGTH: usize = 40;
 
 /// As they stand in a request. OpenAI's names, with those of llama-server and mlx-lm beside them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct SamplingFields {
+    /// Whether a request may ask for no output at all, only for its prompt.
+    #[serde(skip)]
+    pub prompt_only: bool,
     max_tokens: Option<i64>,
     max_completion_tokens: Option<i64>,
     n_predict: Option<i64>,
     n: Option<i64>,
     stop: Option<OneOrMany>,
     temperature: Option<f64>,
-    top_p: Option<f64>,
     top_k: Option<i64>,
+    typical_p: Option<f64>,
+    top_p: Option<f64>,
     min_p: Option<f64>,
+    xtc_probability: Option<f64>,
+    xtc_threshold: Option<f64>,
     repetition_penalty: Option<f64>,
     repeat_penalty: Option<f64>,
     repetition_context_size: Option<i64>,
     repeat_last_n: Option<i64>,
     presence_penalty: Option<f64>,
     frequency_penalty: Option<f64>,
+    dry_multiplier: Option<f64>,
+    dry_base: Option<f64>,
+    dry_allowed_length: Option<i64>,
+    dry_penalty_last_n: Option<i64>,
+    dry_sequence_breakers: Option<Vec<String>>,
     seed: Option<Seed>,
     logit_bias: Option<Map<String, Value>>,
 }
@@ -41,7 +57,7 @@ enum OneOrMany {
     Many(Vec<String>),
 }
 
-/// Any 64-bit integer; negative ones name seeds of their own.
+/// Any 64-bit integer; negative ones name seeds of their own, but -1 is "any", as at llama-server.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(untagged, expecting = "an integer")]
 enum Seed {
@@ -52,8 +68,10 @@ enum Seed {
 /// Checked, and joined with the model's defaults.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
-    /// For the engine; the seed is that of the first choice.
+    /// For the engine, as the first choice has them.
     pub params: SamplingParams,
+    /// What DRY does not reach over, to be turned into tokens; `None` is the usual ones.
+    pub breakers: Option<Vec<String>>,
     /// Most tokens of each output.
     pub max_tokens: Option<usize>,
     /// Outputs of each prompt.
@@ -71,38 +89,50 @@ impl SamplingFields {
             Some(n) => integer("n", n, 1, MAX_CHOICES as i64)?,
         };
         let (repetition_penalty, repetition_context) = self.repetition(defaults)?;
-        let real = |name: &str, value: Option<f64>, default: f32, low: f64, high: f64| match value {
-            None => Ok(default),
-            Some(value) => number(name, value, low, high),
+        let dry = self.dry(&defaults.dry)?;
+        let part = |name: &str, value: Option<f64>, default: f32| {
+            number_or(default, name, value, 0.0, 1.0)
         };
+        let penalty = |name: &str, value: Option<f64>| number_or(0.0, name, value, -2.0, 2.0);
         let params = SamplingParams {
-            temperature: real(
+            temperature: number_or(
+                defaults.temperature,
                 "temperature",
                 self.temperature,
-                defaults.temperature,
                 0.0,
                 100.0,
             )?,
-            top_p: real("top_p", self.top_p, defaults.top_p, 0.0, 1.0)?,
             top_k: match self.top_k {
                 None => defaults.top_k,
                 // Off, in vLLM's words.
                 Some(-1) => 0,
                 Some(k) => integer("top_k", k, 0, i64::from(u32::MAX))?,
             },
-            min_p: real("min_p", self.min_p, defaults.min_p, 0.0, 1.0)?,
+            typical_p: part("typical_p", self.typical_p, defaults.typical_p)?,
+            top_p: part("top_p", self.top_p, defaults.top_p)?,
+            min_p: part("min_p", self.min_p, defaults.min_p)?,
+            xtc_probability: part(
+                "xtc_probability",
+                self.xtc_probability,
+                defaults.xtc_probability,
+            )?,
+            xtc_threshold: part("xtc_threshold", self.xtc_threshold, defaults.xtc_threshold)?,
             repetition_penalty,
             repetition_context,
-            presence_penalty: real("presence_penalty", self.presence_penalty, 0.0, -2.0, 2.0)?,
-            frequency_penalty: real("frequency_penalty", self.frequency_penalty, 0.0, -2.0, 2.0)?,
+            presence_penalty: penalty("presence_penalty", self.presence_penalty)?,
+            frequency_penalty: penalty("frequency_penalty", self.frequency_penalty)?,
+            dry,
             logit_bias: biases(self.logit_bias.unwrap_or_default(), vocab)?,
-            seed: self.seed.map(|seed| match seed {
-                Seed::Unsigned(seed) => seed,
-                Seed::Signed(seed) => seed.cast_unsigned(),
-            }),
+            seed: match self.seed {
+                None | Some(Seed::Signed(-1)) => None,
+                Some(Seed::Unsigned(seed)) => Some(seed),
+                Some(Seed::Signed(seed)) => Some(seed.cast_unsigned()),
+            },
+            choice: 0,
         };
         Ok(Sampling {
             params,
+            breakers: breakers(self.dry_sequence_breakers)?,
             max_tokens,
             n,
             stop: stops(self.stop)?,
@@ -116,10 +146,11 @@ impl SamplingFields {
             // llama-server's −1 is "as many as fit".
             ("n_predict", self.n_predict.filter(|&count| count != -1)),
         ];
+        let least = if self.prompt_only { 0 } else { 1 };
         let mut found: Option<(&str, usize)> = None;
         for (name, value) in given {
             let Some(value) = value else { continue };
-            let value = integer(name, value, 1, i64::MAX)?;
+            let value = integer(name, value, least, i64::MAX)?;
             match found {
                 Some((other, first)) if first != value => {
                     let message = format!("`{other}` and `{name}` differ; send one of them");
@@ -132,30 +163,82 @@ impl SamplingFields {
     }
 
     fn repetition(&self, defaults: &SamplingParams) -> Result<(f32, usize), ApiError> {
-        let penalty =
-            |name: &str, value: f64| number(name, value, f64::from(f32::MIN_POSITIVE), 1e6);
         let mut strength = match (self.repetition_penalty, self.repeat_penalty) {
             (Some(_), Some(_)) => {
                 let message = "`repetition_penalty` and `repeat_penalty` mean the same; send one";
                 return Err(ApiError::invalid("repeat_penalty", message));
             }
-            (Some(value), None) => penalty("repetition_penalty", value)?,
-            (None, Some(value)) => penalty("repeat_penalty", value)?,
+            (Some(value), None) => positive("repetition_penalty", value, 1e6)?,
+            (None, Some(value)) => positive("repeat_penalty", value, 1e6)?,
             (None, None) => defaults.repetition_penalty,
         };
         let mut window = defaults.repetition_context;
         if let Some(size) = self.repetition_context_size {
             window = integer("repetition_context_size", size, 1, i64::from(u32::MAX))?;
         }
-        match self.repeat_last_n {
+        match last_n("repeat_last_n", self.repeat_last_n)? {
             None => {}
-            // llama-server: −1 is the whole context, 0 switches the penalty off.
-            Some(-1) => window = 0,
-            Some(0) => strength = 1.0,
-            Some(size) => window = integer("repeat_last_n", size, 1, i64::from(u32::MAX))?,
+            Some(Window::Off) => strength = 1.0,
+            Some(Window::Last(size)) => window = size,
         }
         Ok((strength, window))
     }
+
+    fn dry(&self, defaults: &Dry) -> Result<Dry, ApiError> {
+        let multiplier = self.dry_multiplier;
+        let mut dry = Dry {
+            multiplier: number_or(defaults.multiplier, "dry_multiplier", multiplier, 0.0, 1e6)?,
+            base: number_or(defaults.base, "dry_base", self.dry_base, 1.0, 1e6)?,
+            allowed_length: match self.dry_allowed_length {
+                None => defaults.allowed_length,
+                Some(tokens) => integer("dry_allowed_length", tokens, 1, i64::from(u32::MAX))?,
+            },
+            ..defaults.clone()
+        };
+        match last_n("dry_penalty_last_n", self.dry_penalty_last_n)? {
+            None => {}
+            Some(Window::Off) => dry.multiplier = 0.0,
+            Some(Window::Last(size)) => dry.window = size,
+        }
+        Ok(dry)
+    }
+}
+
+/// What llama-server's `…_last_n` means.
+enum Window {
+    /// 0 switches the penalty off.
+    Off,
+    /// So many tokens; 0 is all of them, llama-server's -1.
+    Last(usize),
+}
+
+fn last_n(name: &str, value: Option<i64>) -> Result<Option<Window>, ApiError> {
+    Ok(match value {
+        None => None,
+        Some(-1) => Some(Window::Last(0)),
+        Some(0) => Some(Window::Off),
+        Some(size) => Some(Window::Last(integer(name, size, 1, i64::from(u32::MAX))?)),
+    })
+}
+
+fn breakers(list: Option<Vec<String>>) -> Result<Option<Vec<String>>, ApiError> {
+    let Some(list) = list else { return Ok(None) };
+    let name = "dry_sequence_breakers";
+    if list.len() > MAX_BREAKERS {
+        let message = format!(
+            "`{name}` holds {} strings, at most {MAX_BREAKERS} are taken",
+            list.len()
+        );
+        return Err(ApiError::invalid(name, message));
+    }
+    for (index, text) in list.iter().enumerate() {
+        if !(1..=MAX_BREAKER_LENGTH).contains(&text.chars().count()) {
+            let name = format!("{name}[{index}]");
+            let message = format!("`{name}` must have 1 to {MAX_BREAKER_LENGTH} characters");
+            return Err(ApiError::invalid(&name, message));
+        }
+    }
+    Ok(Some(list))
 }
 
 fn stops(stop: Option<OneOrMany>) -> Result<Vec<String>, ApiError> {
@@ -199,33 +282,6 @@ fn biases(map: Map<String, Value>, vocab: usize) -> Result<Vec<(u32, f32)>, ApiE
     map.into_iter().map(bias).collect()
 }
 
-fn number(name: &str, value: f64, low: f64, high: f64) -> Result<f32, ApiError> {
-    if (low..=high).contains(&value) {
-        return Ok(value as f32);
-    }
-    let message = if low == f64::from(f32::MIN_POSITIVE) {
-        format!("`{name}` is {value}, it must be more than 0")
-    } else {
-        format!("`{name}` is {value}, it must be between {low} and {high}")
-    };
-    Err(ApiError::invalid(name, message))
-}
-
-/// An integer between `low` (not negative) and `high`.
-pub(super) fn integer(name: &str, value: i64, low: i64, high: i64) -> Result<usize, ApiError> {
-    usize::try_from(value)
-        .ok()
-        .filter(|_| (low..=high).contains(&value))
-        .ok_or_else(|| {
-            let bounds = if high == i64::MAX {
-                format!("at least {low}")
-            } else {
-                format!("between {low} and {high}")
-            };
-            ApiError::invalid(name, format!("`{name}` is {value}, it must be {bounds}"))
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,24 +312,66 @@ mod tests {
         let sampling = resolve(json!({
             "max_completion_tokens": 5, "n": 2, "stop": "x", "temperature": 0.5, "top_p": 0.9,
             "top_k": 3, "min_p": 0.1, "repeat_penalty": 1.2, "repeat_last_n": 64,
-            "presence_penalty": 1, "frequency_penalty": -1, "seed": -1, "logit_bias": {"7": -100}
+            "presence_penalty": 1, "frequency_penalty": -1, "seed": -2, "logit_bias": {"7": -100},
+            "typical_p": 0.8, "xtc_probability": 0.5, "xtc_threshold": 0.2, "dry_multiplier": 0.75,
+            "dry_base": 1.5, "dry_allowed_length": 3, "dry_penalty_last_n": 99,
+            "dry_sequence_breakers": ["\n", "END"]
         }))
         .unwrap();
         let want = SamplingParams {
             temperature: 0.5,
-            top_p: 0.9,
             top_k: 3,
+            typical_p: 0.8,
+            top_p: 0.9,
             min_p: 0.1,
+            xtc_probability: 0.5,
+            xtc_threshold: 0.2,
             repetition_penalty: 1.2,
             repetition_context: 64,
             presence_penalty: 1.0,
             frequency_penalty: -1.0,
+            dry: Dry {
+                multiplier: 0.75,
+                base: 1.5,
+                allowed_length: 3,
+                window: 99,
+                ..Dry::default()
+            },
             logit_bias: vec![(7, -100.0)],
-            seed: Some(u64::MAX),
+            seed: Some(u64::MAX - 1),
+            choice: 0,
         };
         assert_eq!(sampling.params, want);
         assert_eq!((sampling.n, sampling.max_tokens), (2, Some(5)));
         assert_eq!(sampling.stop, ["x"]);
+        assert_eq!(sampling.breakers.unwrap(), ["\n", "END"]);
+    }
+
+    #[test]
+    fn llama_servers_special_values_mean_what_they_mean_there() {
+        let params = |value| resolve(value).unwrap().params;
+        assert_eq!(params(json!({"seed": -1})).seed, None);
+        assert_eq!(params(json!({"top_k": -1})).top_k, 0);
+        assert_eq!(params(json!({"repeat_last_n": -1})).repetition_context, 0);
+        let off = params(json!({"repeat_penalty": 2, "repeat_last_n": 0}));
+        assert_eq!(off.repetition_penalty, 1.0);
+        let dry = |window| {
+            let value = json!({"dry_multiplier": 1, "dry_penalty_last_n": window});
+            params(value).dry
+        };
+        assert!(!dry(0).is_on());
+        assert_eq!((dry(-1).is_on(), dry(-1).window), (true, 0));
+    }
+
+    #[test]
+    fn only_some_requests_may_ask_for_nothing() {
+        let fields = SamplingFields {
+            prompt_only: true,
+            max_tokens: Some(0),
+            ..Default::default()
+        };
+        let sampling = fields.resolve(&SamplingParams::default(), 100).unwrap();
+        assert_eq!(sampling.max_tokens, Some(0));
     }
 
     #[test]
@@ -284,6 +382,16 @@ mod tests {
             ("top_p", json!(-0.1)),
             ("top_k", json!(-2)),
             ("min_p", json!(1.5)),
+            ("typical_p", json!(1.01)),
+            ("xtc_probability", json!(-0.5)),
+            ("xtc_threshold", json!(2)),
+            ("dry_multiplier", json!(-1)),
+            ("dry_base", json!(0.5)),
+            ("dry_allowed_length", json!(0)),
+            ("dry_penalty_last_n", json!(-2)),
+            ("dry_sequence_breakers", json!(vec!["a"; 33])),
+            ("dry_sequence_breakers[1]", json!(["a", ""])),
+            ("dry_sequence_breakers[0]", json!(["a".repeat(41)])),
             ("n", json!(0)),
             ("n", json!(129)),
             ("max_tokens", json!(0)),
@@ -298,7 +406,8 @@ mod tests {
             ("stop", json!([""])),
             ("stop", json!(vec!["a"; 17])),
         ] {
-            let error = resolve(json!({ field: value })).unwrap_err();
+            let name = field.split('[').next().unwrap();
+            let error = resolve(json!({ name: value })).unwrap_err();
             assert_eq!(error.param(), Some(field), "{field}: {value}");
             assert_eq!(error.code(), Some("invalid_value"), "{field}: {value}");
         }

@@ -24,6 +24,7 @@ use crate::server::openai::{messages, refused, response_format, tools};
 use crate::server::sse::{self, Shape};
 use crate::server::state::{App, Ready};
 use crate::server::submit::{Job, Output, interleave, offload, submit};
+use crate::server::terms::Terms;
 use crate::text::TemplateInput;
 
 struct Prepared {
@@ -37,10 +38,11 @@ struct Prepared {
 pub async fn post(
     State(app): State<App>,
     Ready(model): Ready,
+    terms: Terms,
     RawBody(bytes): RawBody,
 ) -> Result<Response, ApiError> {
     let shared = model.clone();
-    let prepared = offload(bytes.len(), move || prepare(&shared, &bytes)).await?;
+    let prepared = offload(bytes.len(), move || prepare(&shared, &bytes, terms)).await?;
     let Prepared {
         job,
         grammar,
@@ -72,8 +74,9 @@ pub async fn post(
     Ok(response)
 }
 
-fn prepare(model: &ServedModel, bytes: &[u8]) -> Result<Prepared, ApiError> {
+fn prepare(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Prepared, ApiError> {
     let mut body = Body::parse(bytes)?;
+    let terms = terms.read(&mut body)?;
     refused::chat(&mut body)?;
     tools::refuse(&mut body)?;
     let fields: ChatFields = body.read()?;
@@ -91,7 +94,7 @@ fn prepare(model: &ServedModel, bytes: &[u8]) -> Result<Prepared, ApiError> {
     let prompt = render(model, &messages, &fields)?;
     // The template writes the special tokens itself.
     let tokens = model.encode("messages", &prompt, false)?;
-    let job = Job::new(model, "messages", vec![tokens], sampling, logprobs)?;
+    let job = Job::new(model, "messages", vec![tokens], sampling, logprobs, terms)?;
     Ok(Prepared {
         job,
         grammar,

@@ -25,10 +25,13 @@ use crate::server::openai::{refused, response_format};
 use crate::server::sse::{self, Shape};
 use crate::server::state::{App, Ready};
 use crate::server::submit::{Job, Output, interleave, offload, submit};
+use crate::server::terms::Terms;
 
 struct Prepared {
     job: Job,
     grammar: Option<GrammarSpec>,
+    /// Outputs to answer of each prompt; the job may make more.
+    n: usize,
     stream: bool,
     include_usage: bool,
     ignored: Ignored,
@@ -37,22 +40,30 @@ struct Prepared {
 pub async fn post(
     State(app): State<App>,
     Ready(model): Ready,
+    terms: Terms,
     RawBody(bytes): RawBody,
 ) -> Result<Response, ApiError> {
     let shared = model.clone();
-    let prepared = offload(bytes.len(), move || prepare(&shared, &bytes)).await?;
+    let prepared = offload(bytes.len(), move || prepare(&shared, &bytes, terms)).await?;
     let Prepared {
         job,
         grammar,
+        n,
         stream,
         include_usage,
         ignored,
     } = prepared;
-    let job = job.constrain(&model, grammar).await?;
+    let mut job = job.constrain(&model, grammar).await?;
+    let logprobs = job.logprobs;
+    if job.sampling.n > n {
+        // What is best is told by them.
+        job.logprobs = logprobs.or(Some(0));
+    }
     let answer = Answer {
         head: Head::new("cmpl", "text_completion", &model.id),
         account: Account::new(job.prompts.len()),
-        logprobs: job.logprobs,
+        n,
+        logprobs,
         offsets: HashMap::new(),
         include_usage,
         model: model.clone(),
@@ -67,29 +78,37 @@ pub async fn post(
     Ok(response)
 }
 
-fn prepare(model: &ServedModel, bytes: &[u8]) -> Result<Prepared, ApiError> {
+fn prepare(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Prepared, ApiError> {
     let mut body = Body::parse(bytes)?;
+    let terms = terms.read(&mut body)?;
     refused::completions(&mut body)?;
     let fields: CompletionFields = body.read()?;
-    let sampling: SamplingFields = body.read()?;
+    let mut sampling: SamplingFields = body.read()?;
+    sampling.prompt_only = true;
     let vocab = model.engine.model().vocab_size;
-    let sampling = sampling.resolve(&model.text.defaults.0, vocab)?;
+    let mut sampling = sampling.resolve(&model.text.defaults.0, vocab)?;
+    let n = sampling.n;
+    sampling.n = fields.best_of(n)?;
     let logprobs = fields.logprobs()?;
     let stream = fields.stream.unwrap_or(false);
     let include_usage = include_usage(stream, fields.stream_options)?;
     let grammar = response_format::parse(body.take("response_format"))?;
     let tokens = |prompt| match prompt {
-        Prompt::Tokens(tokens) => Ok(tokens),
-        Prompt::Text(text) => model.encode("prompt", &text, true),
+        Prompt::Tokens(tokens) => Ok((tokens, None)),
+        Prompt::Text(text) => Ok((model.encode("prompt", &text, true)?, Some(text))),
     };
-    let prompts = prompts(body.take("prompt"))?
+    let (prompts, texts) = prompts(body.take("prompt"))?
         .into_iter()
         .map(tokens)
-        .collect::<Result<_, _>>()?;
-    let job = Job::new(model, "prompt", prompts, sampling, logprobs)?;
+        .collect::<Result<_, ApiError>>()?;
+    let mut job = Job::new(model, "prompt", prompts, sampling, logprobs, terms)?;
+    if fields.echo.unwrap_or(false) {
+        job = job.with_echo(model, texts)?;
+    }
     Ok(Prepared {
         job,
         grammar,
+        n,
         stream,
         include_usage,
         ignored: body.ignored(),
@@ -100,6 +119,7 @@ fn prepare(model: &ServedModel, bytes: &[u8]) -> Result<Prepared, ApiError> {
 struct Answer {
     head: Head,
     account: Account,
+    n: usize,
     logprobs: Option<usize>,
     offsets: HashMap<usize, CompletionOffsets>,
     include_usage: bool,
@@ -110,13 +130,18 @@ impl Answer {
     async fn whole(mut self, outputs: Vec<Output>) -> Result<Response, ApiError> {
         let collect = |output: Output| async move {
             let (delta, summary) = output.generation.collect().await?;
-            Ok::<_, ApiError>((output.index, output.prompt, delta, summary))
+            Ok::<_, ApiError>((output.prompt, delta, summary))
         };
-        let mut choices = Vec::with_capacity(outputs.len());
-        for (index, prompt, delta, summary) in
-            try_join_all(outputs.into_iter().map(collect)).await?
-        {
+        let mut by_prompt: Vec<Vec<(Delta, Summary)>> = Vec::new();
+        for (prompt, delta, summary) in try_join_all(outputs.into_iter().map(collect)).await? {
             self.account.add(prompt, &summary.finish);
+            by_prompt.resize_with(by_prompt.len().max(prompt + 1), Vec::new);
+            by_prompt[prompt].push((delta, summary));
+        }
+        let mut choices = Vec::new();
+        let n = self.n;
+        for (delta, summary) in by_prompt.into_iter().flat_map(|all| best(all, n)) {
+            let index = choices.len();
             let logprobs = self.logprobs(index, &delta);
             let reason = Some(summary.finish.reason);
             choices.push(CompletionChoice::new(index, delta.text, logprobs, reason));
@@ -148,6 +173,17 @@ impl Answer {
             timings,
         })]
     }
+}
+
+/// The `n` outputs with the highest logprob per token, best first; all of them as they are if they
+/// are not more. An output without a token is the last choice.
+fn best(mut outputs: Vec<(Delta, Summary)>, n: usize) -> Vec<(Delta, Summary)> {
+    if outputs.len() > n {
+        let score = |summary: &Summary| summary.mean_logprob.unwrap_or(f64::NEG_INFINITY);
+        outputs.sort_by(|(_, a), (_, b)| score(b).total_cmp(&score(a)));
+        outputs.truncate(n);
+    }
+    outputs
 }
 
 impl Shape for Answer {

@@ -26,10 +26,20 @@ pub async fn get(State(app): State<App>, Ready(model): Ready) -> Json<Value> {
             "params": {
                 "n_predict": model.n_predict,
                 "temperature": defaults.temperature,
-                "top_p": defaults.top_p,
                 "top_k": defaults.top_k,
+                "typical_p": defaults.typical_p,
+                "top_p": defaults.top_p,
                 "min_p": defaults.min_p,
+                "xtc_probability": defaults.xtc_probability,
+                "xtc_threshold": defaults.xtc_threshold,
                 "repeat_penalty": defaults.repetition_penalty,
+                "repeat_last_n": last_n(defaults.repetition_context),
+                "presence_penalty": defaults.presence_penalty,
+                "frequency_penalty": defaults.frequency_penalty,
+                "dry_multiplier": defaults.dry.multiplier,
+                "dry_base": defaults.dry.base,
+                "dry_allowed_length": defaults.dry.allowed_length,
+                "dry_penalty_last_n": last_n(defaults.dry.window),
             },
         },
         "n_ctx": n_ctx,
@@ -63,6 +73,13 @@ pub async fn get(State(app): State<App>, Ready(model): Ready) -> Json<Value> {
             "peak_bytes": memory.peak,
             "cache_bytes": memory.cache,
         },
+        "kv_cache": {
+            "budget_bytes": stats.kv_budget,
+            "running_bytes": stats.kv_bytes,
+            "prefix_cache_bytes": stats.cache_bytes,
+            "prefix_cache_tokens_total": stats.cached_tokens,
+            "preemptions_total": stats.preemptions,
+        },
         "throughput": {
             "prompt_tokens_total": stats.prompt_tokens,
             "generated_tokens_total": stats.completion_tokens,
@@ -70,4 +87,12 @@ pub async fn get(State(app): State<App>, Ready(model): Ready) -> Json<Value> {
             "generated_tokens_per_second": stats.completion_tokens_per_second,
         },
     }))
+}
+
+/// llama-server's word for a window over everything is -1.
+fn last_n(window: usize) -> i64 {
+    match window {
+        0 => -1,
+        window => i64::try_from(window).unwrap_or(i64::MAX),
+    }
 }

@@ -16,6 +16,7 @@ use crate::mlx::Device;
 use crate::server::auth::Keys;
 use crate::server::model::{Names, ServedModel, TextFiles};
 use crate::server::state::{App, Progress, Stage};
+use crate::server::terms::Policy;
 
 const KEY: &str = "the-key";
 
@@ -26,6 +27,8 @@ fn engine(n_parallel: usize, queue_size: usize) -> EngineHandle {
         ctx_size: Some(512),
         n_parallel,
         queue_size,
+        kv_cache_budget: None,
+        prefix_cache: true,
         force: false,
         warmup: false,
     };
@@ -47,10 +50,20 @@ fn starting() -> App {
 }
 
 fn serving(engine: EngineHandle, change: impl FnOnce(&mut ServedModel)) -> App {
-    let app = starting();
+    with_model(starting(), engine, change)
+}
+
+fn with_model(app: App, engine: EngineHandle, change: impl FnOnce(&mut ServedModel)) -> App {
     let names = Names::new(None, "mlxcel-tiny", dir());
     let text = TextFiles::load(dir()).unwrap();
-    let mut model = ServedModel::new(names, dir().to_owned(), None, engine, text);
+    let mut model = ServedModel::new(
+        names,
+        dir().to_owned(),
+        None,
+        Policy::default(),
+        engine,
+        text,
+    );
     change(&mut model);
     app.ready(Arc::new(model));
     app
@@ -219,7 +232,14 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let app = App::new(Keys::default(), Duration::from_millis(50));
     let names = Names::new(None, "mlxcel-tiny", dir());
     let text = TextFiles::load(dir()).unwrap();
-    let model = ServedModel::new(names, dir().to_owned(), None, engine(1, 1), text);
+    let model = ServedModel::new(
+        names,
+        dir().to_owned(),
+        None,
+        Policy::default(),
+        engine(1, 1),
+        text,
+    );
     app.ready(Arc::new(model));
     let never = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
     let answer = ask(&super::router(app), request("POST", "/tokenize", never)).await;
@@ -329,6 +349,8 @@ async fn a_streamed_answer_is_the_whole_one_in_pieces() {
             json!({"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 12, "n": 2}),
         ),
     ] {
+        // Usage tells what of a prompt is cached: all of it but the last token, from the second on.
+        post(path, body.clone()).await;
         let whole = post(path, body.clone()).await.json();
         let mut streaming = body.clone();
         streaming["stream"] = json!(true);
@@ -584,4 +606,57 @@ mod any_body {
             prop_assert!(matches!(answer.status.as_u16(), 200 | 400), "{}", answer.text);
         }
     }
+}
+
+/// Tokens of the prompt that usage tells to be cached.
+async fn cached(router: &Router, key: &str, body: serde_json::Value) -> u64 {
+    let mut request = request("POST", "/v1/completions", body.to_string());
+    let bearer = format!("Bearer {key}").parse().unwrap();
+    request.headers_mut().insert("authorization", bearer);
+    let answer = ask(router, request).await.json();
+    let details = &answer["usage"]["prompt_tokens_details"];
+    details["cached_tokens"].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn usage_tells_the_hit_and_salts_keep_tenants_apart() {
+    let prompt: Vec<u32> = (100..160).collect();
+    let body = |salt: Option<&str>| json!({"prompt": prompt, "max_tokens": 2, "cache_salt": salt});
+    for per_key in [false, true] {
+        // Open to any key, so that tenants have their own.
+        let app = App::new(Keys::default(), Duration::from_secs(5));
+        let app = with_model(app, engine(2, 4), |model| {
+            model.policy.cache_per_key = per_key;
+        });
+        let router = super::router(app);
+        let other = if per_key { 0 } else { 59 };
+        for (key, salt, tokens) in [
+            ("a", None, 0),
+            ("a", None, 59),
+            ("b", None, other),
+            ("a", Some("x"), 0),
+            ("a", Some("x"), 59),
+            ("b", Some("x"), other),
+            ("a", Some("y"), 0),
+        ] {
+            let found = cached(&router, key, body(salt)).await;
+            assert_eq!(found, tokens, "per key: {per_key}, {key} {salt:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_given_up() {
+    let app = serving(engine(1, 1), |model| {
+        model.policy.request_timeout = Some(Duration::from_millis(50));
+    });
+    let router = super::router(app);
+    let body = json!({"prompt": "x", "max_tokens": 8000, "logit_bias": {"2040": -100}});
+    let answer = ask(
+        &router,
+        request("POST", "/v1/completions", body.to_string()),
+    )
+    .await;
+    let (status, code, _) = answer.error();
+    assert_eq!((status, code), (504, json!("deadline_exceeded")));
 }
