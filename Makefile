@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LLAMA := .venv-llama
 BUNDLED := python/src/mlxcel/_bin/mlxcel
 PYTHON_SOURCES := python bench tiny-model scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help check-tools setup build demo test test-rust test-python lint parity wheel docs bench clean
+.PHONY: help check-tools setup build demo test test-rust test-python test-clients lint parity wheel docs bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +49,15 @@ test-rust: setup
 test-python: setup
 	$(BIN)/pytest python -q
 
+test-clients: setup $(LLAMA)/installed ## The client against llama-cpp-python's server, in an environment of its own
+	MLXCEL_TEST_LLAMA_PYTHON=$(CURDIR)/$(LLAMA)/bin/python $(BIN)/pytest python/tests/clients -q
+
+# Built from source the first time: some minutes.
+$(LLAMA)/installed:
+	$(PYTHON) -m venv $(LLAMA)
+	$(LLAMA)/bin/python -m pip install --quiet 'llama-cpp-python[server]' gguf numpy
+	@touch $@
+
 parity: setup ## The whole parity suite against mlx-lm (make test takes a sample)
 	$(BIN)/pytest python/tests/parity -q --parity=all
 
@@ -62,4 +72,4 @@ bench: setup ## Decode and prefill against mlx_lm.server, side by side
 	$(BIN)/python bench/serve_vs_mlx_lm.py
 
 clean: ## Remove what was built (.venv, target, dist)
-	rm -rf $(VENV) target dist site $(BUNDLED)
+	rm -rf $(VENV) $(LLAMA) target dist site $(BUNDLED)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from mlxcel import MlxcelConfigError, _records
+from support import eventually, keepers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +44,26 @@ def fake_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def lifeline_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, but one that knows the lifeline, and says so in its own text as the real one does."""
+    launcher = tmp_path_factory.mktemp("newer") / "mlxcel"
+    script = Path(__file__).with_name("fake_server.py")
+    launcher.write_text(
+        f'#!/bin/sh\n# MLXCEL_LIFELINE\nexec "{sys.executable}" -I -S "{script}" "$@" --fake-lifeline\n'
+    )
+    launcher.chmod(0o755)
+    return launcher
+
+
+@pytest.fixture(params=["newer", "older"])
+def each_binary(request: pytest.FixtureRequest) -> Path:
+    """Both kinds of server: one that watches its owner, and one that cannot and needs a reaper."""
+    name = "lifeline_binary" if request.param == "newer" else "fake_binary"
+    binary: Path = request.getfixturevalue(name)
+    return binary
+
+
+@pytest.fixture(scope="session")
 def real_binary() -> Path:
     """The release binary. Its absence is a failure: the end-to-end tests are never skipped."""
     named = os.environ.get("MLXCEL_BIN")
@@ -44,6 +71,19 @@ def real_binary() -> Path:
     if not os.access(binary, os.X_OK):
         pytest.fail(f"no server binary at {binary}: build it with `cargo build --release`, or set MLXCEL_BIN")
     return binary
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A runtime folder of the test's own, short enough for sockets; servers left in it are ended."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="mx-"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    yield folder
+    with contextlib.suppress(MlxcelConfigError):
+        for record in _records.read_all():
+            os.kill(record.pid, signal.SIGTERM)
+    eventually(lambda: not keepers_of(folder), 60)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)

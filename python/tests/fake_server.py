@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import select
 import signal
 import socketserver
 import sys
@@ -45,6 +46,13 @@ def parse_arguments() -> argparse.Namespace:
         "--fake-port-taken", type=Path, help="fail as if the port were taken until this file exists"
     )
     parser.add_argument("--fake-port-error", help="what it then says")
+    parser.add_argument("--fake-lifeline", action="store_true", help="end with the owner, as ours does")
+    parser.add_argument(
+        "--fake-die-once", type=Path, help="end by SIGKILL when this file appears, and remove it first"
+    )
+    parser.add_argument("--fake-fail-from", type=Path, help="when this file exists, fail before listening")
+    parser.add_argument("--fake-bytes", type=int, help="tell the load in bytes of so many, too")
+    parser.add_argument("--fake-busy", action="store_true", help="compute while loading")
     parser.add_argument("--fake-dump", type=Path, help="write argv, environment and process facts here")
     parser.add_argument("--fake-record", type=Path, help="append every request here, one JSON object a line")
     parser.add_argument("--fake-print-key", action="store_true", help="leak the key to stderr")
@@ -89,13 +97,21 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/health":
             progress = self.state.progress
             if progress < 1:
-                self.reply(503, {"status": "loading", "stage": "weights", "progress": round(progress, 2)})
+                body = {"status": "loading", "stage": "weights", "progress": round(progress, 2)}
+                if (total := self.state.options.fake_bytes) is not None:
+                    body |= {"bytes_done": int(progress * total), "bytes_total": total}
+                self.reply(503, body)
             else:
                 self.reply(200, {"status": "ok"})
             return
         if not self.authorized():
             return
-        if self.path == "/v1/models":
+        if self.path == "/props" and self.state.options.fake_lifeline:
+            tokens = {"prompt_tokens_total": 7, "generated_tokens_total": 5}
+            rates = {"prompt_tokens_per_second": 1.5, "generated_tokens_per_second": 0.5}
+            memory = {"rss_bytes": 4, "active_bytes": 3, "peak_bytes": 2, "cache_bytes": 1}
+            self.reply(200, {"memory": memory, "throughput": tokens | rates})
+        elif self.path == "/v1/models":
             name = self.state.options.alias or Path(self.state.options.model).name
             self.reply(200, {"object": "list", "data": [{"id": name, "object": "model", "created": 0}]})
         else:
@@ -126,6 +142,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         if text == "slow":
             time.sleep(5)
+        if text == "hang up":
+            self.close_connection = True
+            return
         usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
         if not body.get("stream"):
             answer = f"echo: {text}"
@@ -195,8 +214,36 @@ def fail(code: int) -> None:
     os._exit(code)
 
 
+def watch_owner(value: str) -> None:
+    """End when the pipe does, or when another process is the parent."""
+    descriptor, owner = (int(part) for part in value.split(":"))
+    while os.getppid() == owner:
+        if select.select([descriptor], [], [], 0.1)[0]:
+            break
+    os._exit(0)
+
+
+def die_when_told(order: Path) -> None:
+    while not order.exists():
+        time.sleep(0.01)
+    order.unlink()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def load(options: argparse.Namespace) -> None:
+    """What an older server does before it listens."""
+    end = time.monotonic() + options.fake_load_seconds
+    while time.monotonic() < end:
+        if not options.fake_busy:
+            time.sleep(0.01)
+
+
 def main() -> None:
     options = parse_arguments()
+    if options.fake_lifeline and "MLXCEL_LIFELINE" in os.environ:
+        threading.Thread(target=watch_owner, args=[os.environ["MLXCEL_LIFELINE"]], daemon=True).start()
+    if options.fake_die_once is not None:
+        threading.Thread(target=die_when_told, args=[options.fake_die_once], daemon=True).start()
     state = State(options)
     if options.fake_dump is not None:
         facts = {
@@ -230,8 +277,10 @@ def main() -> None:
         os.write(2, b"e" * 99 + b"\n")
     if options.fake_silent:
         time.sleep(600)
+    if options.fake_fail_from is not None and options.fake_fail_from.exists():
+        fail(7)
     if options.fake_old:
-        time.sleep(options.fake_load_seconds)
+        load(options)
 
     Handler.state = state
     server: socketserver.BaseServer

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -40,3 +42,14 @@ def records(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def keepers_of(runtime: Path) -> list[int]:
+    """Shared servers that were started with this runtime folder, and what keeps them."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline", "environ"]):
+        words = process.info["cmdline"] or []
+        serving = any("_keeper.py" in word for word in words) or "--exit-when-idle" in words
+        if serving and (process.info["environ"] or {}).get("XDG_RUNTIME_DIR") == str(runtime):
+            found.append(process.info["pid"])
+    return found

@@ -14,15 +14,24 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from ._facts import Memory, Throughput
+    from ._shared import SharedServer
+    from ._state import Restart, ServerState, StateChange
+    from ._timeout import Timeout
     from .async_llm import AsyncLLM
     from .errors import (
         MlxcelBinaryNotFoundError,
         MlxcelConfigError,
+        MlxcelConnectionError,
+        MlxcelCopyError,
         MlxcelError,
+        MlxcelModelNotServedError,
         MlxcelResponseError,
+        MlxcelServerCrashedError,
         MlxcelServerError,
         MlxcelStateError,
         MlxcelTimeoutError,
+        MlxcelUnsupportedError,
     )
     from .llm import LLM
     from .results import Result
@@ -34,15 +43,27 @@ __all__ = [
     "AsyncLLM",
     "AsyncTextStream",
     "ManagedServer",
+    "Memory",
     "MlxcelBinaryNotFoundError",
     "MlxcelConfigError",
+    "MlxcelConnectionError",
+    "MlxcelCopyError",
     "MlxcelError",
+    "MlxcelModelNotServedError",
     "MlxcelResponseError",
+    "MlxcelServerCrashedError",
     "MlxcelServerError",
     "MlxcelStateError",
     "MlxcelTimeoutError",
+    "MlxcelUnsupportedError",
+    "Restart",
     "Result",
+    "ServerState",
+    "SharedServer",
+    "StateChange",
     "TextStream",
+    "Throughput",
+    "Timeout",
     "__version__",
 ]
 
@@ -51,15 +72,27 @@ _HOME = {
     "AsyncLLM": "async_llm",
     "AsyncTextStream": "streams",
     "ManagedServer": "server",
+    "Memory": "_facts",
     "MlxcelBinaryNotFoundError": "errors",
     "MlxcelConfigError": "errors",
+    "MlxcelConnectionError": "errors",
+    "MlxcelCopyError": "errors",
     "MlxcelError": "errors",
+    "MlxcelModelNotServedError": "errors",
     "MlxcelResponseError": "errors",
+    "MlxcelServerCrashedError": "errors",
     "MlxcelServerError": "errors",
     "MlxcelStateError": "errors",
     "MlxcelTimeoutError": "errors",
+    "MlxcelUnsupportedError": "errors",
+    "Restart": "_state",
     "Result": "results",
+    "ServerState": "_state",
+    "SharedServer": "_shared",
+    "StateChange": "_state",
     "TextStream": "streams",
+    "Timeout": "_timeout",
+    "Throughput": "_facts",
 }
 
 

@@ -30,10 +30,13 @@ class Accumulator:
         self._usage: Any = None
         self._timings: Any = None
         self._last: Any = None
+        self.moved = False
+        """Whether the last chunk carried a piece of an answer, and not only its frame."""
 
     def add(self, chunk: Any) -> str:
         """Take one chunk; returns the text it adds to the first choice, often none."""
         self._last = chunk
+        self.moved = False
         self._usage = getattr(chunk, "usage", None) or self._usage
         self._timings = getattr(chunk, "timings", None) or self._timings
         shown = ""
@@ -57,7 +60,10 @@ class Accumulator:
         return first.with_others(others)
 
     def _add_choice(self, into: _Choice, choice: Any) -> str:
-        into.finish_reason = getattr(choice, "finish_reason", None) or into.finish_reason
+        finish_reason = getattr(choice, "finish_reason", None)
+        into.finish_reason = finish_reason or into.finish_reason
+        reasoning: str | None = None
+        tool_calls: Any = ()
         logprobs = getattr(choice, "logprobs", None)
         if logprobs is not None:
             into.logprobs.append(logprobs)
@@ -69,10 +75,13 @@ class Accumulator:
             reasoning = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
             if reasoning:
                 into.reasoning.append(reasoning)
-            for call in getattr(delta, "tool_calls", None) or ():
+            tool_calls = getattr(delta, "tool_calls", None) or ()
+            for call in tool_calls:
                 _add_tool_call(into.tool_calls, call)
         if text:
             into.text.append(text)
+        if text or reasoning or tool_calls or finish_reason or logprobs is not None:
+            self.moved = True
         return text
 
     def _result(self, choice: _Choice) -> Result:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ._lifeline import LIFELINE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -56,12 +58,13 @@ def child_environment(parent: Mapping[str, str], api_key: str) -> dict[str, str]
     """The parent's environment without any server option in it, and with our key.
 
     `LLAMA_ARG_*` configures a server that a person starts; one that we start
-    is configured by the arguments of `ManagedServer` alone.
+    is configured by the arguments of `ManagedServer` alone. A lifeline in the
+    parent's environment is the parent's own.
     """
     environment = {
         name: value
         for name, value in parent.items()
-        if not name.startswith("LLAMA_ARG_") and name != "LLAMA_API_KEY"
+        if not name.startswith("LLAMA_ARG_") and name not in ("LLAMA_API_KEY", LIFELINE)
     }
     environment["LLAMA_API_KEY"] = api_key
     return environment

@@ -13,10 +13,12 @@ import threading
 from collections import deque
 from typing import IO, TYPE_CHECKING
 
+from ._fork import close_in_child
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Drain", "logger"]
+__all__ = ["Drain", "Tail", "logger"]
 
 logger = logging.getLogger("mlxcel.server")
 
@@ -24,6 +26,23 @@ _TAIL_LINES = 200
 _LINE_BYTES = 8192  # a longer line is cut into pieces of this size
 _CHUNK_BYTES = 65536
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+class Tail:
+    """The last lines of a stream; one may take the lines of several, in the order they came."""
+
+    def __init__(self, lines: int = _TAIL_LINES) -> None:
+        self._lines: deque[str] = deque(maxlen=lines)
+        self._lock = threading.Lock()
+
+    def add(self, line: str) -> None:
+        with self._lock:
+            self._lines.append(line)
+
+    def text(self) -> str:
+        """The lines, without the final newline."""
+        with self._lock:
+            return "\n".join(self._lines)
 
 
 class Drain:
@@ -44,24 +63,31 @@ class Drain:
         self._pipe = pipe
         self._secret = secret
         self._on_line = on_line
-        self._lines: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._lock = threading.Lock()
+        self._tail = Tail()
+        self.bytes_read = 0
+        close_in_child(pipe)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
+    @property
+    def ended(self) -> bool:
+        """Whether every process that could write to the pipe has let go of it."""
+        return not self._thread.is_alive()
+
     def tail(self) -> str:
         """The last lines, without the final newline."""
-        with self._lock:
-            return "\n".join(self._lines)
+        return self._tail.text()
 
     def join(self, timeout: float) -> None:
         """Wait for the end of the pipe (a grandchild may keep it open, hence the timeout in seconds)."""
-        self._thread.join(timeout)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
 
     def _run(self) -> None:
         rest = b""
         with self._pipe as pipe:
             while chunk := os.read(pipe.fileno(), _CHUNK_BYTES):
+                self.bytes_read += len(chunk)
                 *lines, rest = _LINE_END.split(rest + chunk)
                 for line in lines:
                     self._keep(line)
@@ -77,8 +103,7 @@ class Drain:
             return
         if self._secret and self._secret in line:
             line = line.replace(self._secret, "***")
-        with self._lock:
-            self._lines.append(line)
+        self._tail.add(line)
         if self._on_line is not None:
             self._on_line(line)
         logger.info("%s", line)

@@ -1,173 +1,182 @@
-"""Asks a starting server how far it is, with as little machinery as possible.
-
-This runs while the SDK may not be imported yet, so it speaks HTTP through the
-standard library. One probe is one connection.
-"""
+"""Waits until a starting server can answer, by the progress that it tells of itself."""
 
 from __future__ import annotations
 
-import json
-import socket
+import math
 import time
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from ._probe import ANSWER_TIMEOUT
 from ._process import describe_exit
 from .errors import MlxcelServerError, MlxcelTimeoutError
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
-    from pathlib import Path
 
-    from ._process import ServerProcess
+    from ._activity import Activity
+    from ._probe import Probe
 
-__all__ = ["Address", "Health", "Probe", "wait_until_ready"]
+__all__ = ["Health", "Starting", "wait_until_ready"]
 
 _SHORTEST_PAUSE = 0.002
 _LONGEST_PAUSE = 0.05
 _PAUSE_SHARE = 0.05  # of the time waited so far: polling adds at most this much to a start
-_ANSWER_TIMEOUT = 5.0
-_FIRST_PATIENCE = 0.25  # a stranger on our port may never answer, and our child's exit must not wait for it
-_BODY_LIMIT = 1 << 20
+_FIRST_PATIENCE = 0.25  # somebody else on the address may never answer
+_LOOKS = 20  # at a silent process, in the time that it may go without progress
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where a server listens: a Unix socket, or a host and a port."""
-
-    socket_path: Path | None = None
-    host: str = "127.0.0.1"
-    port: int = 0
+class Starting(Protocol):
+    """A process on its way to ready: a child of ours, or one that others started for all."""
 
     @property
-    def root_url(self) -> str:
-        if self.socket_path is not None:
-            return "http://localhost"
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - only read
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+    def news(self) -> threading.Event:
+        """Set when there is reason to look at once."""
+        ...
 
-    def __str__(self) -> str:
-        return f"unix:{self.socket_path}" if self.socket_path is not None else self.root_url
+    @property
+    def listening(self) -> str | None:
+        """The address it announced itself."""
+        ...
+
+    @property
+    def announces(self) -> bool:
+        """Whether it does so before it answers, and we would hear it."""
+        ...
+
+    def call_at_exit(self, callback: Callable[[], None]) -> None:
+        """Call back, from any thread, when it ends."""
+        ...
+
+    def poll(self) -> int | None:
+        """Its exit status, or None while it runs."""
+        ...
+
+    def stderr_tail(self, *, final: bool = False) -> str:
+        """The last that it wrote; `final`: it has ended, wait for its last words."""
+        ...
+
+    def activity(self) -> Activity:
+        """How much it has worked so far."""
+        ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Health:
-    """One answer of `/health`, or the lack of one."""
+    """One answer of `/health`, or the lack of one. Bytes are those of a download or of the weights."""
 
     ready: bool = False
     stage: str | None = None
     progress: float | None = None
+    bytes_done: int | None = None
+    bytes_total: int | None = None
 
     @classmethod
     def read(cls, status: int, body: object) -> Health:
         fields: dict[str, Any] = body if isinstance(body, dict) else {}
-        stage, progress = fields.get("stage"), fields.get("progress")
+        stage = fields.get("stage")
+        progress = _number(fields.get("progress"))
+        done, total = _number(fields.get("bytes_done")), _number(fields.get("bytes_total"))
         return cls(
             ready=status == 200,
             stage=stage if isinstance(stage, str) else None,
-            progress=float(progress) if isinstance(progress, int | float) else None,
+            progress=None if progress is None else float(progress),
+            bytes_done=None if done is None else int(done),
+            bytes_total=None if total is None else int(total),
         )
 
-
-class _UnixConnection(HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self.sock.settimeout(self.timeout)
-            self.sock.connect(self._path)
-        except BaseException:
-            self.sock.close()
-            raise
+    @property
+    def tells(self) -> bool:
+        """Whether the server said where it is. An older one says nothing until it is ready."""
+        return self.stage is not None or self.progress is not None
 
 
-class Probe:
-    """Small authenticated GETs to one address."""
-
-    def __init__(self, address: Address, api_key: str) -> None:
-        self.address = address
-        self._api_key = api_key
-        self._patience = _FIRST_PATIENCE
-
-    def get(
-        self, path: str, *, timeout: float = _ANSWER_TIMEOUT, key: str | None = None
-    ) -> tuple[int, object]:
-        """Status and JSON body (None when it is not JSON). OSError or HTTPException when nobody answers."""
-        connection = self._connection(timeout)
-        try:
-            connection.request("GET", path, headers={"Authorization": f"Bearer {key or self._api_key}"})
-            response = connection.getresponse()
-            raw = response.read(_BODY_LIMIT)
-        finally:
-            connection.close()
-        try:
-            return response.status, json.loads(raw)
-        except ValueError:
-            return response.status, None
-
-    def health(self, *, timeout: float) -> Health:
-        """A server that does not answer (yet) is simply not ready."""
-        try:
-            return Health.read(*self.get("/health", timeout=min(timeout, self._patience)))
-        except TimeoutError:
-            self._patience = min(self._patience * 2, _ANSWER_TIMEOUT)
-            return Health()
-        except (OSError, HTTPException):
-            return Health()
-
-    def _connection(self, timeout: float) -> HTTPConnection:
-        if self.address.socket_path is not None:
-            return _UnixConnection(str(self.address.socket_path), timeout)
-        url = self.address.root_url.removeprefix("http://")
-        host, _, port = url.rpartition(":")
-        return HTTPConnection(host.strip("[]"), int(port), timeout=timeout)
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
 
 
 def wait_until_ready(
-    process: ServerProcess,
+    process: Starting,
     probe: Probe,
     *,
     timeout: float,
-    aborted: threading.Event,
-    address_is_ours: Callable[[], bool],
-) -> list[str]:
+    private: bool,
+    on_health: Callable[[Health], None] = lambda _: None,
+) -> tuple[str, ...]:
     """Poll until the server can answer and is proven to be ours; returns the ids of the models it serves.
 
-    Raises MlxcelServerError at once when the child ends, MlxcelTimeoutError
-    when `timeout` seconds pass in which neither stage nor progress changes.
+    `private` says that nobody else can listen at the address. `on_health` gets
+    every answer that differs from the last one.
+
+    Raises MlxcelServerError at once when the process ends, MlxcelTimeoutError
+    when `timeout` seconds pass without progress. Progress is a change of what
+    `/health` tells; for a server that tells nothing, work that its process does.
     """
+    process.call_at_exit(probe.interrupt)
+    clock = _Clock(process, timeout)
+    patience = _FIRST_PATIENCE
     began = time.monotonic()
-    seen = Health()
-    deadline = began + timeout
     while True:
-        code = process.poll()
-        if code is not None:
-            raise exited(process, code)
-        if aborted.is_set():
-            raise MlxcelServerError(
-                "the server was stopped while it started", stderr_tail=process.stderr_tail()
-            )
-        health = probe.health(timeout=max(deadline - time.monotonic(), 0.01))
+        process.news.clear()
+        if (code := process.poll()) is not None:
+            raise _exited(process, code)
+        health = Health()
+        if process.listening is not None or not process.announces:
+            try:
+                health = Health.read(*probe.get("/health", timeout=min(clock.left(), patience)))
+            except TimeoutError:
+                patience = min(patience * 2, ANSWER_TIMEOUT)
+            except OSError:
+                pass  # not yet
         if health.ready:
-            models = _served_models(process, probe, stranger_possible=not address_is_ours())
-            if models is not None:
+            proven = private or process.listening is not None
+            if (models := _served_models(process, probe, proven=proven)) is not None:
                 return models
-        if health != seen:
-            seen = health
-            deadline = time.monotonic() + timeout
+        if clock.advances(health):
+            on_health(health)
+        if clock.left() <= 0:
+            raise _stuck(process, probe, clock.seen, timeout)
+        process.news.wait(
+            min(max((time.monotonic() - began) * _PAUSE_SHARE, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+        )
+
+
+class _Clock:
+    """Counts the time without progress."""
+
+    def __init__(self, process: Starting, timeout: float) -> None:
+        self._process = process
+        self._timeout = timeout
+        self._moved = self._looked = time.monotonic()
+        self._activity = process.activity()
+        self.seen = Health()
+
+    def left(self) -> float:
+        """Seconds until the start has to be given up."""
+        return self._moved + self._timeout - time.monotonic()
+
+    def advances(self, health: Health) -> bool:
+        """Take note of an answer; True when it is news."""
         now = time.monotonic()
-        if now >= deadline:
-            raise _stuck(process, probe, seen, timeout)
-        process.wait(min(max((now - began) * _PAUSE_SHARE, _SHORTEST_PAUSE), _LONGEST_PAUSE))
+        if health.tells:
+            if health == self.seen:
+                return False
+            self.seen = health
+            self._moved = now
+            return True
+        # A server that told once and does not answer now is no older one: only its answers count.
+        if not self.seen.tells and now - self._looked >= self._timeout / _LOOKS:
+            self._looked = now
+            activity = self._process.activity()
+            if activity.advanced(self._activity, now - self._moved):
+                self._activity, self._moved = activity, now
+        return False
 
 
-def exited(process: ServerProcess, code: int) -> MlxcelServerError:
-    """The error for a child that ended while it started."""
+def _exited(process: Starting, code: int) -> MlxcelServerError:
     tail = process.stderr_tail(final=True)
     said = f":\n{tail}" if tail else " and wrote nothing to stderr"
     return MlxcelServerError(
@@ -175,44 +184,45 @@ def exited(process: ServerProcess, code: int) -> MlxcelServerError:
     )
 
 
-def _served_models(process: ServerProcess, probe: Probe, *, stranger_possible: bool) -> list[str] | None:
+def _served_models(process: Starting, probe: Probe, *, proven: bool) -> tuple[str, ...] | None:
     """Ids from `/v1/models`, which only a server with our key gives us; None to ask again.
 
-    On a port that a stranger may hold, accepting our key proves nothing unless
-    another key is refused.
+    At an address that a stranger may hold, a server is ours if it refuses
+    another key and takes ours. A stranger should not get ours to see, so the
+    other one goes first.
     """
+    why = ""
     try:
-        status, body = probe.get("/v1/models")
-        if (
-            status == 200
-            and stranger_possible
-            and probe.get("/v1/models", key="not-the-key")[0] not in (401, 403)
-        ):
-            status = 0
-    except (OSError, HTTPException):
+        if not proven:
+            status, _ = probe.get("/v1/models", key="not-the-key")
+            if status != 503 and status not in (401, 403):
+                why = "takes any key"
+        if not why:
+            status, body = probe.get("/v1/models")
+    except OSError:
         return None  # it went away in between: the next round finds out why
-    code = process.poll()
-    if code is not None:
-        raise exited(process, code)
+    if (code := process.poll()) is not None:
+        raise _exited(process, code)
     if status == 503:
         return None
-    if status != 200:
-        why = "takes any key" if status == 0 else f"answered {status} to our key"
+    if not why and status != 200:
+        why = f"answered {status} to our key"
+    if why:
         raise MlxcelServerError(
             f"what listens at {probe.address} is not the server that was started: it {why}; "
-            "choose another port, or leave `port` out",
+            "choose another address, or leave it out",
             stderr_tail=process.stderr_tail(),
         )
     entries = body.get("data") if isinstance(body, dict) else None
-    return [
+    return tuple(
         entry["id"]
         for entry in (entries if isinstance(entries, list) else [])
         if isinstance(entry, dict) and isinstance(entry.get("id"), str)
-    ]
+    )
 
 
-def _stuck(process: ServerProcess, probe: Probe, seen: Health, timeout: float) -> MlxcelTimeoutError:
-    if seen == Health():
+def _stuck(process: Starting, probe: Probe, seen: Health, timeout: float) -> MlxcelTimeoutError:
+    if not seen.tells:
         state = f"nothing answered at {probe.address}"
     else:
         done = "" if seen.progress is None else f" at {seen.progress:.0%}"

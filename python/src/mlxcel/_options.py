@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 __all__ = [
+    "IDLE_TIMEOUT",
+    "PRIVATE_ONLY",
     "SHUTDOWN_GRACE",
     "STARTUP_TIMEOUT",
     "Connect",
     "check_api_key",
     "check_mode",
+    "check_share",
     "check_timeout",
     "named_options",
     "split_base_url",
@@ -29,6 +32,9 @@ STARTUP_TIMEOUT = 600.0
 
 SHUTDOWN_GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL."""
+
+IDLE_TIMEOUT = 300.0
+"""Seconds that a shared server stays once nobody uses it."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,7 +64,7 @@ def _unknown(owner: str, name: str, known: list[str]) -> str:
     return f"{owner} has no option {name!r}; {hint} (a flag of the server itself goes into extra_args)"
 
 
-_MANAGED_ONLY: Mapping[str, object] = {
+_MANAGED_DEFAULTS: Mapping[str, object] = {
     "binary": None,
     "host": None,
     "port": None,
@@ -70,8 +76,30 @@ _MANAGED_ONLY: Mapping[str, object] = {
     "alias": None,
     "warmup": None,
     "extra_args": (),
+    "on_state": None,
+    "progress": None,
+    "share": False,
+    "idle_timeout": IDLE_TIMEOUT,
 }
-"""Options that start a server, with their defaults."""
+"""Options that start a server, with their defaults; `restart` is the one more."""
+
+
+def _is_given(name: str, value: object) -> bool:
+    if name == "restart":
+        from ._state import Restart  # which needs this module
+
+        return value != Restart()
+    return value != _MANAGED_DEFAULTS[name]
+
+
+PRIVATE_ONLY: Mapping[str, object] = {
+    "socket": None,
+    "host": None,
+    "port": None,
+    "api_key": None,
+    "shutdown_grace": SHUTDOWN_GRACE,
+}
+"""Options of a server that is not shared: one that is has a place and a key of its own, and ends itself."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +120,26 @@ def check_mode(
     http_client: object | None,
     http_client_url: str | None,
     managed: Mapping[str, object],
+    extra_headers: Mapping[str, str] | None = None,
+    verify: object = True,
 ) -> Connect | None:
     """None for managed mode, else where to connect. Contradictions raise MlxcelConfigError."""
     if model is not None:
         if not model:
             raise MlxcelConfigError(f"the model is a path, a repo id or 'mlxcel-tiny', not {model!r}")
-        for name, value in (("base_url", base_url), ("transport", transport), ("http_client", http_client)):
+        for name, value in (
+            ("base_url", base_url),
+            ("transport", transport),
+            ("http_client", http_client),
+            ("extra_headers", extra_headers),
+            ("verify", None if verify is True else verify),
+        ):
             if value is not None:
+                for_one = name in ("extra_headers", "verify")
+                way, does = ("base_url", "is for") if for_one else (name, "connects to")
                 raise MlxcelConfigError(
-                    f"a model starts a server of its own, and {name} connects to one that runs: write "
-                    f"LLM({model!r}) to start one, or LLM({name}=…) without the model to connect "
+                    f"a model starts a server of its own, and {name} {does} one that runs: write "
+                    f"LLM({model!r}) to start one, or LLM({way}=…) without the model to connect "
                     "(then name a served model per request: llm.chat(…, model=…))"
                 )
         return None
@@ -112,7 +150,7 @@ def check_mode(
             "to start a server, or LLM(base_url='http://host:port/v1') or LLM(socket='/path.sock') "
             "to connect to one"
         )
-    given = [name for name, value in managed.items() if value != _MANAGED_ONLY[name]]
+    given = [name for name, value in managed.items() if _is_given(name, value)]
     if given:
         raise MlxcelConfigError(
             f"{', '.join(given)} only mean something for a server that is started here: give a model "
@@ -128,7 +166,29 @@ def check_mode(
     if socket is not None and base_url is not None:
         raise MlxcelConfigError("base_url and socket are different ways to one server: give one of them")
     root, v1 = split_base_url(base_url or http_client_url or "http://localhost")
+    if verify is not True and (transport is not None or http_client is not None):
+        raise MlxcelConfigError(
+            "verify is for connections made here: set it on your transport or http_client"
+        )
+    if verify is not True and not root.startswith("https:"):
+        raise MlxcelConfigError(f"verify is about certificates, and there are none at {socket or root}")
     return Connect(root, v1, socket)
+
+
+def check_share(given: Mapping[str, object]) -> None:
+    """Options that contradict `share` raise MlxcelConfigError."""
+    if not given["share"]:
+        if given["idle_timeout"] != IDLE_TIMEOUT:
+            raise MlxcelConfigError(
+                "idle_timeout is for a shared server (share=True); another one stops with its client"
+            )
+        return
+    wrong = [name for name, default in PRIVATE_ONLY.items() if given[name] != default]
+    if wrong:
+        raise MlxcelConfigError(
+            f"{', '.join(wrong)} cannot be chosen for a shared server: its users find it by model and "
+            "options, and it ends itself; leave that out, or share=True"
+        )
 
 
 def split_base_url(url: str) -> tuple[str, str]:
@@ -155,9 +215,9 @@ def check_timeout(name: str, value: Any) -> float:
     return float(value)
 
 
-def check_api_key(key: str | None) -> None:
+def check_api_key(key: str | None, name: str = "api_key") -> None:
     """A key travels in an HTTP header; the error does not repeat it."""
     if key is not None and not (key and key.isascii() and key.isprintable() and " " not in key):
         raise MlxcelConfigError(
-            "api_key is printable ASCII without spaces: does it end in the newline of its file?"
+            f"{name} is printable ASCII without spaces: does it end in the newline of its file?"
         )

@@ -7,21 +7,20 @@ takes the parent's server with it.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
 import threading
-from typing import IO, TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from ._drain import Drain
-from .errors import MlxcelServerError
+from ._activity import Activity
+from ._binary import knows
+from ._child import Child, DirectChild, ReapedChild
+from ._drain import Drain, Tail
+from ._lifeline import LIFELINE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 __all__ = ["ServerProcess", "describe_exit"]
@@ -31,10 +30,13 @@ _AFTER_KILL = 10.0  # seconds in which the kernel ends a killed process
 
 
 class ServerProcess:
-    """A running server child and what it leaves behind on disk.
+    """A running server and how it was ended.
 
-    `cleanup` is a private folder to remove after the end. `steps` records the
-    shutdown ladder as it was climbed: `"SIGTERM"`, `"SIGKILL"`, `"exited"`.
+    `grace` is how many seconds pass between SIGTERM and SIGKILL; `folder` the
+    private folder of its socket, if any; `log` takes every line it writes.
+    `steps` records the shutdown ladder as it was climbed: `"SIGTERM"`,
+    `"SIGKILL"`, `"exited"`. `exited` is set when it has ended; `news` then too,
+    and when it announces where it listens.
     """
 
     def __init__(
@@ -42,44 +44,49 @@ class ServerProcess:
         command: Sequence[str],
         environment: Mapping[str, str],
         *,
+        grace: float,
+        folder: Path | None = None,
         secret: str = "",
-        cleanup: Path | None = None,
+        log: Tail | None = None,
     ) -> None:
         self.steps: list[str] = []
-        self.owner_pid = os.getpid()
-        self._cleanup = cleanup
-        self._socket: tuple[Path, int, int] | None = None
-        self._stop_lock = threading.Lock()
+        self.exited = threading.Event()
+        self.news = threading.Event()
+        self._owner = os.getpid()
+        self._grace = grace
+        # Reentrant: a signal handler or the collector may stop it in the middle of a stop.
+        self._stop_lock = threading.RLock()
         self._listening: str | None = None
+        self._code: int | None = None
+        self._log = log
+        self._at_exit: list[Callable[[], None]] = []
+        self._child: Child
+        if knows(command[0], LIFELINE.encode()) and not _sigterm_is_blocked():
+            self._child = DirectChild(command, environment)
+        else:
+            self._child = ReapedChild(command, environment, grace=grace, folder=folder)
+        name = f"mlxcel-server-{self.pid}"
         try:
-            self._popen = subprocess.Popen(
-                list(command),
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                close_fds=True,
-                # Ctrl-C in the terminal is the client's to handle.
-                start_new_session=sys.platform != "win32",
-            )
-        except OSError as error:
-            self._remove_files()
-            raise MlxcelServerError(f"cannot start {command[0]}: {error.strerror or error}") from error
-        name = f"mlxcel-server-{self._popen.pid}"
-        stdout, stderr = cast("IO[bytes]", self._popen.stdout), cast("IO[bytes]", self._popen.stderr)
-        try:
-            self._stdout = Drain(stdout, name=f"{name}-out", secret=secret, on_line=self._note)
-            self._stderr = Drain(stderr, name=f"{name}-err", secret=secret)
-        except BaseException:  # no thread to be had: a child that nobody drains must not stay
-            self._popen.kill()
-            self._popen.wait()
-            self._remove_files()
+            self._stdout = Drain(self._child.stdout, name=f"{name}-out", secret=secret, on_line=self._read)
+            self._stderr = Drain(self._child.stderr, name=f"{name}-err", secret=secret, on_line=self._keep)
+            if isinstance(self._child, ReapedChild):
+                self._child.tell_when_output_ended(self._output_ended)
+            self._exit_thread = threading.Thread(target=self._await_exit, name=f"{name}-exit", daemon=True)
+            self._exit_thread.start()
+        except BaseException:  # no thread to be had: a child that nobody watches must not stay
+            self._child.terminate()
+            self._child.close()
             raise
 
     @property
     def pid(self) -> int:
-        return self._popen.pid
+        """The server's own process id, also when a reaper is its parent."""
+        return self._child.pid
+
+    @property
+    def announces(self) -> bool:
+        """Whether this kind of server says on stdout when it listens."""
+        return isinstance(self._child, DirectChild)
 
     @property
     def listening(self) -> str | None:
@@ -88,14 +95,22 @@ class ServerProcess:
 
     def poll(self) -> int | None:
         """The exit status, negative for a signal, or None while it runs."""
-        return self._popen.poll()
+        return self._code
 
     def wait(self, timeout: float) -> int | None:
         """Like `poll`, but waits up to `timeout` seconds for the end."""
-        try:
-            return self._popen.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return None
+        self.exited.wait(timeout)
+        return self._code
+
+    def call_at_exit(self, callback: Callable[[], None]) -> None:
+        """Call back, on another thread, as soon as the process has ended."""
+        self._at_exit.append(callback)
+        if self.exited.is_set():
+            callback()
+
+    def activity(self) -> Activity:
+        """How much it has worked so far."""
+        return Activity.of(self.pid, self._stdout.bytes_read + self._stderr.bytes_read)
 
     def stderr_tail(self, *, final: bool = False) -> str:
         """The last lines of stderr; `final` first waits for what a dead child had still in its pipe."""
@@ -103,54 +118,41 @@ class ServerProcess:
             self._stderr.join(_LAST_WORDS)
         return self._stderr.tail()
 
-    def adopt_socket(self, path: Path) -> None:
-        """Remember the socket file that this child made, so that only this one is removed later."""
-        with contextlib.suppress(FileNotFoundError):
-            status = path.stat()
-            self._socket = (path, status.st_dev, status.st_ino)
-
-    def stop(self, grace: float) -> None:
-        """SIGTERM, wait up to `grace` seconds, SIGKILL, remove the files. Again, or in a fork: nothing."""
-        if os.getpid() != self.owner_pid:
+    def stop(self) -> None:
+        """SIGTERM, wait for the grace, SIGKILL, give everything back. Again, or in a fork: nothing."""
+        if os.getpid() != self._owner or threading.current_thread() is self._exit_thread:
             return
         with self._stop_lock:
             if "exited" not in self.steps:
-                self._end(grace)
+                self._end()
                 if self.poll() is not None:
                     self.steps.append("exited")
-            self._remove_files()
         self._stdout.join(_LAST_WORDS)
         self._stderr.join(_LAST_WORDS)
 
-    def _end(self, grace: float) -> None:
-        if self.poll() is not None:
-            return
-        self.steps.append("SIGTERM")
-        self._popen.terminate()
-        if self.wait(grace) is not None:
-            return
-        # Last, because a hard kill can strand wired GPU memory.
-        self.steps.append("SIGKILL")
-        if sys.platform == "win32":
-            self._popen.kill()
-        else:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._popen.pid, signal.SIGKILL)
-        self.wait(_AFTER_KILL)
+    def _end(self) -> None:
+        if self.poll() is None:
+            self.steps.append("SIGTERM")
+            self._child.terminate()
+            if self.wait(self._grace) is None:
+                # Last, because a hard kill can strand wired GPU memory.
+                self.steps.append("SIGKILL")
+                self._child.kill()
+                self.wait(_AFTER_KILL)
 
-    def _remove_files(self) -> None:
-        if self._socket is not None:
-            path, device, inode = self._socket
-            with contextlib.suppress(FileNotFoundError):
-                status = path.stat()
-                if (status.st_dev, status.st_ino) == (device, inode):
-                    path.unlink()
-            self._socket = None
-        if self._cleanup is not None:
-            shutil.rmtree(self._cleanup, ignore_errors=True)
-            self._cleanup = None
+    def _await_exit(self) -> None:
+        self._code = self._child.wait()
+        self._child.close()
+        self.exited.set()
+        self.news.set()
+        for callback in self._at_exit:
+            callback()
 
-    def _note(self, line: str) -> None:
+    def _output_ended(self) -> bool:
+        return self._stdout.ended and self._stderr.ended
+
+    def _read(self, line: str) -> None:
+        self._keep(line)
         if self._listening is not None or not line.startswith("{"):
             return
         try:
@@ -159,6 +161,16 @@ class ServerProcess:
             return
         if event.get("event") == "listening" and isinstance(event.get("address"), str):
             self._listening = event["address"]
+            self.news.set()
+
+    def _keep(self, line: str) -> None:
+        if self._log is not None:
+            self._log.add(line)
+
+
+def _sigterm_is_blocked() -> bool:
+    """Whether a child of this thread would never hear SIGTERM; the reaper gives it a clean mask."""
+    return signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def describe_exit(code: int) -> str:

@@ -34,7 +34,7 @@ Message: TypeAlias = "Mapping[str, Any]"
 Messages: TypeAlias = "str | Iterable[Message]"
 """A conversation; a string is one message of the user."""
 
-_CALL_OPTIONS = frozenset({"extra_headers", "extra_query", "timeout"})
+_CALL_OPTIONS = frozenset({"extra_headers", "extra_query"})
 """Options of the call, not of the body."""
 
 COMPLETION_FIELDS = frozenset(

@@ -6,28 +6,28 @@ another server may lack anything; each lack is a MlxcelResponseError.
 
 from __future__ import annotations
 
-import contextlib
-import json
 from typing import TYPE_CHECKING, Any
 
 from .errors import MlxcelResponseError
 from .results import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
+    import httpx2
     from openai.types import Model
 
-__all__ = ["chat", "completion", "model_ids", "models", "readable", "text_of", "tokens_of", "wants_json"]
+__all__ = ["chat", "check_stream", "completion", "model_ids", "models", "text_of", "tokens_of", "wants_json"]
 
 
-@contextlib.contextmanager
-def readable() -> Iterator[None]:
-    """Around a call of the SDK, which lets a body that is not the JSON it claims to be escape as it is."""
-    try:
-        yield
-    except json.JSONDecodeError as error:
-        raise MlxcelResponseError(f"the reply is not JSON: {error}", text=error.doc[:1000]) from error
+def check_stream(response: httpx2.Response) -> None:
+    """Refuse at once what is not a stream of events, such as a page of HTML or a whole reply."""
+    kind = response.headers.get("content-type", "")
+    if kind.partition(";")[0].strip().lower() != "text/event-stream":
+        raise MlxcelResponseError(
+            f"a stream was asked for, and the reply is {kind or 'of no content type'}: "
+            "is this an OpenAI-compatible server that can stream?"
+        )
 
 
 def wants_json(params: Mapping[str, Any]) -> bool:
@@ -86,11 +86,8 @@ def text_of(body: object) -> str:
 
 
 def model_ids(models: Iterable[Model]) -> list[str]:
-    """Ids from `/v1/models`; at least one, or there is nothing to talk to."""
-    ids = [model.id for model in models if isinstance(getattr(model, "id", None), str)]
-    if not ids:
-        raise MlxcelResponseError("the server lists no model in /v1/models: name one with model=")
-    return ids
+    """Ids from `/v1/models`."""
+    return [model.id for model in models if isinstance(getattr(model, "id", None), str)]
 
 
 def _choices(reply: Any) -> list[Any]:

@@ -107,6 +107,7 @@ def sync_client(endpoint: Endpoint, http_client: httpx2.Client, timeout: httpx2.
         base_url=endpoint.v1_url,
         http_client=http_client,
         timeout=timeout,
+        default_headers=endpoint.headers,
         max_retries=0,
     )
 
@@ -120,5 +121,6 @@ def async_client(
         base_url=endpoint.v1_url,
         http_client=http_client,
         timeout=timeout,
+        default_headers=endpoint.headers,
         max_retries=0,
     )

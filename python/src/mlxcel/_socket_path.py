@@ -7,23 +7,37 @@ paths are short enough for either, whatever TMPDIR is.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import stat
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-from .errors import MlxcelConfigError
+from .errors import MlxcelConfigError, MlxcelServerError
 
-__all__ = ["PATH_LIMIT", "check_socket_path", "private_directory"]
+__all__ = [
+    "PATH_LIMIT",
+    "PORTABLE_LIMIT",
+    "SocketFile",
+    "check_socket_path",
+    "private_directory",
+    "refuse_taken_path",
+    "socket_in",
+    "sweep",
+]
 
 PATH_LIMIT = 107 if sys.platform == "linux" else 103
 """Longest socket path in bytes on this system, without the closing NUL."""
 
-_PORTABLE_LIMIT = 103
+PORTABLE_LIMIT = 103
+"""The same where it is shortest: macOS."""
 _NAME = "s.sock"
 _PREFIX = "mlxcel-"
 _RANDOM = 8  # characters that mkdtemp appends
+_STALE = 86400.0  # seconds; an older server may take long to load before it makes its socket
 
 
 def check_socket_path(path: str | os.PathLike[str]) -> Path:
@@ -48,8 +62,8 @@ def private_directory() -> Path:
     tried = []
     for parent in _candidates():
         length = len(os.fsencode(parent)) + len(f"/{_PREFIX}{'x' * _RANDOM}/{_NAME}")
-        if length > _PORTABLE_LIMIT:
-            tried.append(f"{parent} (a socket path of {length} bytes, over {_PORTABLE_LIMIT})")
+        if length > PORTABLE_LIMIT:
+            tried.append(f"{parent} (a socket path of {length} bytes, over {PORTABLE_LIMIT})")
             continue
         try:
             return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
@@ -61,9 +75,94 @@ def private_directory() -> Path:
     )
 
 
+def sweep(parent: Path) -> None:
+    """Remove private folders of owners that were killed. A day old, ours, and nobody answers in them."""
+    with contextlib.suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            if not entry.name.startswith(_PREFIX) or len(entry.name) != len(_PREFIX) + _RANDOM:
+                continue
+            with contextlib.suppress(OSError):
+                status = entry.stat(follow_symlinks=False)
+                if (
+                    stat.S_ISDIR(status.st_mode)
+                    and status.st_uid == os.getuid()
+                    and time.time() - status.st_mtime > _STALE
+                ):
+                    _remove_abandoned(Path(entry.path))
+
+
+def _remove_abandoned(folder: Path) -> None:
+    path = socket_in(folder)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            SocketFile(path).remove()
+        except FileNotFoundError:
+            pass
+        else:
+            return
+    folder.rmdir()  # which fails if there is anything else in it
+
+
 def socket_in(directory: Path) -> Path:
     """The socket's path in a private folder."""
     return directory / _NAME
+
+
+class SocketFile:
+    """A socket file as it was when our server had made it, so that this one alone is removed later."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identity = _identity(path)
+
+    def remove(self) -> None:
+        """Remove it, unless something else lies there by now."""
+        if self._identity is not None and _identity(self._path) == self._identity:
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Device, inode and time of creation: an inode's number alone is soon used again."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISSOCK(status.st_mode):
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+def refuse_taken_path(path: Path) -> None:
+    """Raise MlxcelServerError for a path at which a server cannot listen without harm to something else.
+
+    An older server may delete whatever lies in its way. A socket that nobody
+    answers on is left to the server to replace.
+    """
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise MlxcelServerError(
+            f"{path} exists and is not a socket: remove it yourself or choose another path"
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+        except OSError as error:  # a full backlog, or no permission: somebody is there
+            why = error.strerror or str(error)
+            raise MlxcelServerError(f"another server holds {path} ({why}): choose another path") from error
+    raise MlxcelServerError(
+        f"another server answers at {path}: connect to it with LLM(socket={str(path)!r}), "
+        "or choose another path"
+    )
 
 
 def _candidates() -> list[str]:

@@ -8,8 +8,14 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Self
 
 from . import _requests, _responses
-from ._accumulate import Accumulator
+from ._boundary import Explained, boundary
 from ._client import ClientBase
+from ._deadline import Deadline
+from ._generation import Generation
+from ._retry import queue_pause
+from ._routes import NativeRoute, keeps_no_list, leaves_model_unchecked
+from ._timeout import CLIENTS, to_httpx2
+from ._waiting import close, sleep, waiting
 from .errors import MlxcelStateError
 from .streams import AsyncTextStream
 
@@ -23,8 +29,9 @@ if TYPE_CHECKING:
 
     from ._requests import Messages, Prompt
     from ._sdk import AsyncLocalOpenAI
+    from ._server_protocol import Server
+    from ._timeout import TimeoutArgument
     from .results import Result
-    from .server import ManagedServer
 
 __all__ = ["AsyncLLM"]
 
@@ -51,20 +58,25 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
         self._opening: Future[AsyncLocalOpenAI] | None = None
         self._lock = threading.Lock()
 
+    @boundary
     async def ready(self) -> Self:
         """Wait until requests can be answered: the server is up and its model known."""
         await self._opened()
-        await self._known_model()
+        deadline = Deadline(self._timeout)
+        with Explained(deadline, self._where), deadline, waiting(deadline):
+            await self._model_for(None, deadline)
         return self
 
     @property
+    @boundary
     def model(self) -> str:
         """Id of the served model that requests go to; known after `await llm.ready()` or a request."""
-        if self._model_id is None:
+        if (known := self._served.default) is None:
             raise MlxcelStateError("the model is not known yet: await llm.ready() first")
-        return self._model_id
+        return known
 
     @property
+    @boundary
     def openai_client(self) -> AsyncOpenAI:
         """The OpenAI SDK's client on this server, for everything that is not wrapped here."""
         self._check_open()
@@ -74,65 +86,65 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
             return self._open()
         return self._client
 
-    async def generate(self, prompt: Prompt, *, model: str | None = None, **params: Any) -> Result:
+    @boundary
+    async def generate(
+        self, prompt: Prompt, *, model: str | None = None, timeout: TimeoutArgument = CLIENTS, **params: Any
+    ) -> Result:
         """Continue a prompt (text, or token ids): `/v1/completions`."""
-        client = await self._opened()
-        model = model or await self._known_model()
-        with _responses.readable():
-            reply = await client.completions.create(
-                **_requests.completion(prompt, model, params, stream=False)
-            )
-        return _responses.completion(reply, is_json=_responses.wants_json(params))
+        return await self._answer(Generation.completion(prompt, params), model, timeout)
 
-    def stream(self, prompt: Prompt, *, model: str | None = None, **params: Any) -> AsyncTextStream:
+    @boundary
+    def stream(
+        self, prompt: Prompt, *, model: str | None = None, timeout: TimeoutArgument = CLIENTS, **params: Any
+    ) -> AsyncTextStream:
         """Continue a prompt and get the text as it is written."""
+        return self._stream(Generation.completion(prompt, params), model, timeout)
 
-        async def source() -> AsyncStream[Any]:
-            client = await self._opened()
-            served = model or await self._known_model()
-            return await client.completions.create(  # type: ignore[no-any-return]
-                **_requests.completion(prompt, served, params, stream=True)
-            )
-
-        return AsyncTextStream(source, Accumulator(is_json=_responses.wants_json(params)))
-
-    async def chat(self, messages: Messages, *, model: str | None = None, **params: Any) -> Result:
+    @boundary
+    async def chat(
+        self,
+        messages: Messages,
+        *,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> Result:
         """Answer a conversation, or a string as the user's one message: `/v1/chat/completions`."""
-        client = await self._opened()
-        model = model or await self._known_model()
-        with _responses.readable():
-            reply = await client.chat.completions.create(
-                **_requests.chat(messages, model, params, stream=False)
-            )
-        return _responses.chat(reply, is_json=_responses.wants_json(params))
+        return await self._answer(Generation.chat(messages, params), model, timeout)
 
-    def chat_stream(self, messages: Messages, *, model: str | None = None, **params: Any) -> AsyncTextStream:
+    @boundary
+    def chat_stream(
+        self,
+        messages: Messages,
+        *,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> AsyncTextStream:
         """Answer a conversation and get the text as it is written."""
+        return self._stream(Generation.chat(messages, params), model, timeout)
 
-        async def source() -> AsyncStream[Any]:
-            client = await self._opened()
-            served = model or await self._known_model()
-            return await client.chat.completions.create(  # type: ignore[no-any-return]
-                **_requests.chat(messages, served, params, stream=True)
-            )
-
-        return AsyncTextStream(source, Accumulator(is_json=_responses.wants_json(params)))
-
-    async def models(self) -> list[Model]:
+    @boundary
+    async def models(self, *, timeout: TimeoutArgument = CLIENTS) -> list[Model]:
         """The models the server offers, as the SDK's objects."""
-        client = await self._opened()
-        with _responses.readable():
-            body = await client.get("/models", cast_to=object)
-        return _responses.models(body)
+        limits = self._limits(timeout)
+        await self._opened()
+        deadline = Deadline(limits)
+        with Explained(deadline, self._where), deadline, waiting(deadline):
+            return await self._list_models(deadline)
 
-    async def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+    @boundary
+    async def tokenize(
+        self, text: str, *, add_special: bool = False, timeout: TimeoutArgument = CLIENTS
+    ) -> list[int]:
         """Token ids of a text; `add_special` adds what the model wants around a prompt, such as BOS."""
         body = _requests.tokenize(text, add_special=add_special)
-        return _responses.tokens_of(await self._post("/tokenize", body))
+        return _responses.tokens_of(await self._post("/tokenize", body, timeout))
 
-    async def detokenize(self, tokens: Iterable[int]) -> str:
+    @boundary
+    async def detokenize(self, tokens: Iterable[int], *, timeout: TimeoutArgument = CLIENTS) -> str:
         """The text of token ids."""
-        return _responses.text_of(await self._post("/detokenize", _requests.detokenize(tokens)))
+        return _responses.text_of(await self._post("/detokenize", _requests.detokenize(tokens), timeout))
 
     async def close(self) -> None:
         """Close this loop's connections and stop the server if it is ours. Safe to call again."""
@@ -147,16 +159,81 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
                 if self._server is not None:
                     await anyio.to_thread.run_sync(self._stop_server, self._server)
 
-    async def _post(self, route: str, body: dict[str, Any]) -> object:
-        # Through the SDK for its errors, its key and its timeouts; native routes lie outside /v1.
-        client = await self._opened()
-        with _responses.readable():
-            return await client.post(f"{self._root_url}{route}", cast_to=object, body=body)
+    async def _answer(self, asked: Generation, model: str | None, timeout: TimeoutArgument) -> Result:
+        limits = self._limits(timeout)
+        if limits.needs_stream:
+            return await self._stream(asked, model, limits).result()
+        await self._opened()
+        deadline = Deadline(limits)
+        with Explained(deadline, self._where), deadline, waiting(deadline):
+            return asked.read(await self._send(asked, model, deadline, stream=False))
 
-    async def _known_model(self) -> str:
-        if self._model_id is None:
-            self._model_id = _responses.model_ids(await self.models())[0]
-        return self._model_id
+    def _stream(self, asked: Generation, model: str | None, timeout: TimeoutArgument) -> AsyncTextStream:
+        limits = self._limits(timeout)
+
+        async def begin() -> Deadline:
+            await self._opened()
+            return Deadline(limits)
+
+        async def open_source(deadline: Deadline) -> AsyncStream[Any]:
+            source: AsyncStream[Any] = await self._send(asked, model, deadline, stream=True)
+            try:
+                _responses.check_stream(source.response)
+            except BaseException:
+                await close(source)
+                raise
+            return source
+
+        return AsyncTextStream(begin, open_source, asked.accumulator(), lambda: self._where)
+
+    async def _send(self, asked: Generation, model: str | None, deadline: Deadline, *, stream: bool) -> Any:
+        """The SDK's reply or stream, once the server has room for the request."""
+        client = await self._opened()
+        name = asked.unchecked_model or await self._model_for(model, deadline)
+        arguments = asked.arguments(name, to_httpx2(deadline.timeout), stream=stream)
+        create = asked.create(client)
+        while True:
+            try:
+                return await create(**arguments)
+            except Exception as error:
+                pause = queue_pause(error)
+                if pause is None:
+                    raise
+                await sleep(deadline.pause(pause))
+
+    async def _model_for(self, wanted: str | None, deadline: Deadline) -> str:
+        if (known := self._served.find(wanted)) is not None:
+            return known
+        try:
+            listed = _responses.model_ids(await self._list_models(deadline))
+        except Exception as error:
+            if wanted is None or not leaves_model_unchecked(error):
+                raise
+            if keeps_no_list(error):
+                self._served.learn([])
+            return wanted
+        self._served.learn(listed)
+        return self._served.require(wanted)
+
+    async def _list_models(self, deadline: Deadline) -> list[Model]:
+        options: Any = {"timeout": to_httpx2(deadline.timeout)}
+        client = await self._opened()
+        return _responses.models(await client.get("/models", cast_to=object, options=options))
+
+    async def _post(self, route: str, body: dict[str, Any], timeout: TimeoutArgument) -> object:
+        # Through the SDK for its errors, its key and its timeouts; native routes lie outside /v1.
+        limits = self._limits(timeout)
+        client = await self._opened()
+        deadline = Deadline(limits)
+        options: Any = {"timeout": to_httpx2(limits)}
+        url = f"{self._root_url}{route}"
+        with (
+            Explained(deadline, self._where),
+            deadline,
+            waiting(deadline),
+            NativeRoute(route, self._where),
+        ):
+            return await client.post(url, cast_to=object, body=body, options=options)
 
     async def _opened(self) -> AsyncLocalOpenAI:
         """The client, after a start that all callers share."""
@@ -191,18 +268,19 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
 
         if self._server is not None:
             self._server.wait_ready()
-        self._adopt_served_model()
         endpoint = self._endpoint()
-        timeout = _transport.to_timeout(self._timeout)
+        timeout = to_httpx2(self._timeout)
         http_client = self._http_client
         if http_client is None:
-            http_client = self._http = _transport.async_http_client(endpoint, timeout, self._transport)
+            http_client = self._http = _transport.async_http_client(
+                endpoint, timeout, self._transport, self._server
+            )
         client = _sdk.async_client(endpoint, http_client, timeout)
-        self._root_url = endpoint.root_url
+        self._opened_at(endpoint)
         self._client = client
         return client
 
-    def _stop_server(self, server: ManagedServer) -> None:
+    def _stop_server(self, server: Server) -> None:
         server.stop()
         # A start that was under way in its thread may spawn once more before it sees the end.
         while (opening := self._opening) is not None and not opening.done():

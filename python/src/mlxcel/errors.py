@@ -2,15 +2,22 @@
 
     MlxcelError
     ├── MlxcelConfigError (ValueError)            arguments that make no sense together
+    ├── MlxcelCopyError (TypeError)               a client or server cannot be copied or pickled
     ├── MlxcelStateError (RuntimeError)           used after close, or before it is ready
     ├── MlxcelServerError                         the server did not start
-    │   └── MlxcelBinaryNotFoundError (FileNotFoundError)
-    ├── MlxcelTimeoutError (TimeoutError)         a start that makes no progress
-    └── MlxcelResponseError (ValueError)          an answer that cannot be read
+    │   ├── MlxcelBinaryNotFoundError (FileNotFoundError)
+    │   └── MlxcelServerCrashedError (ConnectionError)   it died while it had the request
+    ├── MlxcelConnectionError (ConnectionError)   nobody answers, or the connection broke
+    ├── MlxcelTimeoutError (TimeoutError)         a limit passed, of a start or of a call
+    ├── MlxcelResponseError (ValueError)          an answer that cannot be read
+    ├── MlxcelModelNotServedError (LookupError)   the server has no such model
+    └── MlxcelUnsupportedError (NotImplementedError)   the server has no such route
 
-A misspelt option is a plain `TypeError`. HTTP and API errors stay the
-exceptions of the `openai` package (`openai.BadRequestError`,
-`openai.APITimeoutError`, …).
+A misspelt option is a plain `TypeError`. An answer with an HTTP error status
+stays the exception of the `openai` package (`openai.BadRequestError`,
+`openai.RateLimitError`, …). The timeout and the connection error of a request
+also are `openai.APITimeoutError` and `openai.APIConnectionError`, so that code
+written for the SDK keeps working: see `mlxcel._sdk_errors`.
 """
 
 from __future__ import annotations
@@ -23,11 +30,16 @@ if TYPE_CHECKING:
 __all__ = [
     "MlxcelBinaryNotFoundError",
     "MlxcelConfigError",
+    "MlxcelConnectionError",
+    "MlxcelCopyError",
     "MlxcelError",
+    "MlxcelModelNotServedError",
     "MlxcelResponseError",
+    "MlxcelServerCrashedError",
     "MlxcelServerError",
     "MlxcelStateError",
     "MlxcelTimeoutError",
+    "MlxcelUnsupportedError",
 ]
 
 
@@ -65,12 +77,53 @@ class MlxcelBinaryNotFoundError(MlxcelServerError, FileNotFoundError):
         self.searched = tuple(searched)
 
 
-class MlxcelTimeoutError(MlxcelError, TimeoutError):
-    """The server made no progress towards ready within `startup_timeout` seconds."""
+class MlxcelServerCrashedError(MlxcelServerError, ConnectionError):
+    """The server died while it had the request, or for good.
 
-    def __init__(self, message: str, *, stderr_tail: str = "") -> None:
+    `restarting` tells whether a new one is being started, so that sending the
+    request again makes sense. `text` is what the model had written so far.
+    """
+
+    text: str = ""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stderr_tail: str = "",
+        exit_code: int | None = None,
+        restarting: bool = False,
+    ) -> None:
+        super().__init__(message, stderr_tail=stderr_tail, exit_code=exit_code)
+        self.restarting = restarting
+
+
+class MlxcelConnectionError(MlxcelError, ConnectionError):
+    """Nobody answers at the address, or the connection broke before the answer was complete.
+
+    `text` is what the model had written so far, if anything.
+    """
+
+    def __init__(self, message: str, *, text: str = "") -> None:
+        super().__init__(message)
+        self.text = text
+
+
+class MlxcelTimeoutError(MlxcelError, TimeoutError):
+    """A limit passed: `startup_timeout` without progress of a start, or a limit of a call.
+
+    `limit` names the one of `Timeout` (`"connect"`, `"first_token"`,
+    `"between_tokens"`, `"total"`), or is None. `text` is what the model had
+    written so far.
+    """
+
+    def __init__(
+        self, message: str, *, stderr_tail: str = "", limit: str | None = None, text: str = ""
+    ) -> None:
         super().__init__(message)
         self.stderr_tail = stderr_tail
+        self.limit = limit
+        self.text = text
 
 
 class MlxcelResponseError(MlxcelError, ValueError):
@@ -82,3 +135,19 @@ class MlxcelResponseError(MlxcelError, ValueError):
     def __init__(self, message: str, *, text: str = "") -> None:
         super().__init__(message)
         self.text = text
+
+
+class MlxcelModelNotServedError(MlxcelError, LookupError):
+    """The server serves no model of that name; `served` lists those it does."""
+
+    def __init__(self, message: str, *, served: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.served = tuple(served)
+
+
+class MlxcelUnsupportedError(MlxcelError, NotImplementedError):
+    """The server has no such route: it is another one than ours, or an older one."""
+
+
+class MlxcelCopyError(MlxcelError, TypeError):
+    """`copy` or `pickle` of an object that owns a server; the message says how to share the server."""

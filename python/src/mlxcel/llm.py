@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any, Self
 
 from . import _requests, _responses
-from ._accumulate import Accumulator
+from ._boundary import Explained, boundary
 from ._client import ClientBase
+from ._deadline import Deadline
+from ._generation import Generation
+from ._retry import queue_pause
+from ._routes import NativeRoute, keeps_no_list, leaves_model_unchecked
+from ._timeout import CLIENTS, to_httpx2
 from .errors import MlxcelStateError
 from .streams import TextStream
 
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
 
     from ._requests import Messages, Prompt
     from ._sdk import LocalOpenAI
+    from ._timeout import TimeoutArgument
     from .results import Result
 
 __all__ = ["LLM"]
@@ -38,20 +45,30 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
     at `base_url`, at the Unix socket `socket`, through an `httpx2` `transport`,
     or through a ready-made `http_client`, which stays the caller's to close.
 
-    `timeout` is in seconds (or an `httpx2.Timeout`) and bounds each wait for
-    the server; None lets a generation take its time. `binary`, `host`, `port`,
+    `api_key` is the key that server wants (else MLXCEL_API_KEY of the
+    environment), `extra_headers` go with every request, and `verify` says whom
+    to trust for `https`: True for the system's authorities, a file or folder of
+    certificates, an `ssl.SSLContext`, or False for anybody.
+
+    `timeout` is a number of seconds for each whole call, or a `Timeout` with
+    several limits; None lets a generation take its time. `binary`, `host`, `port`,
     `startup_timeout`, `shutdown_grace`, `ctx_size`, `n_predict`, `n_parallel`,
-    `alias`, `warmup` and `extra_args` are for the server: see `ManagedServer`.
+    `alias`, `warmup`, `extra_args`, `restart`, `on_state` and `progress` are for
+    the server: see `ManagedServer`. `share=True` joins the server that another
+    process of yours runs for the same model and options, or starts one for all of
+    them, see `SharedServer`; that one leaves `idle_timeout` seconds after its
+    last user.
 
     Sampling parameters are keywords of each call: OpenAI's (`max_tokens`,
     `temperature`, `top_p`, `n`, `stop`, `seed`, `logprobs`, `response_format`,
     `tools`, …) and the server's own (`top_k`, `min_p`, `repetition_penalty`, …);
     names that are not known here travel too, and `extra_body` wins over all.
-    `model=` names another served model; `timeout=` overrides the client's.
+    `model=` names another served model; `timeout=` overrides the client's limits.
 
     Raises MlxcelConfigError for arguments that contradict each other and the
-    errors of `ManagedServer` when the server does not start; HTTP and API
-    errors are those of the `openai` package. May be used from many threads.
+    errors of `ManagedServer` when the server does not start; an HTTP error
+    status is the exception of the `openai` package; `mlxcel.errors` has the
+    rest. May be used from many threads, and in a forked child.
     """
 
     _client: LocalOpenAI | None = None
@@ -65,73 +82,92 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
 
             if self._server is not None:
                 self._server.wait_ready()
-            self._adopt_served_model()
             endpoint = self._endpoint()
-            timeout = _transport.to_timeout(self._timeout)
+            timeout = to_httpx2(self._timeout)
             http_client = self._http_client
             if http_client is None:
-                http_client = self._http = _transport.http_client(endpoint, timeout, self._transport)
+                http_client = self._http = _transport.http_client(
+                    endpoint, timeout, self._transport, self._server
+                )
             self._client = _sdk.sync_client(endpoint, http_client, timeout)
-            self._root_url = endpoint.root_url
+            self._opened_at(endpoint)
         except BaseException:
             self.close()
             raise
 
     @property
+    @boundary
     def model(self) -> str:
         """Id of the served model that requests go to; asked from the server once."""
-        if self._model_id is None:
-            self._model_id = _responses.model_ids(self.models())[0]
-        return self._model_id
+        if (known := self._served.default) is not None:
+            return known
+        deadline = Deadline(self._timeout)
+        with Explained(deadline, self._where), deadline:
+            return self._model_for(None, deadline)
 
     @property
+    @boundary
     def openai_client(self) -> OpenAI:
         """The OpenAI SDK's client on this server, for everything that is not wrapped here."""
-        self._check_open()
-        if self._client is None:
-            raise MlxcelStateError("this LLM was never opened")
-        return self._client
+        return self._opened()
 
-    def generate(self, prompt: Prompt, *, model: str | None = None, **params: Any) -> Result:
+    @boundary
+    def generate(
+        self, prompt: Prompt, *, model: str | None = None, timeout: TimeoutArgument = CLIENTS, **params: Any
+    ) -> Result:
         """Continue a prompt (text, or token ids): `/v1/completions`."""
-        arguments = _requests.completion(prompt, model or self.model, params, stream=False)
-        with _responses.readable():
-            reply = self.openai_client.completions.create(**arguments)
-        return _responses.completion(reply, is_json=_responses.wants_json(params))
+        return self._answer(Generation.completion(prompt, params), model, timeout)
 
-    def stream(self, prompt: Prompt, *, model: str | None = None, **params: Any) -> TextStream:
+    @boundary
+    def stream(
+        self, prompt: Prompt, *, model: str | None = None, timeout: TimeoutArgument = CLIENTS, **params: Any
+    ) -> TextStream:
         """Continue a prompt and get the text as it is written."""
-        arguments = _requests.completion(prompt, model or self.model, params, stream=True)
-        source = self.openai_client.completions.create(**arguments)
-        return TextStream(source, Accumulator(is_json=_responses.wants_json(params)))
+        return self._stream(Generation.completion(prompt, params), model, timeout)
 
-    def chat(self, messages: Messages, *, model: str | None = None, **params: Any) -> Result:
+    @boundary
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> Result:
         """Answer a conversation, or a string as the user's one message: `/v1/chat/completions`."""
-        arguments = _requests.chat(messages, model or self.model, params, stream=False)
-        with _responses.readable():
-            reply = self.openai_client.chat.completions.create(**arguments)
-        return _responses.chat(reply, is_json=_responses.wants_json(params))
+        return self._answer(Generation.chat(messages, params), model, timeout)
 
-    def chat_stream(self, messages: Messages, *, model: str | None = None, **params: Any) -> TextStream:
+    @boundary
+    def chat_stream(
+        self,
+        messages: Messages,
+        *,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> TextStream:
         """Answer a conversation and get the text as it is written."""
-        arguments = _requests.chat(messages, model or self.model, params, stream=True)
-        source = self.openai_client.chat.completions.create(**arguments)
-        return TextStream(source, Accumulator(is_json=_responses.wants_json(params)))
+        return self._stream(Generation.chat(messages, params), model, timeout)
 
-    def models(self) -> list[Model]:
+    @boundary
+    def models(self, *, timeout: TimeoutArgument = CLIENTS) -> list[Model]:
         """The models the server offers, as the SDK's objects."""
-        with _responses.readable():
-            body = self.openai_client.get("/models", cast_to=object)
-        return _responses.models(body)
+        deadline = Deadline(self._limits(timeout))
+        with Explained(deadline, self._where), deadline:
+            return self._list_models(deadline)
 
-    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+    @boundary
+    def tokenize(
+        self, text: str, *, add_special: bool = False, timeout: TimeoutArgument = CLIENTS
+    ) -> list[int]:
         """Token ids of a text; `add_special` adds what the model wants around a prompt, such as BOS."""
         body = _requests.tokenize(text, add_special=add_special)
-        return _responses.tokens_of(self._post("/tokenize", body))
+        return _responses.tokens_of(self._post("/tokenize", body, timeout))
 
-    def detokenize(self, tokens: Iterable[int]) -> str:
+    @boundary
+    def detokenize(self, tokens: Iterable[int], *, timeout: TimeoutArgument = CLIENTS) -> str:
         """The text of token ids."""
-        return _responses.text_of(self._post("/detokenize", _requests.detokenize(tokens)))
+        return _responses.text_of(self._post("/detokenize", _requests.detokenize(tokens), timeout))
 
     def close(self) -> None:
         """Close the connections and stop the server if it is ours. Safe to call again."""
@@ -143,10 +179,71 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
             if self._server is not None:
                 self._server.stop()
 
-    def _post(self, route: str, body: dict[str, Any]) -> object:
+    def _opened(self) -> LocalOpenAI:
+        self._check_open()
+        if self._client is None:
+            raise MlxcelStateError("this LLM was never opened")
+        return self._client
+
+    def _answer(self, asked: Generation, model: str | None, timeout: TimeoutArgument) -> Result:
+        limits = self._limits(timeout)
+        if limits.needs_stream:
+            return self._stream(asked, model, limits).result()
+        deadline = Deadline(limits)
+        with Explained(deadline, self._where), deadline:
+            return asked.read(self._send(asked, model, deadline, stream=False))
+
+    def _stream(self, asked: Generation, model: str | None, timeout: TimeoutArgument) -> TextStream:
+        deadline = Deadline(self._limits(timeout))
+        with Explained(deadline, self._where), deadline:
+            source = self._send(asked, model, deadline, stream=True)
+            try:
+                _responses.check_stream(source.response)
+            except BaseException:
+                source.close()
+                raise
+        return TextStream(source, asked.accumulator(), deadline, self._where)
+
+    def _send(self, asked: Generation, model: str | None, deadline: Deadline, *, stream: bool) -> Any:
+        """The SDK's reply or stream, once the server has room for the request."""
+        client = self._opened()
+        name = asked.unchecked_model or self._model_for(model, deadline)
+        arguments = asked.arguments(name, to_httpx2(deadline.timeout), stream=stream)
+        create = asked.create(client)
+        while True:
+            try:
+                return create(**arguments)
+            except Exception as error:
+                pause = queue_pause(error)
+                if pause is None:
+                    raise
+                time.sleep(deadline.pause(pause))
+
+    def _model_for(self, wanted: str | None, deadline: Deadline) -> str:
+        if (known := self._served.find(wanted)) is not None:
+            return known
+        try:
+            listed = _responses.model_ids(self._list_models(deadline))
+        except Exception as error:
+            if wanted is None or not leaves_model_unchecked(error):
+                raise
+            if keeps_no_list(error):
+                self._served.learn([])
+            return wanted
+        self._served.learn(listed)
+        return self._served.require(wanted)
+
+    def _list_models(self, deadline: Deadline) -> list[Model]:
+        options: Any = {"timeout": to_httpx2(deadline.timeout)}
+        return _responses.models(self._opened().get("/models", cast_to=object, options=options))
+
+    def _post(self, route: str, body: dict[str, Any], timeout: TimeoutArgument) -> object:
         # Through the SDK for its errors, its key and its timeouts; native routes lie outside /v1.
-        with _responses.readable():
-            return self.openai_client.post(f"{self._root_url}{route}", cast_to=object, body=body)
+        client = self._opened()
+        deadline = Deadline(self._limits(timeout))
+        options: Any = {"timeout": to_httpx2(deadline.timeout)}
+        with Explained(deadline, self._where), deadline, NativeRoute(route, self._where):
+            return client.post(f"{self._root_url}{route}", cast_to=object, body=body, options=options)
 
     def __enter__(self) -> Self:
         self._check_open()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
-from ._responses import readable
+from ._boundary import Explained, boundary
+from ._waiting import close, closer_in_this_loop, waiting
 from .errors import MlxcelStateError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from openai import AsyncStream, Stream
 
     from ._accumulate import Accumulator
+    from ._deadline import Deadline
     from .results import Result
 
 __all__ = ["AsyncTextStream", "TextStream"]
@@ -31,32 +32,50 @@ class TextStream(Iterator[str]):
     response, and the server stops generating.
     """
 
-    def __init__(self, source: Stream[Any], accumulator: Accumulator) -> None:
+    def __init__(self, source: Stream[Any], accumulator: Accumulator, deadline: Deadline, where: str) -> None:
         self._source = source
         self._accumulator = accumulator
+        self._deadline = deadline
+        self._where = where
         self._result: Result | None = None
         self._closed = False
 
+    @boundary
     def __next__(self) -> str:
         if self._closed:
             raise StopIteration
         try:
-            with readable():
-                while (chunk := next(self._source, None)) is not None:
-                    if text := self._accumulator.add(chunk):
-                        return text
-            self._result = self._accumulator.result()
+            with Explained(self._deadline, self._where, self._text_so_far), self._deadline:
+                if (text := self._next_text()) is not None:
+                    return text
+                self._result = self._accumulator.result()
         except BaseException:
             self.close()
             raise
         self.close()
         raise StopIteration
 
+    def _next_text(self) -> str | None:
+        while True:
+            self._deadline.check()
+            chunk = next(self._source, None)
+            if chunk is None:
+                return None
+            text = self._accumulator.add(chunk)
+            if self._accumulator.moved:
+                self._deadline.token()
+            if text:
+                return text
+
+    def _text_so_far(self) -> str:
+        return self._accumulator.text
+
     @property
     def text(self) -> str:
         """All text so far."""
         return self._accumulator.text
 
+    @boundary
     def result(self) -> Result:
         """Read what is left and return the whole answer."""
         for _ in self:
@@ -91,40 +110,69 @@ class AsyncTextStream(AsyncIterator[str]):
     """The async twin of `TextStream`. The request is sent when it is entered or first iterated.
 
     Leaving it by `break` or dropping it closes the response too, one turn of
-    the asyncio loop later; under trio use `async with`, which closes at once.
+    the event loop later.
     """
 
     def __init__(
-        self, open_source: Callable[[], Awaitable[AsyncStream[Any]]], accumulator: Accumulator
+        self,
+        begin: Callable[[], Awaitable[Deadline]],
+        open_source: Callable[[Deadline], Awaitable[AsyncStream[Any]]],
+        accumulator: Accumulator,
+        where: Callable[[], str],
     ) -> None:
+        self._begin = begin
         self._open_source = open_source
         self._source: AsyncStream[Any] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._deadline: Deadline | None = None
+        self._close_later: Callable[[AsyncStream[Any]], None] | None = None
         self._accumulator = accumulator
+        self._where = where
         self._result: Result | None = None
         self._closed = False
 
+    @boundary
     async def __anext__(self) -> str:
         if self._closed:
             raise StopAsyncIteration
         try:
-            source = await self._opened()
-            with readable():
-                while (chunk := await anext(source, None)) is not None:
-                    if text := self._accumulator.add(chunk):
-                        return text
-            self._result = self._accumulator.result()
+            deadline = await self._running()
+            with (
+                Explained(deadline, self._where(), self._text_so_far),
+                deadline,
+                waiting(deadline) as moved,
+            ):
+                if (text := await self._next_text(deadline, moved)) is not None:
+                    return text
+                self._result = self._accumulator.result()
         except BaseException:
             await self.close()
             raise
         await self.close()
         raise StopAsyncIteration
 
+    async def _next_text(self, deadline: Deadline, moved: Callable[[], None]) -> str | None:
+        source = await self._opened(deadline)
+        while True:
+            deadline.check()
+            chunk = await anext(source, None)
+            if chunk is None:
+                return None
+            text = self._accumulator.add(chunk)
+            if self._accumulator.moved:
+                deadline.token()
+                moved()
+            if text:
+                return text
+
+    def _text_so_far(self) -> str:
+        return self._accumulator.text
+
     @property
     def text(self) -> str:
         """All text so far."""
         return self._accumulator.text
 
+    @boundary
     async def result(self) -> Result:
         """Read what is left and return the whole answer."""
         async for _ in self:
@@ -138,10 +186,17 @@ class AsyncTextStream(AsyncIterator[str]):
         if not self._closed:
             self._closed = True
             if self._source is not None:
-                await self._source.close()
+                await close(self._source)
 
+    @boundary
     async def __aenter__(self) -> Self:
-        await self._opened()
+        deadline = await self._running()
+        try:
+            with Explained(deadline, self._where()), deadline, waiting(deadline):
+                await self._opened(deadline)
+        except BaseException:
+            await self.close()  # __aexit__ will not be called
+            raise
         return self
 
     async def __aexit__(
@@ -152,25 +207,21 @@ class AsyncTextStream(AsyncIterator[str]):
     ) -> None:
         await self.close()
 
-    async def _opened(self) -> AsyncStream[Any]:
+    async def _running(self) -> Deadline:
+        """The limits of the call, which run from its first use."""
+        if self._deadline is None:
+            self._deadline = await self._begin()
+        return self._deadline
+
+    async def _opened(self, deadline: Deadline) -> AsyncStream[Any]:
         if self._source is None:
-            self._source = await self._open_source()
-            with contextlib.suppress(RuntimeError):  # not asyncio
-                self._loop = asyncio.get_running_loop()
+            self._close_later = closer_in_this_loop()
+            self._source = await self._open_source(deadline)
         return self._source
 
     def __del__(self) -> None:
         # The SDK's stream is a reference cycle: left alone it would generate until the next collection.
-        if getattr(self, "_closed", True) or self._source is None or self._loop is None:
+        if getattr(self, "_closed", True) or self._source is None or self._close_later is None:
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed, and its connections with it
-            self._loop.call_soon_threadsafe(_close_soon, self._loop, self._source)
-
-
-_closing: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
-
-
-def _close_soon(loop: asyncio.AbstractEventLoop, source: AsyncStream[Any]) -> None:
-    task = loop.create_task(source.close())
-    _closing.add(task)
-    task.add_done_callback(_closing.discard)
+            self._close_later(self._source)

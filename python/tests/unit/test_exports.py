@@ -57,7 +57,17 @@ def test_import_defines_names_only() -> None:
     code = "import sys, json, mlxcel; print(json.dumps(sorted(sys.modules)))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
     loaded = set(json.loads(output))
-    assert not loaded & {"openai", "httpx2", "pydantic", "anyio", "asyncio", "subprocess", "tqdm", "mlx"}
+    assert not loaded & {
+        "openai",
+        "httpx2",
+        "pydantic",
+        "anyio",
+        "asyncio",
+        "subprocess",
+        "tqdm",
+        "mlx",
+        "psutil",
+    }
 
 
 def test_version_matches_the_distribution() -> None:

@@ -49,11 +49,6 @@ def test_none_leaves_a_field_to_the_server() -> None:
     assert chat(temperature=None, top_k=None) == {"model": "m", "messages": MESSAGES}
 
 
-def test_no_timeout_is_a_timeout() -> None:
-    assert chat(timeout=None)["timeout"] is None
-    assert chat(timeout=3)["timeout"] == 3
-
-
 def test_stream_asks_for_usage_unless_told_otherwise() -> None:
     assert _requests.chat("hi", "m", {}, stream=True)["stream_options"] == {"include_usage": True}
     own: dict[str, Any] = {"stream_options": {"include_usage": False}}

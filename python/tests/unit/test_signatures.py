@@ -55,7 +55,17 @@ def test_same_constructor_with_named_options() -> None:
 def test_the_server_takes_the_client_s_options() -> None:
     """Whatever starts a server can be said in either place, with the same default."""
     client, server = inspect.signature(LLM).parameters, inspect.signature(ManagedServer).parameters
-    only_client = {"base_url", "socket", "transport", "http_client", "timeout"}
+    only_client = {
+        "share",
+        "idle_timeout",
+        "base_url",
+        "socket",
+        "transport",
+        "http_client",
+        "timeout",
+        "extra_headers",
+        "verify",
+    }
     assert set(client) - only_client == set(server) - {"socket_path"}
     for name in set(server) - {"socket_path", "model"}:
         assert client[name].default == server[name].default, name

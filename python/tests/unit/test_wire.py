@@ -10,7 +10,14 @@ import httpx2
 import openai
 import pytest
 
-from mlxcel import LLM, AsyncLLM, MlxcelResponseError, MlxcelStateError
+from mlxcel import (
+    LLM,
+    AsyncLLM,
+    MlxcelResponseError,
+    MlxcelStateError,
+    MlxcelUnsupportedError,
+    Timeout,
+)
 
 Answer = Callable[[httpx2.Request], httpx2.Response]
 
@@ -170,6 +177,7 @@ def test_native_routes_lie_beside_v1(wire: Wire) -> None:
         llm.chat("p", model="m")
     assert [str(request.url) for request in wire.requests] == [
         "http://h:7/tokenize",
+        "http://h:7/v1/models",
         "http://h:7/v1/chat/completions",
     ]
 
@@ -192,9 +200,12 @@ def test_errors_are_openai_s_and_nothing_is_retried(wire: Wire, status: int) -> 
             with pytest.raises(openai.APIStatusError, match="because") as caught:
                 call("p", model="m")
             assert caught.value.status_code == status
-        with pytest.raises(openai.APIStatusError):
+        with pytest.raises(MlxcelUnsupportedError if status == 404 else openai.APIStatusError):
             llm.tokenize("p")
-    assert len(wire.requests) == 5
+        with pytest.raises(openai.APIStatusError):
+            llm.models()
+    generations = [request for request in wire.requests if request.method == "POST"]
+    assert len(generations) == 5
 
 
 async def test_a_timeout_is_not_retried(wire: Wire) -> None:
@@ -215,16 +226,28 @@ async def test_a_timeout_is_not_retried(wire: Wire) -> None:
         (None, {"connect": 10.0, "read": None, "write": None, "pool": None}),
         (5.0, {"connect": 5.0, "read": 5.0, "write": 5.0, "pool": 5.0}),
         (60, {"connect": 10.0, "read": 60, "write": 60, "pool": 60}),
-        (httpx2.Timeout(3.0), {"connect": 3.0, "read": 3.0, "write": 3.0, "pool": 3.0}),
+        (
+            Timeout(connect=1, first_token=30, between_tokens=2),
+            {"connect": 1, "read": 30, "write": 30, "pool": None},
+        ),
+        (
+            Timeout(connect=None, first_token=30, between_tokens=2, total=20),
+            {"connect": None, "read": 20, "write": 20, "pool": 20},
+        ),
+        (Timeout(between_tokens=2), {"connect": 10.0, "read": None, "write": None, "pool": None}),
     ],
 )
-def test_timeouts_are_explicit(wire: Wire, given: Any, expected: dict[str, float | None]) -> None:
+def test_a_transport_of_the_caller_s_gets_limits_too(
+    wire: Wire, given: Any, expected: dict[str, float | None]
+) -> None:
     with LLM(transport=httpx2.MockTransport(wire), timeout=given) as llm:
         llm.chat("p", model="m")
         llm.chat("p", model="m", timeout=1.5)
-    first, second = (request.extensions["timeout"] for request in wire.requests)
+        llm.chat("p", model="m", timeout=None)
+    *_, first, second, third = (request.extensions["timeout"] for request in wire.requests)
     assert first == expected
     assert second["read"] == 1.5
+    assert third["read"] is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,148 @@
+"""Connection pools that know about deadlines, forks and event loops.
+
+The pools are httpcore2's own, used as httpx2's transports use them, with the
+network backends of `_network` below.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+import httpcore2
+import httpx2
+from anyio.lowlevel import current_token
+
+from ._network import AsyncBackend, Backend
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+
+__all__ = ["PerLoopTransport", "PerProcessTransport"]
+
+
+class PerProcessTransport(httpx2.BaseTransport):
+    """A connection pool for each process: a forked child opens connections of its own."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+        self._pools: dict[int, httpcore2.ConnectionPool] = {}
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        pid = os.getpid()
+        pool = self._pools.get(pid)
+        if pool is None:
+            new = httpcore2.ConnectionPool(network_backend=Backend(), **self._settings)
+            pool = self._pools.setdefault(pid, new)
+        with _httpx2_errors():
+            response = pool.handle_request(_core_request(request))
+        return httpx2.Response(
+            status_code=response.status,
+            headers=response.headers,
+            stream=_Stream(response.stream),
+            extensions=response.extensions,
+        )
+
+    def close(self) -> None:
+        pool = self._pools.pop(os.getpid(), None)
+        if pool is not None:
+            pool.close()
+
+
+class PerLoopTransport(httpx2.AsyncBaseTransport):
+    """A connection pool for each event loop, closed together with its loop.
+
+    A pool's connections belong to the loop they were opened in, and one
+    `AsyncLLM` may live through several `asyncio.run` calls.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+        self._pools: dict[object, tuple[httpcore2.AsyncConnectionPool, AsyncGenerator[None]]] = {}
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        loop = (os.getpid(), current_token())
+        entry = self._pools.get(loop)
+        if entry is None:
+            pool = httpcore2.AsyncConnectionPool(network_backend=AsyncBackend(), **self._settings)
+            entry = self._pools[loop] = (pool, self._close_with_loop(loop, pool))
+            await anext(entry[1])
+        with _httpx2_errors():
+            response = await entry[0].handle_async_request(_core_request(request))
+        return httpx2.Response(
+            status_code=response.status,
+            headers=response.headers,
+            stream=_AsyncStream(response.stream),
+            extensions=response.extensions,
+        )
+
+    async def aclose(self) -> None:
+        entry = self._pools.get((os.getpid(), current_token()))
+        if entry is not None:
+            await entry[1].aclose()
+
+    async def _close_with_loop(
+        self, loop: object, pool: httpcore2.AsyncConnectionPool
+    ) -> AsyncGenerator[None]:
+        # A loop closes the async generators that were started in it before it
+        # ends: the only notice of its end that it gives.
+        try:
+            yield
+        finally:
+            self._pools.pop(loop, None)
+            await pool.aclose()
+
+
+def _core_request(request: httpx2.Request) -> httpcore2.Request:
+    return httpcore2.Request(
+        method=request.method,
+        url=httpcore2.URL(
+            scheme=request.url.raw_scheme,
+            host=request.url.raw_host,
+            port=request.url.port,
+            target=request.url.raw_path,
+        ),
+        headers=request.headers.raw,
+        content=request.stream,
+        extensions=request.extensions,
+    )
+
+
+@contextlib.contextmanager
+def _httpx2_errors() -> Iterator[None]:
+    """httpx2's errors bear the names of those of httpcore2 that they stand for."""
+    try:
+        yield
+    except (
+        httpcore2.TimeoutException,
+        httpcore2.NetworkError,
+        httpcore2.ProtocolError,
+        httpcore2.UnsupportedProtocol,
+    ) as error:
+        raise getattr(httpx2, type(error).__name__)(str(error)) from error
+
+
+class _Stream(httpx2.SyncByteStream):
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _httpx2_errors():
+            yield from self._stream
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _AsyncStream(httpx2.AsyncByteStream):
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _httpx2_errors():
+            async for part in self._stream:
+                yield part
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()

@@ -1,0 +1,171 @@
+"""The sockets below the connection pools.
+
+Each blocking wait is cut at the deadline of the call (`_deadline.current`), and
+each socket is noted for `_forked_sockets`.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpcore2
+
+from . import _deadline, _forked_sockets
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable
+
+__all__ = ["AsyncBackend", "Backend"]
+
+_FULL_PAUSE = 0.01
+
+
+class Backend(httpcore2.SyncBackend):
+    """Blocking sockets whose every wait ends at the deadline of the call."""
+
+    def connect_tcp(
+        self, host: str, port: int, timeout: float | None = None, *arguments: Any, **options: Any
+    ) -> httpcore2.NetworkStream:
+        limit = _limited(timeout, httpcore2.ConnectTimeout)
+        return _BoundedStream(super().connect_tcp(host, port, limit, *arguments, **options))
+
+    def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,
+        socket_options: Iterable[Any] | None = None,  # noqa: ARG002 - ours are never given any
+    ) -> httpcore2.NetworkStream:
+        return _BoundedStream(_UnixStream(_connected(path, timeout)))
+
+
+def _connected(path: str, timeout: float | None) -> socket.socket:
+    # Not by httpcore2, whose attempt leaves the socket open when it fails.
+    began = time.monotonic()
+    while True:
+        new = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            new.settimeout(_limited(timeout, httpcore2.ConnectTimeout))
+            new.connect(path)
+        except BlockingIOError as error:
+            new.close()
+            # The queue of connections is full: over TCP the kernel would wait.
+            if timeout is not None and time.monotonic() - began >= timeout:
+                raise httpcore2.ConnectTimeout(str(error)) from error
+            time.sleep(_FULL_PAUSE)
+        except OSError as error:
+            new.close()
+            kind = httpcore2.ConnectTimeout if isinstance(error, TimeoutError) else httpcore2.ConnectError
+            raise kind(str(error)) from error
+        except BaseException:
+            new.close()
+            raise
+        else:
+            return new
+
+
+class _UnixStream(httpcore2.NetworkStream):
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        try:
+            self._socket.settimeout(timeout)
+            return self._socket.recv(max_bytes)
+        except TimeoutError as error:
+            raise httpcore2.ReadTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore2.ReadError(str(error)) from error
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        try:
+            self._socket.settimeout(timeout)
+            self._socket.sendall(buffer)  # the timeout holds for all of it together
+        except TimeoutError as error:
+            raise httpcore2.WriteTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore2.WriteError(str(error)) from error
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "socket":
+            return self._socket
+        if info == "is_readable":
+            return _is_readable(self._socket)
+        return None
+
+
+def _is_readable(connection: socket.socket) -> bool:
+    """Whether something waits to be read, on an idle connection its end."""
+    if connection.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class _BoundedStream(httpcore2.NetworkStream):
+    def __init__(self, stream: httpcore2.NetworkStream) -> None:
+        self._stream = stream
+        _forked_sockets.note(self)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, _limited(timeout, httpcore2.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, _limited(timeout, httpcore2.WriteTimeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore2.NetworkStream:
+        limit = _limited(timeout, httpcore2.ConnectTimeout)
+        return _BoundedStream(self._stream.start_tls(ssl_context, server_hostname, limit))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class AsyncBackend(httpcore2.AnyIOBackend):
+    """Sockets that are noted; deadlines are the business of cancel scopes."""
+
+    async def connect_tcp(self, *arguments: Any, **options: Any) -> httpcore2.AsyncNetworkStream:
+        return _NotedStream(await super().connect_tcp(*arguments, **options))
+
+    async def connect_unix_socket(self, *arguments: Any, **options: Any) -> httpcore2.AsyncNetworkStream:
+        return _NotedStream(await super().connect_unix_socket(*arguments, **options))
+
+
+class _NotedStream(httpcore2.AsyncNetworkStream):
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+        self._stream = stream
+        _forked_sockets.note(self)
+        # Bound here: a method of ours between would be one more coroutine a read.
+        self.read = stream.read  # type: ignore[method-assign]
+        self.write = stream.write  # type: ignore[method-assign]
+        self.aclose = stream.aclose  # type: ignore[method-assign]
+        self.get_extra_info = stream.get_extra_info  # type: ignore[method-assign]
+
+    async def start_tls(self, *arguments: Any, **options: Any) -> httpcore2.AsyncNetworkStream:
+        return _NotedStream(await self._stream.start_tls(*arguments, **options))
+
+
+def _limited(timeout: float | None, error: type[httpcore2.TimeoutException]) -> float | None:
+    """The shorter of a timeout and what the deadline leaves, never 0 (which would mean not to wait)."""
+    deadline = _deadline.current.get()
+    left = None if deadline is None else deadline.left()
+    if left is None:
+        return timeout
+    if left <= 0:
+        raise error("the time of the call is used up")
+    return left if timeout is None else min(timeout, left)
