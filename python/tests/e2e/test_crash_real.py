@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 QUICK = Restart(limit=3, window=60, stable=0.2, backoff=0.1)
-LONG: dict[str, Any] = {"max_tokens": 7000, "temperature": 1.0, "seed": 1}
+# Without its end-of-text tokens the model writes on until it is stopped.
+LONG: dict[str, Any] = {
+    "max_tokens": 7000,
+    "temperature": 1.0,
+    "seed": 1,
+    "logit_bias": {"2040": -100, "2041": -100},
+}
 SHORT: dict[str, Any] = {"max_tokens": 8, "temperature": 0}
 
 
