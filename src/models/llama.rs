@@ -231,11 +231,8 @@ impl Layer {
             .self_attn
             .forward(&self.input_layernorm.forward(x)?, batch, index)?;
         let x = x.add(&attended)?;
-        x.add(
-            &self
-                .mlp
-                .forward(&self.post_attention_layernorm.forward(&x)?)?,
-        )
+        let normed = self.post_attention_layernorm.forward(&x)?;
+        self.mlp.forward_add(&normed, &x)
     }
 }
 

@@ -9,7 +9,6 @@ use crate::mlx::{Array, Dtype, MlxError};
 use super::LoadProgress;
 use super::error::LoadError;
 use super::shard::{Shard, TensorInfo};
-use super::transpose::by_columns;
 
 const INDEX: &str = "model.safetensors.index.json";
 
@@ -30,7 +29,7 @@ pub struct Weights<'p> {
     dir: PathBuf,
     shards: Vec<Shard>,
     tensors: HashMap<String, (usize, TensorInfo)>,
-    /// What floating-point tensors are converted to; `None` keeps the checkpoint's type.
+    /// What vectors of floating-point numbers are converted to; `None` keeps the checkpoint's type.
     compute: Option<Dtype>,
     progress: LoadProgress,
     report: &'p mut dyn FnMut(LoadProgress),
@@ -102,10 +101,16 @@ impl<'p> Weights<'p> {
             .sum()
     }
 
+    /// What everything but matrices is converted to; `None` where the checkpoint's type stays.
+    pub fn compute(&self) -> Option<Dtype> {
+        self.compute
+    }
+
     fn bytes_of(&self, info: &TensorInfo) -> u64 {
-        let elements = info.shape.iter().product::<usize>() as u64;
-        match (to_dtype(info.dtype), self.compute) {
-            (Some(dtype), Some(compute)) if dtype.is_float() => elements * compute.size() as u64,
+        match (to_dtype(info.dtype), self.compute, info.shape.as_slice()) {
+            (Some(dtype), Some(compute), &[elements]) if dtype.is_float() => {
+                elements as u64 * compute.size() as u64
+            }
             _ => info.range.len() as u64,
         }
     }
@@ -135,24 +140,12 @@ impl<'p> Weights<'p> {
         Ok(array)
     }
 
-    /// Takes a matrix `[rows, columns]` that is multiplied by its transpose: as [`Self::take`], but
-    /// on the CPU laid out by columns.
-    pub fn take_matrix(&mut self, name: &str, shape: [i32; 2]) -> Result<Array, LoadError> {
-        if self.compute != Some(Dtype::Float32) {
-            return self.take(name, &shape);
-        }
-        let found = self.find(name, &shape, Kind::Floats)?;
+    /// Takes a matrix of floating-point numbers in the type that the file has: products read it as it
+    /// is.
+    pub fn take_as_is(&mut self, name: &str, shape: &[i32]) -> Result<Array, LoadError> {
+        let found = self.find(name, shape, Kind::Floats)?;
         self.bring_in(&found);
-        let bytes = &self.shards[found.shard].map[found.info.range.clone()];
-        let size = [found.info.shape[0], found.info.shape[1]];
-        let turned = Array::fill_f32(&[shape[1], shape[0]], |target| {
-            by_columns(bytes, found.dtype, size, target)
-        });
-        let Some(turned) = turned? else {
-            return Err(self.wrong_type(name, &found.info, found.shard, Kind::Floats));
-        };
-        self.release(&found);
-        let array = turned.transpose(&[1, 0])?;
+        let array = self.read(&found, shape)?;
         self.tell(&found);
         Ok(array)
     }

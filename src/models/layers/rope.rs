@@ -68,18 +68,23 @@ impl Rope {
             base: theta as f32,
             scale: scale as f32,
         };
-        let angles = match scaling {
-            Scaling::None => base(1.0),
-            Scaling::Linear(factor) => base(1.0 / factor),
+        let pair = |i: i32| theta.powf(-2.0 * f64::from(i) / f64::from(dims));
+        let even = |scale: f64| (0..dims / 2).map(|i| (scale * pair(i)) as f32).collect();
+        let (angles, frequencies): (_, Vec<f32>) = match scaling {
+            Scaling::None => (base(1.0), even(1.0)),
+            Scaling::Linear(factor) => (base(1.0 / factor), even(1.0 / factor)),
             Scaling::Llama3(llama3) => {
                 let periods = llama3.periods(dims, theta);
-                RopeAngles::Periods(Array::from_f32(&periods, &[dims / 2])?)
+                let frequencies = periods.iter().map(|period| 1.0 / period).collect();
+                let periods = Array::from_f32(&periods, &[dims / 2])?;
+                (RopeAngles::Periods(periods), frequencies)
             }
         };
         Ok(Self(RopeParams {
             dims,
             traditional: config.traditional,
             angles,
+            frequencies: Array::from_f32(&frequencies, &[dims / 2])?,
         }))
     }
 
