@@ -48,7 +48,12 @@ pub fn rope(x: &Array, params: &RopeParams, positions: &Array) -> Result<Array, 
     } = *params;
     if ffi::computes_here(x.raw()) {
         let frequencies = params.frequencies.raw();
-        return Array::wrap(ffi::rotate(x.raw(), positions.raw(), frequencies, traditional));
+        return Array::wrap(ffi::rotate(
+            x.raw(),
+            positions.raw(),
+            frequencies,
+            traditional,
+        ));
     }
     Array::wrap(match &params.angles {
         RopeAngles::Base { base, scale } => {

@@ -68,8 +68,13 @@ impl Rope {
             base: theta as f32,
             scale: scale as f32,
         };
-        let pair = |i: i32| theta.powf(-2.0 * f64::from(i) / f64::from(dims));
-        let even = |scale: f64| (0..dims / 2).map(|i| (scale * pair(i)) as f32).collect();
+        // In float32 and by the exponential, as MLX has it: at a position of thousands the last bit
+        // of a frequency shows.
+        let step = (theta as f32).ln() / (dims / 2) as f32;
+        let even = |scale: f64| {
+            let frequency = |i: i32| scale as f32 * (-(i as f32) * step).exp();
+            (0..dims / 2).map(frequency).collect()
+        };
         let (angles, frequencies): (_, Vec<f32>) = match scaling {
             Scaling::None => (base(1.0), even(1.0)),
             Scaling::Linear(factor) => (base(1.0 / factor), even(1.0 / factor)),
