@@ -18,12 +18,13 @@ import random
 import statistics
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import random_models
-from serve_vs_mlx_lm import DECODE_TOKENS, measure, mlx_lm, ours, prompt_of
+from serve_vs_mlx_lm import DECODE_TOKENS, Server, mlx_lm, ours, prompt_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,6 +57,27 @@ def llama(python: Path, shape: random_models.Shape, threads: int) -> Iterator[Sp
         process.wait()
 
 
+def complete(server: Server, prompt: str, tokens: int) -> tuple[float, int, int]:
+    """Seconds of one greedy completion, and the tokens of the prompt and of the answer."""
+    body = {"model": server.model, "prompt": prompt, "max_tokens": tokens, "temperature": 0}
+    start = time.perf_counter()
+    response = server.client.post("completions", json=body)
+    took = time.perf_counter() - start
+    if response.status_code != 200:
+        raise SystemExit(f"{server.name}: {response.status_code} {response.text}")
+    usage = response.json()["usage"]
+    return took, usage["prompt_tokens"], usage["completion_tokens"]
+
+
+def decode(server: Server, generator: random.Random) -> float:
+    """Tokens a second behind the first one: a stream of random bytes has too few chunks to count."""
+    first, _, _ = complete(server, prompt_of(8, generator), 1)
+    took, _, count = complete(server, prompt_of(8, generator), DECODE_TOKENS + 1)
+    if count != DECODE_TOKENS + 1:
+        raise SystemExit(f"{server.name} answered with {count} tokens")
+    return DECODE_TOKENS / (took - first)
+
+
 def with_scales(folder: Path, dtype: mx.Dtype) -> None:
     """Writes the checkpoint's floating-point numbers in another type."""
     path = folder / "model.safetensors"
@@ -74,6 +96,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=random_models.SHAPES, default="90M-4bit")
     parser.add_argument("--scales", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--without-mlx-lm", action="store_true", help="llama.cpp only: quick")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     arguments = parser.parse_args()
     shape = random_models.SHAPES[arguments.shape]
@@ -86,20 +109,21 @@ def main() -> None:
         random_models.write(shape, folder)
         if arguments.scales != "float32":
             with_scales(folder, getattr(mx, arguments.scales))
-        servers = [stack.enter_context(ours(folder)), stack.enter_context(mlx_lm(folder))]
+        servers = [stack.enter_context(ours(folder))]
+        if not arguments.without_mlx_lm:
+            servers.append(stack.enter_context(mlx_lm(folder)))
         peer = stack.enter_context(llama(arguments.llama_python, shape, threads))
         for server in servers:
-            measure(server, prompt_of(8, generator), 8)
+            complete(server, prompt_of(8, generator), 8)
         peer("decode", 8)
         for _ in range(arguments.rounds):
             loads.append(os.getloadavg()[0])
             for server in servers:
-                decoded = measure(server, prompt_of(8, generator), DECODE_TOKENS).decode_speed
-                speeds["decode"].setdefault(server.name, []).append(decoded)
-                filled = measure(server, prompt_of(PREFILL_WORDS, generator), 2)
-                speeds["prefill"].setdefault(server.name, []).append(filled.prefill_speed)
+                speeds["decode"].setdefault(server.name, []).append(decode(server, generator))
+                took, prompt_tokens, _ = complete(server, prompt_of(PREFILL_WORDS, generator), 1)
+                speeds["prefill"].setdefault(server.name, []).append(prompt_tokens / took)
             speeds["decode"].setdefault("llama.cpp", []).append(peer("decode", DECODE_TOKENS))
-            speeds["prefill"].setdefault("llama.cpp", []).append(peer("prefill", filled.prompt_tokens))
+            speeds["prefill"].setdefault("llama.cpp", []).append(peer("prefill", prompt_tokens))
     print(f"{arguments.shape}, {arguments.scales}, {threads} cores, load {statistics.median(loads):.1f}")
     report = {"shape": arguments.shape, "scales": arguments.scales, "cores": threads, "load": loads}
     for what, by_name in speeds.items():
