@@ -7,6 +7,28 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// The kernels of the CPU.
+const KERNELS: &str = "src/mlx/kernels";
+
+/// Instruction sets, each compiled from a file of its own with its own flags: what one of them may
+/// use must not find its way into what every machine runs.
+const ISAS: [(&str, &[&str]); 4] = [
+    (
+        "avx512",
+        &[
+            "-mavx512f",
+            "-mavx512bw",
+            "-mavx512dq",
+            "-mavx512vl",
+            "-mfma",
+            "-mf16c",
+        ],
+    ),
+    ("avx2", &["-mavx2", "-mfma", "-mf16c"]),
+    ("neon", &[]),
+    ("portable", &[]),
+];
+
 fn main() {
     let root = cargo_variable("CARGO_MANIFEST_DIR");
     let mlx = find_mlx(&root).unwrap_or_else(|looked| {
@@ -16,8 +38,11 @@ fn main() {
         )
     });
 
+    build_kernels(&root);
     cxx_build::bridge("src/mlx/bridge.rs")
         .file("src/mlx/bridge.cc")
+        .file("src/mlx/kernels/layer_primitives.cpp")
+        .file("src/mlx/kernels/product_primitives.cpp")
         .include("src/mlx")
         .include(mlx.join("include"))
         .std("c++20")
@@ -38,6 +63,7 @@ fn main() {
         "src/mlx/bridge.rs",
         "src/mlx/bridge.cc",
         "src/mlx/bridge.h",
+        KERNELS,
     ] {
         println!("cargo:rerun-if-changed={input}");
     }
@@ -46,6 +72,41 @@ fn main() {
         mlx.join("include/mlx/version.h").display()
     );
     println!("cargo:rerun-if-env-changed=VIRTUAL_ENV");
+}
+
+/// Compiles the kernels, optimized whatever the profile: without, tests would take minutes.
+fn build_kernels(root: &Path) {
+    let folder = Path::new(KERNELS);
+    let build = || {
+        let mut build = cc::Build::new();
+        build
+            .cpp(true)
+            .std("c++20")
+            .opt_level(2)
+            .flag("-ftree-vectorize")
+            // A product and a sum are fused where the kernel says so, in one row as in many.
+            .flag("-ffp-contract=off")
+            // False alarms in the headers of GCC 12.
+            .flag_if_supported("-Wno-uninitialized")
+            .flag_if_supported("-Wno-maybe-uninitialized")
+            .flag_if_supported(format!("-ffile-prefix-map={}=.", root.display()));
+        build
+    };
+    let x86 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+    for (isa, flags) in ISAS {
+        let mut build = build();
+        // Elsewhere the file is empty.
+        for flag in flags.iter().filter(|_| x86) {
+            build.flag(flag);
+        }
+        build
+            .file(folder.join(format!("isa_{isa}.cpp")))
+            .compile(&format!("mlxcel_{isa}"));
+    }
+    build()
+        .file(folder.join("table.cpp"))
+        .file(folder.join("pool.cpp"))
+        .compile("mlxcel_kernels");
 }
 
 /// A folder that cargo tells every build script.

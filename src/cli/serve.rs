@@ -9,6 +9,7 @@ use clap::{ArgAction, ValueEnum, builder::BoolishValueParser};
 
 use super::logging::{Format, Level, init};
 use crate::hub::HubOptions;
+use crate::mlx::kernels::{Isa, MOST_THREADS, set_threads};
 use crate::server::auth::Keys;
 use crate::server::lifeline::Lifeline;
 use crate::server::listener::Address;
@@ -158,6 +159,29 @@ pub struct Args {
     #[arg(help_heading = "Model", value_name = "DEVICE")]
     device: Option<Device>,
 
+    /// Threads that compute on the CPU [default: the physical cores that this process may use]
+    #[arg(
+        short,
+        long,
+        env = "LLAMA_ARG_THREADS",
+        hide_env_values = true,
+        value_name = "N"
+    )]
+    #[arg(help_heading = "Model")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=MOST_THREADS as i64))]
+    threads: Option<u16>,
+
+    /// Instructions that computing on the CPU uses: avx512, avx2, neon or portable [default: the
+    /// fastest that this processor has]
+    #[arg(
+        long,
+        env = "LLAMA_ARG_CPU_ISA",
+        hide_env_values = true,
+        value_name = "ISA"
+    )]
+    #[arg(help_heading = "Model")]
+    cpu_isa: Option<Isa>,
+
     /// Load a model even if its weights or its context do not seem to fit into memory
     #[arg(
         long,
@@ -281,6 +305,12 @@ impl Args {
                 return Err("LLAMA_API_KEY is not text".into());
             }
         };
+        if let Some(isa) = self.cpu_isa {
+            isa.choose().map_err(|error| error.message().to_owned())?;
+        }
+        if let Some(threads) = self.threads {
+            set_threads(threads.into())?;
+        }
         let keys = Keys::load(variable, self.api_key_file.as_deref())?;
         let model = ModelOptions {
             model: self.model,
@@ -439,6 +469,8 @@ mod tests {
             &["--port", "70000"],
             &["--api-key", "secret"],
             &["--device", "tpu"],
+            &["--threads", "0"],
+            &["--cpu-isa", "sse9"],
         ] {
             assert!(parse(words).is_err(), "{words:?}");
         }

@@ -1,6 +1,5 @@
 //! The handle of an MLX array.
 
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use cxx::UniquePtr;
@@ -70,32 +69,6 @@ impl Array {
     pub fn from_bytes(bytes: &[u8], shape: &[i32], dtype: Dtype) -> Result<Self, MlxError> {
         check_shape(shape)?;
         Self::wrap(ffi::from_bytes(bytes, shape, dtype.index()))
-    }
-
-    /// A float32 array whose elements `fill` writes where they are to be, in row-major order of
-    /// `shape`. `fill` returns what it was given, initialised, or `None` to give up.
-    #[track_caller]
-    pub fn fill_f32(
-        shape: &[i32],
-        fill: impl FnOnce(&mut [MaybeUninit<f32>]) -> Option<&mut [f32]>,
-    ) -> Result<Option<Self>, MlxError> {
-        check_shape(shape)?;
-        let array = Self::wrap(ffi::uninitialized_f32(shape))?;
-        let (data, size) = (ffi::data_f32(array.raw()), array.size());
-        if size == 0 {
-            // There may be no memory to point to.
-            return Ok(Some(array));
-        }
-        // SAFETY: the array has just been made and nobody else looks at it, its buffer holds `size`
-        // floats, and they may be uninitialised.
-        let elements = unsafe { std::slice::from_raw_parts_mut(data.cast(), size) };
-        match fill(elements) {
-            Some(filled) if std::ptr::eq(filled.as_ptr(), data) && filled.len() == size => {
-                Ok(Some(array))
-            }
-            Some(_) => Err(MlxError::new("not the elements of this array were filled")),
-            None => Ok(None),
-        }
     }
 
     /// An array over the memory map itself: nothing is read before it is used. On a GPU that
@@ -225,24 +198,6 @@ mod tests {
         file.write_all(bytes).unwrap();
         // SAFETY: nobody else has the file.
         Arc::new(unsafe { memmap2::Mmap::map(&file) }.unwrap())
-    }
-
-    #[test]
-    fn an_array_is_filled_in_place_or_not_at_all() {
-        fn count(elements: &mut [MaybeUninit<f32>]) -> Option<&mut [f32]> {
-            for (index, element) in elements.iter_mut().enumerate() {
-                element.write(index as f32);
-            }
-            // SAFETY: every element was written.
-            Some(unsafe { &mut *(&raw mut *elements as *mut [f32]) })
-        }
-        let array = Array::fill_f32(&[2, 2], count).unwrap().unwrap();
-        assert_eq!(array.to_vec_f32().unwrap(), [0.0, 1.0, 2.0, 3.0]);
-        assert!(Array::fill_f32(&[2, 2], |_| None).unwrap().is_none());
-        assert!(Array::fill_f32(&[2, 2], |_| Some(&mut [])).is_err());
-        assert!(Array::fill_f32(&[-1], |_| None).is_err());
-        let empty = Array::fill_f32(&[0, 2], |_| Some(&mut []));
-        assert_eq!(empty.unwrap().unwrap().shape(), [0, 2]);
     }
 
     #[test]

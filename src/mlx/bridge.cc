@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernels/pool.h"
+#include "kernels/table.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/primitives.h"
 #include "mlxcel/src/mlx/bridge.rs.h"
@@ -174,19 +176,6 @@ ArrayPtr from_bytes(rust::Slice<const std::uint8_t> bytes, Dims dims, std::uint8
   return own(Array(std::move(data), std::move(shape), dtype));
 }
 
-ArrayPtr uninitialized_f32(Dims dims) {
-  auto shape = to_shape(dims);
-  std::size_t size = sizeof(float);
-  for (auto dim : shape) {
-    size *= static_cast<std::size_t>(dim);
-  }
-  return own(Array(mx::allocator::malloc(size), std::move(shape), mx::float32));
-}
-
-float* data_f32(const Array& array) noexcept {
-  return const_cast<float*>(array.data<float>());
-}
-
 ArrayPtr from_mapping(
     rust::Slice<const std::uint8_t> bytes,
     Dims dims,
@@ -307,10 +296,6 @@ ArrayPtr matmul(const Array& a, const Array& b) {
   return own(mx::matmul(a, b));
 }
 
-ArrayPtr addmm(const Array& c, const Array& a, const Array& b) {
-  return own(mx::addmm(c, a, b));
-}
-
 ArrayPtr quantized_matmul(
     const Array& x,
     const Array& w,
@@ -321,21 +306,132 @@ ArrayPtr quantized_matmul(
   return own(mx::quantized_matmul(x, w, scales, biases, true, group_size, bits));
 }
 
-ArrayPtr dequantize(
-    const Array& w,
-    const Array& scales,
-    const Array& biases,
-    std::int32_t group_size,
-    std::int32_t bits) {
-  return own(mx::dequantize(w, scales, biases, group_size, bits));
-}
-
 ArrayPtr inverse(const Array& a) {
   return own(mx::linalg::inv(a, mx::Device::cpu));
 }
 
+WeightPtr dense_weight(const Array& values) {
+  if (values.ndim() != 2) {
+    throw std::invalid_argument("a weight is a matrix");
+  }
+  auto rows = mx::contiguous(values);
+  auto transposed = mx::transpose(rows);
+  // Once, so that no step builds the view again.
+  mx::eval(rows, transposed);
+  return std::make_unique<Weight>(
+      Weight{.values = rows, .transposed = transposed, .scales = {}, .biases = {}, .offset = {}});
+}
+
+WeightPtr affine_weight(
+    const Array& words,
+    const Array& scales,
+    const Array& biases,
+    std::int32_t group_size,
+    std::int32_t bits) {
+  const bool known = (bits >= 2 && bits <= 6) || bits == 8;
+  if (!known || (group_size != 32 && group_size != 64 && group_size != 128)) {
+    throw std::invalid_argument("no such quantization");
+  }
+  const int columns = words.ndim() == 2 ? words.shape(1) * 32 / bits : 0;
+  const mx::Shape groups{words.ndim() == 2 ? words.shape(0) : 0, columns / group_size};
+  if (words.dtype() != mx::uint32 || columns % group_size != 0 || scales.shape() != groups ||
+      biases.shape() != groups || scales.dtype() != biases.dtype() ||
+      !mx::issubdtype(scales.dtype(), mx::floating) || scales.dtype() == mx::float64) {
+    throw std::invalid_argument("words, scales and biases do not make a quantized matrix");
+  }
+  auto weight = std::make_unique<Weight>(Weight{
+      .values = mx::contiguous(words),
+      .transposed = {},
+      .scales = mx::contiguous(scales),
+      .biases = mx::contiguous(biases),
+      .offset = {},
+      .group = group_size,
+      .bits = bits});
+  mx::eval(weight->values, *weight->scales, *weight->biases);
+  return weight;
+}
+
+void set_offset(Weight& weight, const Array& offset) {
+  if (offset.shape() != mx::Shape{weight.rows()}) {
+    throw std::invalid_argument("a bias has one number a row of its matrix");
+  }
+  weight.offset = mx::contiguous(offset);
+  weight.offset->eval();
+}
+
+namespace {
+
+Array linear_of(const Array& x, const Weight& weight) {
+  if (weight.bits > 0) {
+    auto out = mx::quantized_matmul(
+        x, weight.values, *weight.scales, weight.biases, true, weight.group, weight.bits);
+    return weight.offset ? mx::add(out, *weight.offset) : out;
+  }
+  return weight.offset ? mx::addmm(*weight.offset, x, *weight.transposed)
+                       : mx::matmul(x, *weight.transposed);
+}
+
+} // namespace
+
+ArrayPtr linear(const Array& x, const Weight& weight) {
+  return own(has_kernels(x) ? product(x, weight, nullptr) : linear_of(x, weight));
+}
+
+ArrayPtr linear_add(const Array& x, const Weight& weight, const Array& residual) {
+  if (has_kernels(x)) {
+    return own(product(x, weight, &residual));
+  }
+  return own(mx::add(linear_of(x, weight), residual));
+}
+
+ArrayPtr swiglu(const Array& x, const Weight& gate, const Weight& up) {
+  if (has_kernels(x)) {
+    return own(gated_product(x, gate, up));
+  }
+  auto opened = linear_of(x, gate);
+  return own(mx::multiply(mx::multiply(opened, mx::sigmoid(opened)), linear_of(x, up)));
+}
+
+ArrayPtr weight_rows(const Weight& weight, const Array& indices, std::uint8_t index) {
+  const auto dtype = to_dtype(index);
+  if (dtype == mx::float32 && mx::default_device() == mx::Device::cpu) {
+    return own(take_rows(weight, indices));
+  }
+  auto rows = mx::take(weight.values, indices, 0);
+  if (weight.bits > 0) {
+    rows = mx::dequantize(
+        rows, mx::take(*weight.scales, indices, 0), mx::take(*weight.biases, indices, 0),
+        weight.group, weight.bits);
+  }
+  return own(mx::astype(rows, dtype));
+}
+
+bool choose_isa(rust::Str name) noexcept {
+  return kernels::choose(std::string(name).c_str());
+}
+
+rust::Vec<rust::String> available_isas() {
+  rust::Vec<rust::String> names;
+  kernels::for_each_available(
+      [](const char* name, void* names) {
+        static_cast<rust::Vec<rust::String>*>(names)->push_back(name);
+      },
+      &names);
+  return names;
+}
+
+rust::String current_isa() noexcept {
+  return rust::String(kernels::table().name);
+}
+
+void set_kernel_threads(std::size_t threads) {
+  kernels::set_threads(threads);
+}
+
 ArrayPtr rms_norm(const Array& x, const Array& weight, float eps) {
-  return own(mx::fast::rms_norm(x, weight, eps));
+  return own(
+      has_kernels(x) && weight.dtype() == mx::float32 ? rms_norm_rows(x, weight, eps)
+                                                      : mx::fast::rms_norm(x, weight, eps));
 }
 
 ArrayPtr rope(
@@ -357,12 +453,24 @@ ArrayPtr rope_with_freqs(
   return own(mx::fast::rope(x, dims, traditional, std::nullopt, 1.0f, positions, freqs));
 }
 
+bool computes_here(const Array& x) noexcept {
+  return has_kernels(x);
+}
+
+ArrayPtr rotate(const Array& x, const Array& positions, const Array& frequencies, bool traditional) {
+  return own(rotate_heads(x, positions, frequencies, traditional));
+}
+
 ArrayPtr attention(
     const Array& queries,
     const Array& keys,
     const Array& values,
     float scale,
     bool causal) {
+  // What is not causal is a single query, which sees everything either way.
+  if (has_kernels(queries) && (causal || queries.shape(2) == 1)) {
+    return own(attend_causally(queries, keys, values, scale, 0, nullptr));
+  }
   return own(mx::fast::scaled_dot_product_attention(
       queries, keys, values, scale, causal ? "causal" : ""));
 }

@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/weight.h"
 #include "mlx/mlx.h"
 #include "rust/cxx.h"
 
@@ -44,8 +45,6 @@ void clear_cache();
 // Making and reading arrays. `dtype` is the index in `DTYPES` (dtype.rs has the same order).
 ArrayPtr clone_array(const Array& array) noexcept;
 ArrayPtr from_bytes(rust::Slice<const std::uint8_t> bytes, Dims shape, std::uint8_t dtype);
-ArrayPtr uninitialized_f32(Dims shape);
-float* data_f32(const Array& array) noexcept;
 ArrayPtr from_mapping(
     rust::Slice<const std::uint8_t> bytes,
     Dims shape,
@@ -71,8 +70,9 @@ ArrayPtr add(const Array& a, const Array& b);
 ArrayPtr multiply(const Array& a, const Array& b);
 ArrayPtr per_row(const Array& a, rust::Box<RowOp> op);
 ArrayPtr sigmoid(const Array& a);
+ArrayPtr inverse(const Array& a);
+
 ArrayPtr matmul(const Array& a, const Array& b);
-ArrayPtr addmm(const Array& c, const Array& a, const Array& b);
 ArrayPtr quantized_matmul(
     const Array& x,
     const Array& w,
@@ -80,15 +80,28 @@ ArrayPtr quantized_matmul(
     const Array& biases,
     std::int32_t group_size,
     std::int32_t bits);
-ArrayPtr dequantize(
-    const Array& w,
+// Matrices of a checkpoint, and products with them (lazy): our kernels in float32 on the CPU, else MLX.
+using WeightPtr = std::unique_ptr<Weight>;
+WeightPtr dense_weight(const Array& values);
+WeightPtr affine_weight(
+    const Array& words,
     const Array& scales,
     const Array& biases,
     std::int32_t group_size,
     std::int32_t bits);
-ArrayPtr inverse(const Array& a);
+void set_offset(Weight& weight, const Array& offset);
+ArrayPtr linear(const Array& x, const Weight& weight);
+ArrayPtr linear_add(const Array& x, const Weight& weight, const Array& residual);
+ArrayPtr swiglu(const Array& x, const Weight& gate, const Weight& up);
+ArrayPtr weight_rows(const Weight& weight, const Array& indices, std::uint8_t dtype);
 
-// MLX's fused operations (lazy).
+// The kernels' threads and instruction set.
+bool choose_isa(rust::Str name) noexcept;
+rust::Vec<rust::String> available_isas();
+rust::String current_isa() noexcept;
+void set_kernel_threads(std::size_t threads);
+
+// Fused operations (lazy): our kernels in float32 on the CPU, else MLX's.
 ArrayPtr rms_norm(const Array& x, const Array& weight, float eps);
 ArrayPtr rope(
     const Array& x,
@@ -103,6 +116,8 @@ ArrayPtr rope_with_freqs(
     bool traditional,
     const Array& freqs,
     const Array& positions);
+bool computes_here(const Array& x) noexcept;
+ArrayPtr rotate(const Array& x, const Array& positions, const Array& frequencies, bool traditional);
 ArrayPtr attention(
     const Array& queries,
     const Array& keys,

@@ -35,6 +35,7 @@ pub(crate) mod ffi {
 
         type Array;
         type ArrayList;
+        type Weight;
 
         fn new_list() -> UniquePtr<ArrayList>;
         fn list_push(list: Pin<&mut ArrayList>, array: &Array);
@@ -52,10 +53,6 @@ pub(crate) mod ffi {
 
         fn clone_array(array: &Array) -> UniquePtr<Array>;
         fn from_bytes(bytes: &[u8], shape: &[i32], dtype: u8) -> Result<UniquePtr<Array>>;
-        /// Its elements are no values yet.
-        fn uninitialized_f32(shape: &[i32]) -> Result<UniquePtr<Array>>;
-        /// Where the elements of an `uninitialized_f32` lie.
-        fn data_f32(array: &Array) -> *mut f32;
         /// The bytes must live as long as `owner`.
         unsafe fn from_mapping(
             bytes: &[u8],
@@ -88,16 +85,8 @@ pub(crate) mod ffi {
         fn per_row(a: &Array, op: Box<RowOp>) -> Result<UniquePtr<Array>>;
         fn sigmoid(a: &Array) -> Result<UniquePtr<Array>>;
         fn matmul(a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
-        fn addmm(c: &Array, a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
         fn quantized_matmul(
             x: &Array,
-            w: &Array,
-            scales: &Array,
-            biases: &Array,
-            group_size: i32,
-            bits: i32,
-        ) -> Result<UniquePtr<Array>>;
-        fn dequantize(
             w: &Array,
             scales: &Array,
             biases: &Array,
@@ -107,6 +96,25 @@ pub(crate) mod ffi {
 
         /// Fails on the stream's own thread when `a` is singular.
         fn inverse(a: &Array) -> Result<UniquePtr<Array>>;
+
+        fn dense_weight(values: &Array) -> Result<UniquePtr<Weight>>;
+        fn affine_weight(
+            words: &Array,
+            scales: &Array,
+            biases: &Array,
+            group_size: i32,
+            bits: i32,
+        ) -> Result<UniquePtr<Weight>>;
+        fn set_offset(weight: Pin<&mut Weight>, offset: &Array) -> Result<()>;
+        fn linear(x: &Array, weight: &Weight) -> Result<UniquePtr<Array>>;
+        fn linear_add(x: &Array, weight: &Weight, residual: &Array) -> Result<UniquePtr<Array>>;
+        fn swiglu(x: &Array, gate: &Weight, up: &Weight) -> Result<UniquePtr<Array>>;
+        fn weight_rows(weight: &Weight, indices: &Array, dtype: u8) -> Result<UniquePtr<Array>>;
+
+        fn choose_isa(name: &str) -> bool;
+        fn available_isas() -> Vec<String>;
+        fn current_isa() -> String;
+        fn set_kernel_threads(threads: usize) -> Result<()>;
 
         fn rms_norm(x: &Array, weight: &Array, eps: f32) -> Result<UniquePtr<Array>>;
         fn rope(
@@ -123,6 +131,14 @@ pub(crate) mod ffi {
             traditional: bool,
             freqs: &Array,
             positions: &Array,
+        ) -> Result<UniquePtr<Array>>;
+        /// Whether our own kernels compute with `x`.
+        fn computes_here(x: &Array) -> bool;
+        fn rotate(
+            x: &Array,
+            positions: &Array,
+            frequencies: &Array,
+            traditional: bool,
         ) -> Result<UniquePtr<Array>>;
         fn attention(
             queries: &Array,

@@ -2,6 +2,7 @@
 
 use super::bridge::ffi;
 use super::error::{MlxError, OrMlxError};
+use super::kernels;
 
 /// What freed buffers may keep of a CPU's memory before it goes back to the system.
 const CPU_CACHE_BYTES: u64 = 64 << 20;
@@ -36,6 +37,7 @@ impl Device {
         ffi::use_gpu(self == Self::Gpu).or_mlx()?;
         if self == Self::Cpu {
             ffi::set_cache_limit(CPU_CACHE_BYTES).or_mlx()?;
+            kernels::start()?;
         }
         Ok(())
     }

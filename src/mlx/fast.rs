@@ -1,4 +1,4 @@
-//! MLX's fused operations, the ones of `mlx.core.fast`.
+//! Fused operations: our kernels for float32 on the CPU, else those of `mlx.core.fast`.
 
 use super::array::Array;
 use super::bridge::ffi;
@@ -27,6 +27,8 @@ pub struct RopeParams {
     pub traditional: bool,
     /// The angles.
     pub angles: RopeAngles,
+    /// The same angles, for our kernels: pair `i` turns by `position · frequencies[i]`, `[dims / 2]`.
+    pub frequencies: Array,
 }
 
 /// Root-mean-square normalization over the last dimension (Zhang & Sennrich, 2019).
@@ -44,6 +46,15 @@ pub fn rope(x: &Array, params: &RopeParams, positions: &Array) -> Result<Array, 
     let RopeParams {
         dims, traditional, ..
     } = *params;
+    if ffi::computes_here(x.raw()) {
+        let frequencies = params.frequencies.raw();
+        return Array::wrap(ffi::rotate(
+            x.raw(),
+            positions.raw(),
+            frequencies,
+            traditional,
+        ));
+    }
     Array::wrap(match &params.angles {
         RopeAngles::Base { base, scale } => {
             ffi::rope(x.raw(), dims, traditional, *base, *scale, positions.raw())

@@ -5,10 +5,13 @@
 
 mod array;
 mod bridge;
+mod cores;
 mod device;
 mod dtype;
 mod error;
 pub mod fast;
+pub mod kernels;
+mod matrix;
 mod memory;
 mod ops;
 
@@ -16,5 +19,6 @@ pub use array::Array;
 pub use device::{Device, check_version, version};
 pub use dtype::Dtype;
 pub use error::MlxError;
+pub use matrix::{Matrix, swiglu};
 pub use memory::{Memory, clear_cache};
 pub use ops::Affine;

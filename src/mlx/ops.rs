@@ -105,12 +105,6 @@ impl Array {
         Self::wrap(ffi::matmul(self.raw(), other.raw()))
     }
 
-    /// `self · other + bias` in one operation: `[m, k]` and `[k, n]`, the bias `[n]`.
-    #[track_caller]
-    pub fn matmul_add(&self, other: &Array, bias: &Array) -> Result<Self, MlxError> {
-        Self::wrap(ffi::addmm(bias.raw(), self.raw(), other.raw()))
-    }
-
     /// `self · Wᵀ` for an affine-quantized `W`: `[m, in]` gives `[m, out]`.
     ///
     /// `w` is `[out, in · bits / 32]` words, `scales` and `biases` are `[out, in / group_size]`.
@@ -125,24 +119,6 @@ impl Array {
         Self::wrap(ffi::quantized_matmul(
             self.raw(),
             w.raw(),
-            scales.raw(),
-            biases.raw(),
-            affine.group_size,
-            affine.bits,
-        ))
-    }
-
-    /// The values of affine-quantized rows `[rows, in · bits / 32]` (words): `[rows, in]`, in the
-    /// type of `scales`.
-    #[track_caller]
-    pub fn dequantize(
-        &self,
-        scales: &Array,
-        biases: &Array,
-        affine: Affine,
-    ) -> Result<Self, MlxError> {
-        Self::wrap(ffi::dequantize(
-            self.raw(),
             scales.raw(),
             biases.raw(),
             affine.group_size,

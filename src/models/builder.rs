@@ -85,8 +85,8 @@ impl<'w, 'p> Builder<'w, 'p> {
             false => None,
         };
         Ok(match matrix {
-            Matrix::Dense(weight) => Linear::dense(weight, bias)?,
-            Matrix::Quantized(packed) => Linear::quantized(packed, bias),
+            Matrix::Dense(weight) => Linear::dense(&weight, bias.as_ref())?,
+            Matrix::Quantized(packed) => Linear::quantized(&packed, bias.as_ref())?,
         })
     }
 
@@ -97,9 +97,11 @@ impl<'w, 'p> Builder<'w, 'p> {
         vocab: i32,
         hidden: i32,
     ) -> Result<Embedding, LoadError> {
-        Ok(match self.matrix(path, vocab, hidden)? {
-            Matrix::Dense(weight) => Embedding::dense(weight)?,
-            Matrix::Quantized(packed) => Embedding::quantized(packed),
+        let matrix = self.matrix(path, vocab, hidden)?;
+        let dtype = self.dtype.unwrap_or(Dtype::Float32);
+        Ok(match matrix {
+            Matrix::Dense(weight) => Embedding::dense(&weight, dtype)?,
+            Matrix::Quantized(packed) => Embedding::quantized(&packed, dtype)?,
         })
     }
 
@@ -122,8 +124,8 @@ impl<'w, 'p> Builder<'w, 'p> {
             None => {
                 let weight = self
                     .weights
-                    .take_matrix(&format!("{path}.weight"), [outputs, inputs])?;
-                self.dtype.get_or_insert(weight.dtype()?);
+                    .take_as_is(&format!("{path}.weight"), &[outputs, inputs])?;
+                self.computes_in(&weight)?;
                 Matrix::Dense(weight)
             }
             Some(affine) => Matrix::Quantized(self.packed(path, outputs, inputs, affine)?),
@@ -136,6 +138,16 @@ impl<'w, 'p> Builder<'w, 'p> {
             }
         }
         Ok(matrix)
+    }
+
+    /// Learns the type of activations: the one that everything is computed in, else the matrix' own.
+    fn computes_in(&mut self, matrix: &Array) -> Result<(), LoadError> {
+        let dtype = match self.weights.compute() {
+            Some(compute) => compute,
+            None => matrix.dtype()?,
+        };
+        self.dtype.get_or_insert(dtype);
+        Ok(())
     }
 
     fn packed(
@@ -156,13 +168,17 @@ impl<'w, 'p> Builder<'w, 'p> {
         }
         let words = [outputs, inputs / 32 * affine.bits];
         let groups = [outputs, inputs / affine.group_size];
-        let scales = self.weights.take(&format!("{path}.scales"), &groups)?;
-        self.dtype.get_or_insert(scales.dtype()?);
+        let scales = self
+            .weights
+            .take_as_is(&format!("{path}.scales"), &groups)?;
+        self.computes_in(&scales)?;
         Ok(Packed {
             words: self
                 .weights
                 .take_packed(&format!("{path}.weight"), &words)?,
-            biases: self.weights.take(&format!("{path}.biases"), &groups)?,
+            biases: self
+                .weights
+                .take_as_is(&format!("{path}.biases"), &groups)?,
             scales,
             affine,
         })

@@ -17,7 +17,6 @@ mod snapshot;
 mod state;
 #[cfg(test)]
 mod testing;
-mod transpose;
 mod weights;
 
 pub use batch::{Batch, RowView};

@@ -9,7 +9,6 @@ use crate::mlx::{Array, Dtype, MlxError};
 use super::LoadProgress;
 use super::error::LoadError;
 use super::shard::{Shard, TensorInfo};
-use super::transpose::by_columns;
 
 const INDEX: &str = "model.safetensors.index.json";
 
@@ -30,7 +29,7 @@ pub struct Weights<'p> {
     dir: PathBuf,
     shards: Vec<Shard>,
     tensors: HashMap<String, (usize, TensorInfo)>,
-    /// What floating-point tensors are converted to; `None` keeps the checkpoint's type.
+    /// What vectors of floating-point numbers are converted to; `None` keeps the checkpoint's type.
     compute: Option<Dtype>,
     progress: LoadProgress,
     report: &'p mut dyn FnMut(LoadProgress),
@@ -102,10 +101,16 @@ impl<'p> Weights<'p> {
             .sum()
     }
 
+    /// What everything but matrices is converted to; `None` where the checkpoint's type stays.
+    pub fn compute(&self) -> Option<Dtype> {
+        self.compute
+    }
+
     fn bytes_of(&self, info: &TensorInfo) -> u64 {
-        let elements = info.shape.iter().product::<usize>() as u64;
-        match (to_dtype(info.dtype), self.compute) {
-            (Some(dtype), Some(compute)) if dtype.is_float() => elements * compute.size() as u64,
+        match (to_dtype(info.dtype), self.compute, info.shape.as_slice()) {
+            (Some(dtype), Some(compute), &[elements]) if dtype.is_float() => {
+                elements as u64 * compute.size() as u64
+            }
             _ => info.range.len() as u64,
         }
     }
@@ -135,24 +140,12 @@ impl<'p> Weights<'p> {
         Ok(array)
     }
 
-    /// Takes a matrix `[rows, columns]` that is multiplied by its transpose: as [`Self::take`], but
-    /// on the CPU laid out by columns.
-    pub fn take_matrix(&mut self, name: &str, shape: [i32; 2]) -> Result<Array, LoadError> {
-        if self.compute != Some(Dtype::Float32) {
-            return self.take(name, &shape);
-        }
-        let found = self.find(name, &shape, Kind::Floats)?;
+    /// Takes a matrix of floating-point numbers in the type that the file has: products read it as it
+    /// is.
+    pub fn take_as_is(&mut self, name: &str, shape: &[i32]) -> Result<Array, LoadError> {
+        let found = self.find(name, shape, Kind::Floats)?;
         self.bring_in(&found);
-        let bytes = &self.shards[found.shard].map[found.info.range.clone()];
-        let size = [found.info.shape[0], found.info.shape[1]];
-        let turned = Array::fill_f32(&[shape[1], shape[0]], |target| {
-            by_columns(bytes, found.dtype, size, target)
-        });
-        let Some(turned) = turned? else {
-            return Err(self.wrong_type(name, &found.info, found.shard, Kind::Floats));
-        };
-        self.release(&found);
-        let array = turned.transpose(&[1, 0])?;
+        let array = self.read(&found, shape)?;
         self.tell(&found);
         Ok(array)
     }
@@ -507,21 +500,21 @@ mod tests {
     #[test]
     fn conversion_is_counted_before_and_done_while_loading() {
         let dir = tempfile::tempdir().unwrap();
-        let tensors = [to_bf16(floats("a", &[4, 2])), floats("b", &[3])];
+        let tensors = [to_bf16(floats("a", &[4, 2])), to_bf16(floats("b", &[3]))];
         write_tensors(&dir.path().join("model.safetensors"), &tensors);
         let mut seen = Vec::new();
         let mut report = |progress: LoadProgress| seen.push(progress);
         let mut weights = Weights::open(dir.path(), Some(Dtype::Float32), &mut report).unwrap();
-        assert_eq!(weights.memory_bytes(), 4 * (8 + 3));
+        // A matrix is used as it is.
+        assert_eq!(weights.memory_bytes(), 2 * 8 + 4 * 3);
         weights.start();
-        assert_eq!(
-            weights.take("a", &[4, 2]).unwrap().dtype().unwrap(),
-            Dtype::Float32
-        );
-        weights.take("b", &[3]).unwrap();
+        let matrix = weights.take_as_is("a", &[4, 2]).unwrap();
+        assert_eq!(matrix.dtype().unwrap(), Dtype::Bfloat16);
+        let vector = weights.take("b", &[3]).unwrap();
+        assert_eq!(vector.dtype().unwrap(), Dtype::Float32);
         weights.finish("llama").unwrap();
         let bytes: Vec<_> = seen.iter().map(|p| (p.bytes, p.total)).collect();
-        assert_eq!(bytes, [(0, 44), (32, 44), (44, 44)]);
+        assert_eq!(bytes, [(0, 28), (16, 28), (28, 28)]);
     }
 
     #[test]

@@ -1,34 +1,40 @@
 //! Token embeddings, also as output head.
 
-use crate::mlx::{Array, MlxError};
+use crate::mlx::{Array, Dtype, Matrix, MlxError};
 
-use super::linear::{Packed, Weight};
+use super::linear::Packed;
 
 /// A table `[vocab, hidden]` of one vector a token.
-pub struct Embedding(Weight);
+pub struct Embedding {
+    table: Matrix,
+    dtype: Dtype,
+}
 
 impl Embedding {
-    /// A dense table, `[vocab, hidden]`.
+    /// A dense table, `[vocab, hidden]`, that gives vectors of type `dtype`.
     #[track_caller]
-    pub fn dense(weight: Array) -> Result<Self, MlxError> {
-        Ok(Self(Weight::dense(weight)?))
+    pub fn dense(weight: &Array, dtype: Dtype) -> Result<Self, MlxError> {
+        let table = Matrix::dense(weight)?;
+        Ok(Self { table, dtype })
     }
 
     /// A quantized table.
-    pub fn quantized(packed: Packed) -> Self {
-        Self(Weight::Quantized(packed))
+    #[track_caller]
+    pub fn quantized(packed: &Packed, dtype: Dtype) -> Result<Self, MlxError> {
+        let table = packed.matrix()?;
+        Ok(Self { table, dtype })
     }
 
     /// Token ids `[tokens]`, each below the vocabulary's size, to `[tokens, hidden]`.
     #[track_caller]
     pub fn forward(&self, tokens: &Array) -> Result<Array, MlxError> {
-        self.0.rows(tokens)
+        self.table.rows(tokens, self.dtype)
     }
 
     /// Scores every token: `[tokens, hidden]` to logits `[tokens, vocab]`.
     #[track_caller]
     pub fn as_linear(&self, x: &Array) -> Result<Array, MlxError> {
-        self.0.apply(x)
+        self.table.product(x)
     }
 }
 
@@ -40,7 +46,7 @@ mod tests {
     #[test]
     fn rows_are_looked_up_and_scored() {
         let table = Array::from_f32(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[3, 2]).unwrap();
-        let embedding = Embedding::dense(table).unwrap();
+        let embedding = Embedding::dense(&table, Dtype::Float32).unwrap();
         let ids = Array::from_u32(&[2, 0], &[2]).unwrap();
         let rows = embedding.forward(&ids).unwrap();
         assert_eq!(rows.to_vec_f32().unwrap(), [5.0, 6.0, 1.0, 2.0]);
@@ -54,7 +60,7 @@ mod tests {
 
     #[test]
     fn quantized_rows_are_dequantized() {
-        let embedding = Embedding::quantized(Packed {
+        let embedding = Packed {
             words: Array::from_u32(&[0x0302_0100; 16], &[2, 8]).unwrap(),
             scales: Array::from_f32(&[1.0, 2.0], &[2, 1]).unwrap(),
             biases: Array::from_f32(&[0.0, -1.0], &[2, 1]).unwrap(),
@@ -62,7 +68,8 @@ mod tests {
                 group_size: 32,
                 bits: 8,
             },
-        });
+        };
+        let embedding = Embedding::quantized(&embedding, Dtype::Float32).unwrap();
         let ids = Array::from_u32(&[1], &[1]).unwrap();
         let row = embedding.forward(&ids).unwrap().to_vec_f32().unwrap();
         assert_eq!(row[..4], [-1.0, 1.0, 3.0, 5.0]);

@@ -1,20 +1,9 @@
 //! Linear layers, dense and quantized.
 
-use crate::mlx::{Affine, Array, MlxError};
+use crate::mlx::{Affine, Array, Matrix, MlxError};
 
 /// `x Wᵀ + b`.
-pub struct Linear {
-    weight: Weight,
-    bias: Option<Array>,
-}
-
-/// A matrix `[out, in]`, to be multiplied from the right as its transpose.
-pub(super) enum Weight {
-    /// As it is, and its transposed view `[in, out]`, which shares its memory.
-    Dense { rows: Array, transposed: Array },
-    /// Groups of a row share a scale.
-    Quantized(Packed),
-}
+pub struct Linear(Matrix);
 
 /// An affine-quantized matrix `[out, in]`.
 pub struct Packed {
@@ -28,65 +17,48 @@ pub struct Packed {
     pub affine: Affine,
 }
 
-impl Weight {
+impl Packed {
     #[track_caller]
-    pub(super) fn dense(rows: Array) -> Result<Self, MlxError> {
-        let transposed = rows.transpose(&[1, 0])?;
-        // Once, so that no step builds the view again.
-        Array::eval_all(&[&rows, &transposed])?;
-        Ok(Self::Dense { rows, transposed })
-    }
-
-    #[track_caller]
-    pub(super) fn apply(&self, x: &Array) -> Result<Array, MlxError> {
-        match self {
-            Self::Dense { transposed, .. } => x.matmul(transposed),
-            Self::Quantized(packed) => {
-                x.quantized_matmul(&packed.words, &packed.scales, &packed.biases, packed.affine)
-            }
-        }
-    }
-
-    /// The rows `[rows, in]` that `indices` names.
-    #[track_caller]
-    pub(super) fn rows(&self, indices: &Array) -> Result<Array, MlxError> {
-        match self {
-            Self::Dense { rows, .. } => rows.take(indices, 0),
-            Self::Quantized(packed) => packed.words.take(indices, 0)?.dequantize(
-                &packed.scales.take(indices, 0)?,
-                &packed.biases.take(indices, 0)?,
-                packed.affine,
-            ),
-        }
+    pub(super) fn matrix(&self) -> Result<Matrix, MlxError> {
+        Matrix::affine(&self.words, &self.scales, &self.biases, self.affine)
     }
 }
 
 impl Linear {
     /// A dense layer: `weight` is `[out, in]`, `bias` `[out]`.
     #[track_caller]
-    pub fn dense(weight: Array, bias: Option<Array>) -> Result<Self, MlxError> {
-        Ok(Self {
-            weight: Weight::dense(weight)?,
-            bias,
-        })
+    pub fn dense(weight: &Array, bias: Option<&Array>) -> Result<Self, MlxError> {
+        Self::new(Matrix::dense(weight)?, bias)
     }
 
     /// A quantized layer; `bias` is `[out]`.
-    pub fn quantized(packed: Packed, bias: Option<Array>) -> Self {
-        Self {
-            weight: Weight::Quantized(packed),
-            bias,
-        }
+    #[track_caller]
+    pub fn quantized(packed: &Packed, bias: Option<&Array>) -> Result<Self, MlxError> {
+        Self::new(packed.matrix()?, bias)
+    }
+
+    #[track_caller]
+    fn new(matrix: Matrix, bias: Option<&Array>) -> Result<Self, MlxError> {
+        Ok(Self(match bias {
+            Some(bias) => matrix.with_bias(bias)?,
+            None => matrix,
+        }))
     }
 
     /// `[tokens, in]` to `[tokens, out]`.
     #[track_caller]
     pub fn forward(&self, x: &Array) -> Result<Array, MlxError> {
-        match (&self.weight, &self.bias) {
-            (Weight::Dense { transposed, .. }, Some(bias)) => x.matmul_add(transposed, bias),
-            (weight, Some(bias)) => weight.apply(x)?.add(bias),
-            (weight, None) => weight.apply(x),
-        }
+        self.0.product(x)
+    }
+
+    /// The same, with `residual` `[tokens, out]` added.
+    #[track_caller]
+    pub fn forward_add(&self, x: &Array, residual: &Array) -> Result<Array, MlxError> {
+        self.0.product_add(x, residual)
+    }
+
+    pub(super) fn matrix(&self) -> &Matrix {
+        &self.0
     }
 }
 
@@ -113,13 +85,13 @@ mod tests {
     fn dense_multiplies_by_the_transpose_and_adds_the_bias() {
         let weight = Array::from_f32(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[3, 2]).unwrap();
         let x = Array::from_f32(&[1.0, 10.0], &[1, 2]).unwrap();
-        let linear = Linear::dense(weight.clone(), None).unwrap();
+        let linear = Linear::dense(&weight, None).unwrap();
         assert_eq!(
             linear.forward(&x).unwrap().to_vec_f32().unwrap(),
             [21.0, 43.0, 65.0]
         );
         let bias = Array::from_f32(&[0.5, 1.5, -65.0], &[3]).unwrap();
-        let linear = Linear::dense(weight, Some(bias)).unwrap();
+        let linear = Linear::dense(&weight, Some(&bias)).unwrap();
         assert_eq!(
             linear.forward(&x).unwrap().to_vec_f32().unwrap(),
             [21.5, 44.5, 0.0]
@@ -129,7 +101,7 @@ mod tests {
     #[test]
     fn quantized_multiplies_by_the_dequantized_matrix() {
         let bias = Array::from_f32(&[1.0, 2.0], &[2]).unwrap();
-        let linear = Linear::quantized(packed(), Some(bias));
+        let linear = Linear::quantized(&packed(), Some(&bias)).unwrap();
         let x = Array::from_f32(&[1.0; 32], &[1, 32]).unwrap();
         // The integers of a row sum up to 2 · (0 + … + 15) = 240.
         assert_eq!(

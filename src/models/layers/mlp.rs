@@ -1,6 +1,6 @@
 //! Feed-forward layers.
 
-use crate::mlx::{Array, MlxError};
+use crate::mlx::{Array, MlxError, swiglu};
 
 use super::Linear;
 
@@ -15,12 +15,10 @@ pub struct SwiGlu {
 }
 
 impl SwiGlu {
-    /// `[tokens, hidden]` to the same.
+    /// `[tokens, hidden]` to the same, plus `residual`.
     #[track_caller]
-    pub fn forward(&self, x: &Array) -> Result<Array, MlxError> {
-        let gate = self.gate.forward(x)?;
-        let activated = gate.multiply(&gate.sigmoid()?)?;
-        self.down
-            .forward(&activated.multiply(&self.up.forward(x)?)?)
+    pub fn forward_add(&self, x: &Array, residual: &Array) -> Result<Array, MlxError> {
+        let opened = swiglu(x, self.gate.matrix(), self.up.matrix())?;
+        self.down.forward_add(&opened, residual)
     }
 }

@@ -68,18 +68,28 @@ impl Rope {
             base: theta as f32,
             scale: scale as f32,
         };
-        let angles = match scaling {
-            Scaling::None => base(1.0),
-            Scaling::Linear(factor) => base(1.0 / factor),
+        // In float32 and by the exponential, as MLX has it: at a position of thousands the last bit
+        // of a frequency shows.
+        let step = (theta as f32).ln() / (dims / 2) as f32;
+        let even = |scale: f64| {
+            let frequency = |i: i32| scale as f32 * (-(i as f32) * step).exp();
+            (0..dims / 2).map(frequency).collect()
+        };
+        let (angles, frequencies): (_, Vec<f32>) = match scaling {
+            Scaling::None => (base(1.0), even(1.0)),
+            Scaling::Linear(factor) => (base(1.0 / factor), even(1.0 / factor)),
             Scaling::Llama3(llama3) => {
                 let periods = llama3.periods(dims, theta);
-                RopeAngles::Periods(Array::from_f32(&periods, &[dims / 2])?)
+                let frequencies = periods.iter().map(|period| 1.0 / period).collect();
+                let periods = Array::from_f32(&periods, &[dims / 2])?;
+                (RopeAngles::Periods(periods), frequencies)
             }
         };
         Ok(Self(RopeParams {
             dims,
             traditional: config.traditional,
             angles,
+            frequencies: Array::from_f32(&frequencies, &[dims / 2])?,
         }))
     }
 

@@ -1,0 +1,208 @@
+// How the rows of a matrix become vectors. Included once by each instruction set, after its `Vec`.
+//
+// A row is read in blocks of `LANES · VALUES` columns: `VALUES` vectors, of which vector `i` holds in
+// lane `j` column `j · VALUES + i`. A lane thus finds its packed integers in one 32-bit word, and
+// activations are laid out in the same order once (`pack`), not each weight. What is missing of a
+// row's last block counts as zero.
+#pragma once
+
+#include "operands.h"
+
+namespace mlxcel::kernels {
+namespace {
+
+/// The number of a vector within its block, known when compiling.
+template <int I>
+struct Index {
+  static constexpr int value = I;
+};
+
+/// Calls `each` with `Index<0>` to `Index<N - 1>`.
+template <int N, int I = 0, class Each>
+__attribute__((always_inline)) inline void unroll(Each& each) {
+  if constexpr (I < N) {
+    each(Index<I>{});
+    unroll<N, I + 1>(each);
+  }
+}
+
+/// Neighbouring columns that a lane holds of a block.
+constexpr int values_of(int bits) {
+  return bits == 0 ? 1 : bits == 2 ? 16 : bits <= 4 ? 8 : 4;
+}
+
+inline std::size_t values_of(const Matrix& matrix) {
+  return values_of(matrix.bits);
+}
+
+/// Numbers as they are.
+template <class T>
+struct Dense {
+  /// Whether the rows in memory are what `block` gives.
+  static constexpr bool IN_PLACE = sizeof(T) == sizeof(float);
+  static constexpr int VALUES = values_of(0);
+  static constexpr int BLOCK = Vec::LANES;
+
+  struct Row {
+    const T* values;
+  };
+  struct Tail {
+    T values[BLOCK];
+  };
+
+  static Row row(const Matrix& matrix, std::size_t index) {
+    return {static_cast<const T*>(matrix.values) + index * matrix.columns};
+  }
+  /// A block of its own for the row's last `columns`, which begin at block `index`.
+  static Row tail(Row row, std::size_t index, std::size_t columns, Tail& tail) {
+    tail = {};
+    __builtin_memcpy(tail.values, row.values + index * BLOCK, columns * sizeof(T));
+    return {tail.values};
+  }
+  /// Asks for a block of the row `ahead` rows further on. A row is too short for the processor to
+  /// notice by itself where the reading goes on. Behind the last row nothing happens.
+  static void prefetch(const Matrix& matrix, Row row, std::size_t index, std::size_t ahead) {
+    const char* at = reinterpret_cast<const char*>(row.values + index * BLOCK + ahead * matrix.columns);
+    __builtin_prefetch(at);
+  }
+  static void prefetch_scales(const Matrix&, std::size_t) {}
+  /// Calls `each` with the number of every vector of a block, and the vector.
+  template <class Each>
+  __attribute__((always_inline)) static void block(Row row, std::size_t index, Each each) {
+    each(Index<0>{}, Vec::load(row.values + index * BLOCK));
+  }
+};
+
+/// MLX's affine quantization: integers of `BITS` bits behind one another, little-endian.
+template <int BITS, int GROUP, class T>
+struct Affine {
+  static constexpr bool IN_PLACE = false;
+  static constexpr int VALUES = values_of(BITS);
+  static constexpr int BLOCK = Vec::LANES * VALUES;
+  static constexpr int BYTES = BLOCK * BITS / 8;
+  static constexpr int GROUPS = BLOCK > GROUP ? BLOCK / GROUP : 1;
+
+  struct Row {
+    const unsigned char* words;
+    const T* scales;
+    const T* biases;
+  };
+  struct Tail {
+    unsigned char words[BYTES];
+    T scales[GROUPS];
+    T biases[GROUPS];
+  };
+
+  static Row row(const Matrix& matrix, std::size_t index) {
+    const std::size_t groups = index * (matrix.columns / GROUP);
+    return {
+        static_cast<const unsigned char*>(matrix.values) + index * (matrix.columns * BITS / 8),
+        static_cast<const T*>(matrix.scales) + groups,
+        static_cast<const T*>(matrix.biases) + groups};
+  }
+  static Row tail(Row row, std::size_t index, std::size_t columns, Tail& tail) {
+    tail = {};
+    const std::size_t group = index * BLOCK / GROUP;
+    __builtin_memcpy(tail.words, row.words + index * BYTES, columns * BITS / 8);
+    __builtin_memcpy(tail.scales, row.scales + group, columns / GROUP * sizeof(T));
+    __builtin_memcpy(tail.biases, row.biases + group, columns / GROUP * sizeof(T));
+    return {tail.words, tail.scales, tail.biases};
+  }
+  static void prefetch(const Matrix& matrix, Row row, std::size_t index, std::size_t ahead) {
+    __builtin_prefetch(row.words + index * BYTES + ahead * (matrix.columns * BITS / 8));
+  }
+  static void prefetch_scales(const Matrix& matrix, std::size_t index) {
+    const Row ahead = row(matrix, index);
+    const std::size_t bytes = matrix.columns / GROUP * sizeof(T);
+    for (std::size_t at = 0; at < bytes; at += 64) {
+      __builtin_prefetch(reinterpret_cast<const char*>(ahead.scales) + at);
+      __builtin_prefetch(reinterpret_cast<const char*>(ahead.biases) + at);
+    }
+  }
+  template <class Each>
+  __attribute__((always_inline)) static void block(Row row, std::size_t index, Each each) {
+    const auto words = Vec::words<BITS>(row.words + index * BYTES);
+    const std::size_t group = index * BLOCK / GROUP;
+    const auto scale = Vec::spread<GROUPS>(row.scales + group);
+    const auto bias = Vec::spread<GROUPS>(row.biases + group);
+    auto vector = [&](auto i) __attribute__((always_inline)) {
+      each(i, Vec::fma(Vec::value<BITS, decltype(i)::value>(words), scale, bias));
+    };
+    unroll<VALUES>(vector);
+  }
+};
+
+template <class T, int BITS, class Call>
+void with_group(int group, Call call) {
+  switch (group) {
+    case 32:
+      return call(Affine<BITS, 32, T>{});
+    case 64:
+      return call(Affine<BITS, 64, T>{});
+    default:
+      return call(Affine<BITS, 128, T>{});
+  }
+}
+
+template <class T, class Call>
+void with_bits(const Matrix& matrix, Call call) {
+  switch (matrix.bits) {
+    case 0:
+      return call(Dense<T>{});
+    case 2:
+      return with_group<T, 2>(matrix.group, call);
+    case 3:
+      return with_group<T, 3>(matrix.group, call);
+    case 4:
+      return with_group<T, 4>(matrix.group, call);
+    case 5:
+      return with_group<T, 5>(matrix.group, call);
+    case 6:
+      return with_group<T, 6>(matrix.group, call);
+    default:
+      return with_group<T, 8>(matrix.group, call);
+  }
+}
+
+/// Calls `call` with the format of `matrix`, whose bits and group were checked.
+template <class Call>
+void with_format(const Matrix& matrix, Call call) {
+  switch (matrix.element) {
+    case Element::f32:
+      return with_bits<float>(matrix, call);
+    case Element::bf16:
+      return with_bits<BFloat>(matrix, call);
+    case Element::f16:
+      return with_bits<Half>(matrix, call);
+  }
+}
+
+/// Vectors that a row takes, the last block filled up.
+template <class Format>
+std::size_t vectors(std::size_t columns) {
+  return (columns + Format::BLOCK - 1) / Format::BLOCK * Format::VALUES;
+}
+
+/// Calls `each` with the number of each vector of a row within the row, and the vector.
+template <class Format, class Each>
+__attribute__((always_inline)) inline void for_vectors(
+    const Matrix& matrix, std::size_t index, Each each) {
+  const auto row = Format::row(matrix, index);
+  const std::size_t blocks = matrix.columns / Format::BLOCK;
+  const std::size_t rest = matrix.columns % Format::BLOCK;
+  for (std::size_t b = 0; b < blocks; b++) {
+    Format::block(row, b, [&](auto i, typename Vec::F v) __attribute__((always_inline)) {
+      each(b * Format::VALUES + decltype(i)::value, v);
+    });
+  }
+  if (rest > 0) {
+    typename Format::Tail tail;
+    const auto last = Format::tail(row, blocks, rest, tail);
+    Format::block(last, 0, [&](auto i, typename Vec::F v) __attribute__((always_inline)) {
+      each(blocks * Format::VALUES + decltype(i)::value, v);
+    });
+  }
+}
+
+} // namespace
+} // namespace mlxcel::kernels

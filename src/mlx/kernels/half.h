@@ -1,0 +1,42 @@
+// 16-bit numbers, one at a time.
+#pragma once
+
+#include <cstdint>
+
+namespace mlxcel::kernels {
+// Each instruction set compiles its own copy: a shared one could hold instructions that another
+// machine lacks.
+namespace {
+
+/// bfloat16: the upper half of a float32.
+struct BFloat {
+  std::uint16_t bits;
+};
+/// float16 of IEEE 754.
+struct Half {
+  std::uint16_t bits;
+};
+
+inline float to_float(float x) {
+  return x;
+}
+
+inline float to_float(BFloat x) {
+  return __builtin_bit_cast(float, static_cast<std::uint32_t>(x.bits) << 16);
+}
+
+inline float to_float(Half x) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(x.bits & 0x8000) << 16;
+  const std::uint32_t rest = x.bits & 0x7FFF;
+  if (rest >= 0x7C00) { // infinite, or not a number
+    return __builtin_bit_cast(float, sign | 0x7F800000 | (rest & 0x3FF) << 13);
+  }
+  if (rest < 0x400) { // subnormal: a whole number of 2^-24
+    const float magnitude = static_cast<float>(rest) * 0x1p-24f;
+    return sign ? -magnitude : magnitude;
+  }
+  return __builtin_bit_cast(float, sign | ((rest << 13) + ((127u - 15u) << 23)));
+}
+
+} // namespace
+} // namespace mlxcel::kernels

@@ -1,0 +1,29 @@
+// Compiled with -mavx2 -mfma -mf16c.
+#if defined(__x86_64__)
+#include "table.h"
+
+#include "simd_avx2.h"
+
+#include "attention.h"
+
+namespace mlxcel::kernels {
+
+const Table avx2 = {
+    .name = "avx2",
+    .packed_length = packed_length,
+    .same_packing = same_packing,
+    .pack = pack,
+    .product_scratch = product_scratch,
+    .product = product,
+    .unpack_row = unpack_row,
+    .rms_norm = rms_norm,
+    .silu_multiply = silu_multiply,
+    .add_to = add_to,
+    .rotate = rotate,
+    .attention_rows = attention_rows,
+    .attention_scratch = attention_scratch,
+    .attend = attend,
+};
+
+} // namespace mlxcel::kernels
+#endif

@@ -1,0 +1,29 @@
+// Every 64-bit Arm has NEON: no flag is needed.
+#if defined(__aarch64__)
+#include "table.h"
+
+#include "simd_neon.h"
+
+#include "attention.h"
+
+namespace mlxcel::kernels {
+
+const Table neon = {
+    .name = "neon",
+    .packed_length = packed_length,
+    .same_packing = same_packing,
+    .pack = pack,
+    .product_scratch = product_scratch,
+    .product = product,
+    .unpack_row = unpack_row,
+    .rms_norm = rms_norm,
+    .silu_multiply = silu_multiply,
+    .add_to = add_to,
+    .rotate = rotate,
+    .attention_rows = attention_rows,
+    .attention_scratch = attention_scratch,
+    .attend = attend,
+};
+
+} // namespace mlxcel::kernels
+#endif

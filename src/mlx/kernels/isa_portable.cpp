@@ -1,0 +1,27 @@
+// Compiled for the architecture as such.
+#include "table.h"
+
+#include "simd_portable.h"
+
+#include "attention.h"
+
+namespace mlxcel::kernels {
+
+const Table portable = {
+    .name = "portable",
+    .packed_length = packed_length,
+    .same_packing = same_packing,
+    .pack = pack,
+    .product_scratch = product_scratch,
+    .product = product,
+    .unpack_row = unpack_row,
+    .rms_norm = rms_norm,
+    .silu_multiply = silu_multiply,
+    .add_to = add_to,
+    .rotate = rotate,
+    .attention_rows = attention_rows,
+    .attention_scratch = attention_scratch,
+    .attend = attend,
+};
+
+} // namespace mlxcel::kernels

@@ -1,0 +1,64 @@
+// Plain descriptions of the operands: what the kernels need to know, without MLX.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace mlxcel::kernels {
+
+enum class Element : std::uint8_t { f32, bf16, f16 };
+
+inline std::size_t size_of(Element element) {
+  return element == Element::f32 ? 4 : 2;
+}
+
+/// A row-major matrix `[rows, columns]`: of `element`s, or packed as MLX's affine quantization does
+/// it, `value = scale · integer + bias`.
+struct Matrix {
+  std::size_t rows;
+  std::size_t columns;
+  /// Type of the dense values, or of the scales and biases.
+  Element element;
+  /// Bits of a packed integer; 0 where the matrix is dense.
+  int bits;
+  /// Columns that share a scale.
+  int group;
+  /// The dense values, or the packed integers.
+  const void* values;
+  const void* scales;
+  const void* biases;
+};
+
+/// A float32 matrix `[rows, columns]` whose rows and columns may lie apart (in elements).
+struct Rows {
+  const float* data;
+  std::size_t rows;
+  std::size_t columns;
+  std::ptrdiff_t row_stride;
+  std::ptrdiff_t column_stride;
+};
+
+/// Keys and values of one head, as many rows as there are positions.
+struct AttentionHead {
+  const float* keys;
+  const float* values;
+  std::size_t key_stride;
+  std::size_t value_stride;
+  /// Features of a key and of a value.
+  std::size_t dim;
+  /// What scores are multiplied by.
+  float scale;
+};
+
+/// One query, and where what it finds is to go.
+struct AttentionRow {
+  const float* query;
+  float* out;
+  /// The positions it sees, the last one included.
+  std::size_t first;
+  std::size_t last;
+  /// A score that belongs to no position, or null.
+  const float* sink;
+};
+
+} // namespace mlxcel::kernels

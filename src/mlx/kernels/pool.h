@@ -1,0 +1,26 @@
+// The threads that kernels share: one pool a process.
+#pragma once
+
+#include <cstddef>
+
+namespace mlxcel::kernels {
+
+/// Threads that work together, the calling one among them; before the first `parallel`, or between two.
+void set_threads(std::size_t threads);
+std::size_t threads();
+
+/// Calls `work(context, index)` for every index below `count`, each once, on whichever thread is free,
+/// and returns when all are done. Only one thread at a time may call it; `work` must not.
+void parallel(std::size_t count, void (*work)(void* context, std::size_t index), void* context);
+
+/// The same for a callable. One piece is done at once, without the pool.
+template <class Work>
+void parallel_for(std::size_t count, Work work) {
+  parallel(
+      count, [](void* context, std::size_t index) { (*static_cast<Work*>(context))(index); }, &work);
+}
+
+/// The calling thread's own memory of at least `floats`, aligned to a cache line, until its next call.
+float* scratch(std::size_t floats);
+
+} // namespace mlxcel::kernels

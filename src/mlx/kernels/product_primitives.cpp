@@ -1,0 +1,302 @@
+// Products with a checkpoint's matrices, and their rows.
+
+#include <algorithm>
+#include <vector>
+
+#include "mlx/ops.h"
+
+#include "pool.h"
+#include "primitive.h"
+#include "table.h"
+#include "weight.h"
+
+namespace mx = mlx::core;
+
+namespace mlxcel {
+namespace kernels {
+namespace {
+
+/// Multiplications below which a second thread costs more than it brings.
+constexpr std::size_t SMALL = 32 * 1024;
+/// Rows of the matrix that a thread takes at once: a multiple of a cache line of results.
+constexpr std::size_t LEAST_ROWS = 16;
+constexpr std::size_t MOST_ROWS = 64;
+/// Activations that a thread packs at once.
+constexpr std::size_t PACKED_AT_ONCE = 16;
+
+Element element_of(const mx::array& array) {
+  return array.dtype() == mx::float32  ? Element::f32
+      : array.dtype() == mx::bfloat16 ? Element::bf16
+                                      : Element::f16;
+}
+
+/// How a weight's arrays lie among the inputs of a primitive.
+struct Layout {
+  int group;
+  int bits;
+  bool offset;
+
+  explicit Layout(const Weight& weight)
+      : group(weight.group), bits(weight.bits), offset(weight.offset.has_value()) {}
+  bool operator==(const Layout&) const = default;
+};
+
+void push(std::vector<mx::array>& inputs, const Weight& weight) {
+  inputs.push_back(weight.values);
+  for (const auto* part : {&weight.scales, &weight.biases, &weight.offset}) {
+    if (*part) {
+      inputs.push_back(**part);
+    }
+  }
+}
+
+/// A weight again, among the inputs from `next` on.
+struct Operand {
+  Matrix matrix;
+  const float* offset = nullptr;
+
+  Operand(const Layout& layout, const std::vector<mx::array>& inputs, std::size_t& next) {
+    const auto& values = inputs[next++];
+    const bool packed = layout.bits > 0;
+    matrix.rows = values.shape(0);
+    matrix.columns = packed ? values.shape(1) * 32 / layout.bits : values.shape(1);
+    matrix.element = element_of(packed ? inputs[next] : values);
+    matrix.bits = layout.bits;
+    matrix.group = layout.group;
+    matrix.values = values.data<void>();
+    matrix.scales = packed ? inputs[next++].data<void>() : nullptr;
+    matrix.biases = packed ? inputs[next++].data<void>() : nullptr;
+    if (layout.offset) {
+      offset = inputs[next++].data<float>();
+    }
+  }
+};
+
+Rows rows_of(const mx::array& x) {
+  return {
+      x.data<float>(), static_cast<std::size_t>(x.shape(0)), static_cast<std::size_t>(x.shape(1)),
+      static_cast<std::ptrdiff_t>(x.strides(0)), static_cast<std::ptrdiff_t>(x.strides(1))};
+}
+
+/// Rows of the matrix for one thread at once. What it is changes no result.
+std::size_t rows_at_once(const Matrix& matrix, std::size_t count) {
+  if (matrix.rows * matrix.columns * count < SMALL) {
+    return matrix.rows;
+  }
+  const std::size_t even = matrix.rows / (4 * threads()) / LEAST_ROWS * LEAST_ROWS;
+  return std::clamp(even, LEAST_ROWS, MOST_ROWS);
+}
+
+void pack_all(const Table& kernels, const Matrix& matrix, const Rows& x, float* packed) {
+  const std::size_t pieces = (x.rows + PACKED_AT_ONCE - 1) / PACKED_AT_ONCE;
+  parallel_for(pieces, [&](std::size_t piece) {
+    const std::size_t from = piece * PACKED_AT_ONCE;
+    kernels.pack(matrix, x, from, std::min(from + PACKED_AT_ONCE, x.rows), packed);
+  });
+}
+
+/// Calls `work` with ranges of the matrix' rows on all threads.
+template <class Work>
+void for_rows(const Matrix& matrix, std::size_t count, Work work) {
+  const std::size_t step = rows_at_once(matrix, count);
+  parallel_for((matrix.rows + step - 1) / step, [&](std::size_t piece) {
+    const std::size_t from = piece * step;
+    work(from, std::min(from + step, matrix.rows));
+  });
+}
+
+void add_offset(const Table& kernels, const Operand& operand, std::size_t count, std::size_t from, std::size_t to, float* out, std::size_t stride) {
+  if (operand.offset != nullptr) {
+    for (std::size_t m = 0; m < count; m++) {
+      kernels.add_to(out + m * stride, operand.offset + from, to - from);
+    }
+  }
+}
+
+class Product : public CpuPrimitive {
+ public:
+  Product(mx::Stream stream, Layout layout, bool residual)
+      : CpuPrimitive(stream), layout_(layout), residual_(residual) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
+    allocate(out);
+    std::size_t next = 1;
+    const Operand operand(layout_, inputs, next);
+    const Table& kernels = table();
+    const Rows x = rows_of(inputs[0]);
+    float* packed = temporary(x.rows * kernels.packed_length(operand.matrix));
+    float* result = out.data<float>();
+    const Rows residual = residual_ ? rows_of(inputs[next]) : Rows{};
+    dispatch([=, &kernels] {
+      const std::size_t stride = operand.matrix.rows;
+      pack_all(kernels, operand.matrix, x, packed);
+      for_rows(operand.matrix, x.rows, [&](std::size_t from, std::size_t to) {
+        float* memory = scratch(kernels.product_scratch(operand.matrix));
+        float* part = result + from;
+        kernels.product(operand.matrix, packed, x.rows, from, to, part, stride, memory);
+        add_offset(kernels, operand, x.rows, from, to, part, stride);
+        for (std::size_t m = 0; m < residual.rows; m++) {
+          const float* more = residual.data + static_cast<std::ptrdiff_t>(m) * residual.row_stride;
+          if (residual.column_stride == 1) {
+            kernels.add_to(part + m * stride, more + from, to - from);
+          } else {
+            for (std::size_t n = from; n < to; n++) {
+              result[m * stride + n] += more[static_cast<std::ptrdiff_t>(n) * residual.column_stride];
+            }
+          }
+        }
+      });
+    });
+  }
+
+  const char* name() const override { return "mlxcel::Product"; }
+  bool is_equivalent(const mx::Primitive& other) const override {
+    const auto& same = static_cast<const Product&>(other);
+    return layout_ == same.layout_ && residual_ == same.residual_;
+  }
+
+ private:
+  Layout layout_;
+  bool residual_;
+};
+
+class GatedProduct : public CpuPrimitive {
+ public:
+  GatedProduct(mx::Stream stream, Layout gate, Layout up)
+      : CpuPrimitive(stream), gate_(gate), up_(up) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
+    allocate(out);
+    std::size_t next = 1;
+    const Operand gate(gate_, inputs, next);
+    const Operand up(up_, inputs, next);
+    const Table& kernels = table();
+    const Rows x = rows_of(inputs[0]);
+    const bool shared = kernels.same_packing(gate.matrix, up.matrix);
+    float* for_gate = temporary(x.rows * kernels.packed_length(gate.matrix));
+    float* for_up = shared ? for_gate : temporary(x.rows * kernels.packed_length(up.matrix));
+    float* result = out.data<float>();
+    dispatch([=, &kernels] {
+      const std::size_t stride = gate.matrix.rows;
+      pack_all(kernels, gate.matrix, x, for_gate);
+      if (!shared) {
+        pack_all(kernels, up.matrix, x, for_up);
+      }
+      const std::size_t unpacked =
+          std::max(kernels.product_scratch(gate.matrix), kernels.product_scratch(up.matrix));
+      for_rows(gate.matrix, 2 * x.rows, [&](std::size_t from, std::size_t to) {
+        float* memory = scratch(unpacked + x.rows * (to - from));
+        float* factors = memory + unpacked;
+        float* part = result + from;
+        kernels.product(gate.matrix, for_gate, x.rows, from, to, part, stride, memory);
+        add_offset(kernels, gate, x.rows, from, to, part, stride);
+        kernels.product(up.matrix, for_up, x.rows, from, to, factors, to - from, memory);
+        add_offset(kernels, up, x.rows, from, to, factors, to - from);
+        for (std::size_t m = 0; m < x.rows; m++) {
+          kernels.silu_multiply(part + m * stride, factors + m * (to - from), to - from);
+        }
+      });
+    });
+  }
+
+  const char* name() const override { return "mlxcel::GatedProduct"; }
+  bool is_equivalent(const mx::Primitive& other) const override {
+    const auto& same = static_cast<const GatedProduct&>(other);
+    return gate_ == same.gate_ && up_ == same.up_;
+  }
+
+ private:
+  Layout gate_, up_;
+};
+
+class TakeRows : public CpuPrimitive {
+ public:
+  TakeRows(mx::Stream stream, Layout layout) : CpuPrimitive(stream), layout_(layout) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
+    allocate(out);
+    std::size_t next = 1;
+    const Operand operand(layout_, inputs, next);
+    const Table& kernels = table();
+    const auto* indices = inputs[0].data<std::int32_t>();
+    const std::ptrdiff_t stride = inputs[0].strides(0);
+    const std::size_t count = inputs[0].size();
+    float* result = out.data<float>();
+    dispatch([=, &kernels] {
+      const std::size_t pieces = (count + PACKED_AT_ONCE - 1) / PACKED_AT_ONCE;
+      parallel_for(pieces, [&](std::size_t piece) {
+        const std::size_t from = piece * PACKED_AT_ONCE;
+        for (std::size_t i = from; i < std::min(from + PACKED_AT_ONCE, count); i++) {
+          const auto row = static_cast<std::size_t>(indices[static_cast<std::ptrdiff_t>(i) * stride]);
+          float* memory = scratch(kernels.packed_length(operand.matrix));
+          kernels.unpack_row(operand.matrix, row, result + i * operand.matrix.columns, memory);
+        }
+      });
+    });
+  }
+
+  const char* name() const override { return "mlxcel::TakeRows"; }
+  bool is_equivalent(const mx::Primitive& other) const override {
+    return layout_ == static_cast<const TakeRows&>(other).layout_;
+  }
+
+ private:
+  Layout layout_;
+};
+
+mx::array matrix_of_tokens(const mx::array& x, const Weight& weight) {
+  if (x.ndim() != 2 || x.shape(1) != weight.columns()) {
+    throw std::invalid_argument(
+        "a product of " + std::to_string(weight.columns()) + " columns wants [tokens, " +
+        std::to_string(weight.columns()) + "]");
+  }
+  return x;
+}
+
+} // namespace
+} // namespace kernels
+
+using namespace kernels;
+
+mx::array product(const mx::array& x, const Weight& weight, const mx::array* residual) {
+  std::vector<mx::array> inputs{matrix_of_tokens(x, weight)};
+  push(inputs, weight);
+  const mx::Shape shape{x.shape(0), weight.rows()};
+  if (residual != nullptr) {
+    if (residual->shape() != shape || residual->dtype() != mx::float32) {
+      throw std::invalid_argument("the residual is not of the product's shape and type");
+    }
+    inputs.push_back(*residual);
+  }
+  auto primitive = std::make_shared<Product>(cpu_stream(), Layout(weight), residual != nullptr);
+  return mx::array(shape, mx::float32, std::move(primitive), std::move(inputs));
+}
+
+mx::array gated_product(const mx::array& x, const Weight& gate, const Weight& up) {
+  if (gate.rows() != up.rows() || gate.columns() != up.columns()) {
+    throw std::invalid_argument("the gate's shape is not that of what it opens");
+  }
+  std::vector<mx::array> inputs{matrix_of_tokens(x, gate)};
+  push(inputs, gate);
+  push(inputs, up);
+  auto primitive = std::make_shared<GatedProduct>(cpu_stream(), Layout(gate), Layout(up));
+  return mx::array(
+      {x.shape(0), gate.rows()}, mx::float32, std::move(primitive), std::move(inputs));
+}
+
+mx::array take_rows(const Weight& weight, const mx::array& indices) {
+  if (indices.ndim() != 1 || (indices.dtype() != mx::uint32 && indices.dtype() != mx::int32)) {
+    throw std::invalid_argument("rows are taken by a vector of 32-bit integers");
+  }
+  std::vector<mx::array> inputs{indices};
+  push(inputs, weight);
+  auto primitive = std::make_shared<TakeRows>(cpu_stream(), Layout(weight));
+  return mx::array(
+      {indices.shape(0), weight.columns()}, mx::float32, std::move(primitive), std::move(inputs));
+}
+
+bool has_kernels(const mx::array& x) {
+  return x.dtype() == mx::float32 && mx::default_device() == mx::Device::cpu;
+}
+
+} // namespace mlxcel

@@ -1,0 +1,151 @@
+// AVX-512 (F, BW, DQ, VL): 16 lanes. For the one translation unit that is compiled for it.
+#pragma once
+
+#include <immintrin.h>
+
+#include "half.h"
+
+namespace mlxcel::kernels {
+namespace {
+
+struct Vec {
+  using F = __m512;
+  using I = __m512i;
+  static constexpr int LANES = 16;
+  /// Rows of activations that the registers hold beside four rows of weights.
+  static constexpr int TILE = 6;
+
+  static F zero() { return _mm512_setzero_ps(); }
+  static F set1(float x) { return _mm512_set1_ps(x); }
+  static F load(const float* p) { return _mm512_loadu_ps(p); }
+  static F load(const BFloat* p) {
+    return widen(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+  }
+  static F load(const Half* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm512_div_ps(a, b); }
+  static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F min(F a, F b) { return _mm512_min_ps(a, b); }
+  static F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  /// `2^n` for whole `n` within the exponents of normal numbers.
+  static F exp2i(F n) {
+    const I bits = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 23));
+  }
+
+  /// The sum of the lanes: `i + (i+8)`, then `i + (i+4)`, `i + (i+2)`, `i + (i+1)`.
+  static float sum(F v) {
+    const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+  }
+  /// The sums of four vectors, each in the order of `sum`.
+  static void sum4(F a, F b, F c, F d, float* out) {
+    const F ab = add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
+    const F cd = add(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xEE));
+    F v = add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xDD));
+    v = add(v, _mm512_permute_ps(v, 0x4E));
+    v = add(v, _mm512_permute_ps(v, 0xB1));
+    const I heads = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(heads, v)));
+  }
+  static float maximum(F v) { return _mm512_reduce_max_ps(v); }
+
+  /// `GROUPS` numbers, each in as many neighbouring lanes as it takes to fill the vector.
+  template <int GROUPS, class T>
+  static F spread(const T* p) {
+    if constexpr (GROUPS == 1) {
+      return set1(to_float(*p));
+    } else {
+      const I lanes =
+          _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+      const I source = _mm512_srli_epi32(lanes, __builtin_ctz(LANES / GROUPS));
+      return _mm512_permutexvar_ps(source, some<GROUPS>(p));
+    }
+  }
+
+  /// The lanes' words of one block: 32 bits that hold the lane's neighbouring values.
+  template <int BITS>
+  static I words(const unsigned char* p) {
+    if constexpr (BITS == 2 || BITS == 4 || BITS == 8) {
+      return _mm512_loadu_si512(p);
+    } else if constexpr (BITS == 5) {
+      // 10 bytes a quarter, four values a lane: bytes 0-2 of five, and 2-4, four bits in.
+      const I raw = _mm512_maskz_loadu_epi32(0x03FF, p);
+      const I quarters = _mm512_set_epi16(
+          0, 0, 0, 19, 18, 17, 16, 15, 0, 0, 0, 14, 13, 12, 11, 10,
+          0, 0, 0, 9, 8, 7, 6, 5, 0, 0, 0, 4, 3, 2, 1, 0);
+      const I shuffle = _mm512_broadcast_i32x4(
+          _mm_setr_epi8(0, 1, 2, -1, 2, 3, 4, -1, 5, 6, 7, -1, 7, 8, 9, -1));
+      const I spread = _mm512_shuffle_epi8(_mm512_permutexvar_epi16(quarters, raw), shuffle);
+      return _mm512_srlv_epi32(
+          spread, _mm512_setr_epi32(0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4));
+    } else {
+      static_assert(BITS == 3 || BITS == 6);
+      // Three bytes a lane.
+      const I raw = _mm512_maskz_loadu_epi32(0x0FFF, p);
+      const I quarters = _mm512_setr_epi32(0, 1, 2, 0, 3, 4, 5, 0, 6, 7, 8, 0, 9, 10, 11, 0);
+      const I shuffle = _mm512_broadcast_i32x4(
+          _mm_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1));
+      return _mm512_shuffle_epi8(_mm512_permutexvar_epi32(quarters, raw), shuffle);
+    }
+  }
+  /// Value `INDEX` of every lane.
+  template <int BITS, int INDEX>
+  static F value(I words) {
+    const I shifted = INDEX == 0 ? words : _mm512_srli_epi32(words, BITS * INDEX);
+    if constexpr (BITS == 4) {
+      // A table of 16 numbers looks at the low four bits only.
+      const F table =
+          _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+      return _mm512_permutexvar_ps(shifted, table);
+    } else {
+      const I mask = _mm512_set1_epi32((1 << BITS) - 1);
+      return _mm512_cvtepi32_ps(_mm512_and_si512(shifted, mask));
+    }
+  }
+
+ private:
+  static F widen(I low) { return _mm512_castsi512_ps(_mm512_slli_epi32(low, 16)); }
+
+  template <int N>
+  static F some(const float* p) {
+    if constexpr (N == 2) {
+      return _mm512_castps128_ps512(_mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+    } else if constexpr (N == 4) {
+      return _mm512_castps128_ps512(_mm_loadu_ps(p));
+    } else {
+      static_assert(N == 8);
+      return _mm512_castps256_ps512(_mm256_loadu_ps(p));
+    }
+  }
+  template <int N>
+  static __m128i some16(const void* p) {
+    if constexpr (N == 2) {
+      return _mm_loadu_si32(p);
+    } else if constexpr (N == 4) {
+      return _mm_loadl_epi64(static_cast<const __m128i*>(p));
+    } else {
+      static_assert(N == 8);
+      return _mm_loadu_si128(static_cast<const __m128i*>(p));
+    }
+  }
+  template <int N>
+  static F some(const BFloat* p) {
+    return widen(_mm512_castsi256_si512(_mm256_cvtepu16_epi32(some16<N>(p))));
+  }
+  template <int N>
+  static F some(const Half* p) {
+    return _mm512_castps256_ps512(_mm256_cvtph_ps(some16<N>(p)));
+  }
+};
+
+} // namespace
+} // namespace mlxcel::kernels

@@ -1,0 +1,97 @@
+// NEON of 64-bit Arm: 4 lanes, on every such machine.
+#pragma once
+
+#include <arm_neon.h>
+
+#include "half.h"
+
+namespace mlxcel::kernels {
+namespace {
+
+struct Vec {
+  using F = float32x4_t;
+  using I = uint32x4_t;
+  static constexpr int LANES = 4;
+  /// Rows of activations that the registers hold beside four rows of weights.
+  static constexpr int TILE = 6;
+
+  static F zero() { return vdupq_n_f32(0); }
+  static F set1(float x) { return vdupq_n_f32(x); }
+  static F load(const float* p) { return vld1q_f32(p); }
+  static F load(const BFloat* p) {
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(&p->bits), 16));
+  }
+  static F load(const Half* p) {
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&p->bits)));
+  }
+  static void store(float* p, F x) { vst1q_f32(p, x); }
+  static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
+  static F add(F a, F b) { return vaddq_f32(a, b); }
+  static F sub(F a, F b) { return vsubq_f32(a, b); }
+  static F mul(F a, F b) { return vmulq_f32(a, b); }
+  static F div(F a, F b) { return vdivq_f32(a, b); }
+  static F max(F a, F b) { return vmaxq_f32(a, b); }
+  static F min(F a, F b) { return vminq_f32(a, b); }
+  static F round(F a) { return vrndnq_f32(a); }
+  /// `2^n` for whole `n` within the exponents of normal numbers.
+  static F exp2i(F n) {
+    const int32x4_t bits = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
+    return vreinterpretq_f32_s32(vshlq_n_s32(bits, 23));
+  }
+
+  /// The sum of the lanes: `(0 + 1) + (2 + 3)`.
+  static float sum(F v) {
+    const F pairs = vpaddq_f32(v, v);
+    return vgetq_lane_f32(vpaddq_f32(pairs, pairs), 0);
+  }
+  /// The sums of four vectors, each in the order of `sum`.
+  static void sum4(F a, F b, F c, F d, float* out) {
+    vst1q_f32(out, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
+  }
+  static float maximum(F v) { return vmaxvq_f32(v); }
+
+  /// `GROUPS` numbers, each in as many neighbouring lanes as it takes to fill the vector.
+  template <int GROUPS, class T>
+  static F spread(const T* p) {
+    if constexpr (GROUPS == 1) {
+      return set1(to_float(*p));
+    } else {
+      static_assert(GROUPS == 2);
+      return vcombine_f32(vdup_n_f32(to_float(p[0])), vdup_n_f32(to_float(p[1])));
+    }
+  }
+
+  /// The lanes' words of one block: 32 bits that hold the lane's neighbouring values.
+  template <int BITS>
+  static I words(const unsigned char* p) {
+    if constexpr (BITS == 2 || BITS == 4 || BITS == 8) {
+      return vreinterpretq_u32_u8(vld1q_u8(p));
+    } else {
+      static_assert(BITS == 3 || BITS == 5 || BITS == 6);
+      // Three bytes a lane; with five bits, four values: bytes 0-2 of five, and 2-4, four bits in.
+      static constexpr unsigned char THREE[16] = {0, 1, 2, 255, 3, 4, 5, 255, 6, 7, 8, 255, 9, 10, 11, 255};
+      static constexpr unsigned char FIVE[16] = {0, 1, 2, 255, 2, 3, 4, 255, 5, 6, 7, 255, 7, 8, 9, 255};
+      unsigned char bytes[16] = {};
+      __builtin_memcpy(bytes, p, BITS == 5 ? 10 : 12);
+      const uint8x16_t raw = vld1q_u8(bytes);
+      if constexpr (BITS == 5) {
+        const int32x4_t right = {0, -4, 0, -4};
+        return vshlq_u32(vreinterpretq_u32_u8(vqtbl1q_u8(raw, vld1q_u8(FIVE))), right);
+      } else {
+        return vreinterpretq_u32_u8(vqtbl1q_u8(raw, vld1q_u8(THREE)));
+      }
+    }
+  }
+  /// Value `INDEX` of every lane.
+  template <int BITS, int INDEX>
+  static F value(I words) {
+    I shifted = words;
+    if constexpr (INDEX > 0) {
+      shifted = vshrq_n_u32(words, BITS * INDEX);
+    }
+    return vcvtq_f32_u32(vandq_u32(shifted, vdupq_n_u32((1u << BITS) - 1)));
+  }
+};
+
+} // namespace
+} // namespace mlxcel::kernels

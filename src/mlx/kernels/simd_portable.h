@@ -1,0 +1,94 @@
+// Plain C++, for every machine: four lanes that compilers map onto whatever vectors there are.
+#pragma once
+
+#include "half.h"
+
+namespace mlxcel::kernels {
+namespace {
+
+struct Vec {
+  static constexpr int LANES = 4;
+  // Vectors of the compiler (GCC, Clang): operators work lane by lane, on any machine.
+  using F = float __attribute__((vector_size(4 * LANES)));
+  using I = std::uint32_t __attribute__((vector_size(4 * LANES)));
+  using S = std::int32_t __attribute__((vector_size(4 * LANES)));
+  /// Rows of activations that the registers hold beside four rows of weights.
+  static constexpr int TILE = 2;
+
+  static F zero() { return F{}; }
+  static F set1(float x) { return F{x, x, x, x}; }
+  static F load(const float* p) {
+    F out;
+    __builtin_memcpy(&out, p, sizeof out);
+    return out;
+  }
+  template <class T>
+  static F load(const T* p) {
+    return F{to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])};
+  }
+  static void store(float* p, F x) { __builtin_memcpy(p, &x, sizeof x); }
+  /// Rounds twice: a fused one would be a function call without the instruction.
+  static F fma(F a, F b, F c) { return a * b + c; }
+  static F add(F a, F b) { return a + b; }
+  static F sub(F a, F b) { return a - b; }
+  static F mul(F a, F b) { return a * b; }
+  static F div(F a, F b) { return a / b; }
+  static F max(F a, F b) { return a > b ? a : b; }
+  static F min(F a, F b) { return a < b ? a : b; }
+  /// Adding and taking away 1.5 · 2^23 leaves the nearest whole number, of those below 2^22.
+  static F round(F a) { return (a + 0x1.8p23f) - 0x1.8p23f; }
+  /// `2^n` for whole `n` within the exponents of normal numbers.
+  static F exp2i(F n) {
+    const S exponents = __builtin_convertvector(n, S) + 127;
+    return reinterpret_cast<F>(exponents << 23);
+  }
+
+  /// The sum of the lanes: `(0 + 2) + (1 + 3)`.
+  static float sum(F v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+  /// The sums of four vectors, each in the order of `sum`.
+  static void sum4(F a, F b, F c, F d, float* out) {
+    const float sums[4] = {sum(a), sum(b), sum(c), sum(d)};
+    __builtin_memcpy(out, sums, sizeof sums);
+  }
+  static float maximum(F v) {
+    const F folded = max(v, F{v[2], v[3], v[0], v[1]});
+    return folded[0] > folded[1] ? folded[0] : folded[1];
+  }
+
+  /// `GROUPS` numbers, each in as many neighbouring lanes as it takes to fill the vector.
+  template <int GROUPS, class T>
+  static F spread(const T* p) {
+    static_assert(GROUPS == 1 || GROUPS == 2);
+    const float first = to_float(p[0]), last = to_float(p[GROUPS - 1]);
+    return F{first, first, last, last};
+  }
+
+  /// The lanes' words of one block: 32 bits that hold the lane's neighbouring values.
+  template <int BITS>
+  static I words(const unsigned char* p) {
+    I out;
+    for (int j = 0; j < LANES; j++) {
+      if constexpr (BITS == 2 || BITS == 4 || BITS == 8) {
+        const unsigned char* at = p + 4 * j;
+        out[j] = at[0] | at[1] << 8 | at[2] << 16 | static_cast<std::uint32_t>(at[3]) << 24;
+      } else if constexpr (BITS == 5) {
+        // Four values a lane: bytes 0-2 of five, and 2-4, four bits in.
+        const unsigned char* at = p + 5 * (j / 2) + 2 * (j % 2);
+        out[j] = (at[0] | at[1] << 8 | at[2] << 16) >> (4 * (j % 2));
+      } else {
+        static_assert(BITS == 3 || BITS == 6);
+        const unsigned char* at = p + 3 * j;
+        out[j] = at[0] | at[1] << 8 | at[2] << 16;
+      }
+    }
+    return out;
+  }
+  /// Value `INDEX` of every lane.
+  template <int BITS, int INDEX>
+  static F value(I words) {
+    return __builtin_convertvector(words >> (BITS * INDEX) & ((1u << BITS) - 1), F);
+  }
+};
+
+} // namespace
+} // namespace mlxcel::kernels

@@ -1,0 +1,65 @@
+// The kernels of one instruction set, and which one this process uses.
+#pragma once
+
+#include "operands.h"
+
+namespace mlxcel::kernels {
+
+struct Table {
+  const char* name;
+
+  /// Floats of a row of activations in the order that `matrix` is multiplied in.
+  std::size_t (*packed_length)(const Matrix& matrix);
+  /// Whether activations packed for one matrix are right for the other.
+  bool (*same_packing)(const Matrix& a, const Matrix& b);
+  /// Lays rows `from` to `to` of `x` out for `matrix`, at their places in `out`.
+  void (*pack)(const Matrix& matrix, const Rows& x, std::size_t from, std::size_t to, float* out);
+  /// Floats that `product` wants as scratch.
+  std::size_t (*product_scratch)(const Matrix& matrix);
+  /// `count` packed rows by rows `from` to `to` of the matrix; element `[m, n]` goes to
+  /// `out[m * out_stride + n - from]`.
+  void (*product)(
+      const Matrix& matrix,
+      const float* packed,
+      std::size_t count,
+      std::size_t from,
+      std::size_t to,
+      float* out,
+      std::size_t out_stride,
+      float* scratch);
+  /// The numbers of one row of a matrix; the scratch holds `packed_length` floats.
+  void (*unpack_row)(const Matrix& matrix, std::size_t index, float* out, float* scratch);
+
+  void (*rms_norm)(const float* x, const float* weight, float eps, std::size_t size, float* out);
+  void (*silu_multiply)(float* gate, const float* up, std::size_t size);
+  void (*add_to)(float* out, const float* other, std::size_t size);
+  void (*rotate)(
+      const float* x,
+      const float* cosines,
+      const float* sines,
+      std::size_t pairs,
+      std::size_t dim,
+      bool traditional,
+      float* out);
+
+  /// Query rows that one call of `attend` takes.
+  std::size_t (*attention_rows)();
+  /// Floats that `attend` wants as scratch.
+  std::size_t (*attention_scratch)(std::size_t dim);
+  void (*attend)(
+      const AttentionHead& head, const AttentionRow* rows, std::size_t count, float* scratch);
+};
+
+/// Those of this processor's architecture, the fastest first.
+extern const Table avx512, avx2, neon, portable;
+
+/// The kernels in use: those of the fastest instruction set here, unless `choose` said otherwise.
+const Table& table();
+
+/// Uses the instruction set of that name from now on; false where this machine lacks it.
+bool choose(const char* name);
+
+/// Calls `each` with the name of every instruction set that this machine has, the fastest first.
+void for_each_available(void (*each)(const char* name, void* context), void* context);
+
+} // namespace mlxcel::kernels

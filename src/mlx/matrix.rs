@@ -1,0 +1,70 @@
+//! Matrices of a checkpoint: what activations are multiplied with.
+
+use cxx::UniquePtr;
+
+use super::array::Array;
+use super::bridge::ffi;
+use super::dtype::Dtype;
+use super::error::{MlxError, OrMlxError};
+use super::ops::Affine;
+
+/// A matrix `[out, in]` as the checkpoint has it, to be multiplied as its transpose, with or without a
+/// bias `[out]`.
+///
+/// float32 activations on the CPU go through our kernels, which read the matrix where and as it is;
+/// anything else goes through MLX's own operations.
+pub struct Matrix(UniquePtr<ffi::Weight>);
+
+impl Matrix {
+    /// Of float32, bfloat16 or float16 `values`, `[out, in]`.
+    #[track_caller]
+    pub fn dense(values: &Array) -> Result<Self, MlxError> {
+        Ok(Self(ffi::dense_weight(values.raw()).or_mlx()?))
+    }
+
+    /// Affine-quantized: `words` are `[out, in · bits / 32]`, `scales` and `biases`
+    /// `[out, in / group_size]`.
+    #[track_caller]
+    pub fn affine(
+        words: &Array,
+        scales: &Array,
+        biases: &Array,
+        affine: Affine,
+    ) -> Result<Self, MlxError> {
+        let Affine { group_size, bits } = affine;
+        let weight = ffi::affine_weight(words.raw(), scales.raw(), biases.raw(), group_size, bits);
+        Ok(Self(weight.or_mlx()?))
+    }
+
+    /// The same matrix with a bias, `[out]`, in the type of the activations.
+    #[track_caller]
+    pub fn with_bias(mut self, bias: &Array) -> Result<Self, MlxError> {
+        ffi::set_offset(self.0.pin_mut(), bias.raw()).or_mlx()?;
+        Ok(self)
+    }
+
+    /// `x Wᵀ + b`: `[tokens, in]` to `[tokens, out]`.
+    #[track_caller]
+    pub fn product(&self, x: &Array) -> Result<Array, MlxError> {
+        Array::wrap(ffi::linear(x.raw(), &self.0))
+    }
+
+    /// `x Wᵀ + b + residual`, the residual being `[tokens, out]`.
+    #[track_caller]
+    pub fn product_add(&self, x: &Array, residual: &Array) -> Result<Array, MlxError> {
+        Array::wrap(ffi::linear_add(x.raw(), &self.0, residual.raw()))
+    }
+
+    /// The rows that `indices` (`[tokens]`, below `out`) names, as `dtype`: `[tokens, in]`.
+    #[track_caller]
+    pub fn rows(&self, indices: &Array, dtype: Dtype) -> Result<Array, MlxError> {
+        Array::wrap(ffi::weight_rows(&self.0, indices.raw(), dtype.index()))
+    }
+}
+
+/// `silu(x Gᵀ) · x Uᵀ` (Shazeer, GLU Variants Improve Transformer, 2020): `[tokens, in]` to
+/// `[tokens, out]`.
+#[track_caller]
+pub fn swiglu(x: &Array, gate: &Matrix, up: &Matrix) -> Result<Array, MlxError> {
+    Array::wrap(ffi::swiglu(x.raw(), &gate.0, &up.0))
+}
