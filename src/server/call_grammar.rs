@@ -150,8 +150,13 @@ fn marker(name: &str) -> Part {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::grammar::GrammarCompiler;
+    use crate::text::output::{OutputParser, Piece};
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
     use serde_json::{Value, json};
     use std::path::Path;
+    use std::sync::Arc;
 
     fn tiny() -> Tokenizer {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tiny-model/mlxcel-tiny");
@@ -161,6 +166,82 @@ mod tests {
     fn tools(choice: &str, strict: bool) -> Tools {
         let tool = json!([{"type": "function", "function": {"name": "f", "strict": strict}}]);
         Tools::parse(Some(tool), Some(choice.into()), None).unwrap()
+    }
+
+    /// Draws tokens by the grammar's masks alone; what is read from the text, if it came to its end.
+    fn walk(format: ToolFormat, choice: &str, seed: u64) -> Option<Vec<Piece>> {
+        let tokenizer = Arc::new(tiny());
+        let stop = tokenizer.token_id("<|im_end|>").unwrap();
+        let vocab = tokenizer.vocab_size();
+        let compiler = GrammarCompiler::new(tokenizer.clone(), vocab, &[stop]).unwrap();
+        let parameters = json!({
+            "type": "object",
+            "properties": {"n": {"type": "integer"}, "s": {"type": "string", "maxLength": 9}},
+            "required": ["n", "s"],
+            "additionalProperties": false,
+        });
+        let function = json!({"name": "f", "parameters": parameters, "strict": true});
+        let tools = json!([{"type": "function", "function": function}]);
+        let tools = Tools::parse(Some(tools), Some(choice.into()), None).unwrap();
+        let spec = message(&tools, Some(format), None, None, "", &tokenizer).unwrap();
+        let mut matcher = compiler.compile(&spec.unwrap()).unwrap();
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut ids = Vec::new();
+        while !matcher.is_finished() {
+            let mask = matcher.mask().unwrap();
+            let allowed = |id: &u32| mask[*id as usize / 32] & (1 << (id % 32)) != 0;
+            let choices: Vec<u32> = (0..vocab as u32).filter(allowed).collect();
+            let id = choices[random.random_range(0..choices.len())];
+            if id == stop {
+                break;
+            }
+            ids.push(id);
+            if ids.len() > 400 {
+                return None;
+            }
+            matcher.commit(id).unwrap();
+        }
+        let mut parser = OutputParser::new(Some(format), None, tools.is_string());
+        let mut pieces = parser.push(&tokenizer.decode(&ids, false).unwrap());
+        pieces.extend(parser.finish());
+        Some(pieces)
+    }
+
+    #[test]
+    fn whatever_the_grammar_lets_through_is_read_as_calls_that_validate() {
+        for (format, choice) in [
+            (ToolFormat::Hermes, "required"),
+            (ToolFormat::Llama3Json, "required"),
+            (ToolFormat::Mistral, "required"),
+            (ToolFormat::Hermes, "auto"),
+        ] {
+            let mut calls = 0;
+            for pieces in (0..20).filter_map(|seed| walk(format, choice, seed)) {
+                let mut arguments: Vec<String> = Vec::new();
+                for piece in pieces {
+                    match piece {
+                        Piece::Call { name, .. } => {
+                            assert_eq!(name, "f");
+                            arguments.push(String::new());
+                        }
+                        Piece::Arguments { index, text } => arguments[index] += &text,
+                        Piece::Content(text) => assert_eq!(choice, "auto", "{format:?}: {text}"),
+                        Piece::Reasoning(text) => panic!("{text}"),
+                    }
+                }
+                assert!(choice == "auto" || !arguments.is_empty(), "{format:?}");
+                calls += arguments.len();
+                for json in arguments {
+                    let value: Value = serde_json::from_str(&json).unwrap();
+                    assert!(value["n"].is_number() && value["s"].is_string(), "{json}");
+                    assert_eq!(value.as_object().unwrap().len(), 2);
+                }
+            }
+            assert!(
+                calls > 0 || choice == "auto",
+                "{format:?} never came to an end"
+            );
+        }
     }
 
     fn tags(open: &str, close: &str, opened: bool) -> Option<ReasoningTags> {
