@@ -16,6 +16,7 @@ use crate::server::listener::Address;
 use crate::server::load::ModelOptions;
 use crate::server::terms::Policy;
 use crate::server::{ServerOptions, run as serve};
+use crate::text::output::ToolFormat;
 
 /// The port where none is given.
 const PORT: u16 = 8080;
@@ -181,6 +182,15 @@ pub struct Args {
     )]
     #[arg(help_heading = "Model")]
     cpu_isa: Option<Isa>,
+    /// How the model writes tool calls [default: what its chat template says]
+    #[arg(
+        long,
+        env = "LLAMA_ARG_TOOL_CALL_PARSER",
+        hide_env_values = true,
+        value_enum
+    )]
+    #[arg(help_heading = "Model", value_name = "FORMAT")]
+    tool_call_parser: Option<ToolCallParser>,
 
     /// Load a model even if its weights or its context do not seem to fit into memory
     #[arg(
@@ -273,6 +283,33 @@ enum Device {
     Gpu,
 }
 
+/// The formats by the names that vLLM gives them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum ToolCallParser {
+    Hermes,
+    #[value(name = "llama3_json")]
+    Llama3Json,
+    Pythonic,
+    Mistral,
+    #[value(name = "qwen3_coder")]
+    Qwen3Coder,
+    Harmony,
+}
+
+impl From<ToolCallParser> for ToolFormat {
+    fn from(parser: ToolCallParser) -> Self {
+        match parser {
+            ToolCallParser::Hermes => Self::Hermes,
+            ToolCallParser::Llama3Json => Self::Llama3Json,
+            ToolCallParser::Pythonic => Self::Pythonic,
+            ToolCallParser::Mistral => Self::Mistral,
+            ToolCallParser::Qwen3Coder => Self::QwenXml,
+            ToolCallParser::Harmony => Self::Harmony,
+        }
+    }
+}
+
 /// A limit, or none. A type of its own, as clap takes an `Option` for an option left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Predict(Option<usize>);
@@ -330,6 +367,7 @@ impl Args {
                 Device::Cpu => crate::mlx::Device::Cpu,
                 Device::Gpu => crate::mlx::Device::Gpu,
             }),
+            tool_call_parser: self.tool_call_parser.map(ToolFormat::from),
         };
         Ok(ServerOptions {
             address: address(&self.host, self.port)?,
@@ -457,6 +495,21 @@ mod tests {
     }
 
     #[test]
+    fn tool_formats_have_vllms_names() {
+        for (name, want) in [
+            ("hermes", ToolFormat::Hermes),
+            ("llama3_json", ToolFormat::Llama3Json),
+            ("pythonic", ToolFormat::Pythonic),
+            ("mistral", ToolFormat::Mistral),
+            ("qwen3_coder", ToolFormat::QwenXml),
+            ("harmony", ToolFormat::Harmony),
+        ] {
+            let args = parse(&["--tool-call-parser", name]).unwrap();
+            assert_eq!(args.tool_call_parser.map(ToolFormat::from), Some(want));
+        }
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for words in [
             &["--n-predict", "0"][..],
@@ -471,6 +524,7 @@ mod tests {
             &["--device", "tpu"],
             &["--threads", "0"],
             &["--cpu-isa", "sse9"],
+            &["--tool-call-parser", "xml"],
         ] {
             assert!(parse(words).is_err(), "{words:?}");
         }

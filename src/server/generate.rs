@@ -11,7 +11,9 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 
 use super::error::ApiError;
+use super::reader::Reader;
 use crate::engine::{EngineError, Event, Finish, FinishReason, Timings, Token, TokenLogprobs};
+use crate::text::output::Piece;
 use crate::text::{Detokenizer, StopMatcher, TextError, Tokenizer};
 
 /// A shown token.
@@ -30,6 +32,8 @@ pub struct ShownToken {
 pub struct Delta {
     /// Whole characters, none of them part of a stop string.
     pub text: String,
+    /// What the text says, where a reader was given.
+    pub pieces: Vec<Piece>,
     /// The tokens whose text is now shown in full.
     pub tokens: Vec<ShownToken>,
 }
@@ -50,6 +54,8 @@ pub struct Summary {
     pub finish: Finish,
     /// The stop string that ended the output.
     pub stop: Option<String>,
+    /// Calls that the output makes.
+    pub calls: usize,
     /// Mean logprob of the generated tokens; `None` where there are none, or they were not asked for.
     pub mean_logprob: Option<f64>,
 }
@@ -107,6 +113,7 @@ impl Echo {
         Delta {
             text: self.text,
             tokens: self.tokens,
+            ..Delta::default()
         }
     }
 }
@@ -125,6 +132,7 @@ pub struct Generation<S> {
     abort: BoxFuture<'static, ()>,
     detokenizer: Detokenizer,
     stops: StopMatcher,
+    reader: Option<Reader>,
     /// Tokens whose text is not shown in full, with the end of their text.
     held: VecDeque<(ShownToken, usize)>,
     /// What is to be shown before anything else.
@@ -153,6 +161,7 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
             abort,
             detokenizer: Detokenizer::new(tokenizer),
             stops: StopMatcher::new(stops),
+            reader: None,
             held: VecDeque::new(),
             echo: None,
             sum_logprobs: 0.0,
@@ -169,6 +178,14 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
         self.made = echo.text.len();
         self.shown = self.made;
         self.echo = Some(echo);
+        self
+    }
+
+    /// Tells what the text says, too. Stop strings are looked for in the text as it was written,
+    /// markers and all.
+    pub fn with_reader(mut self, tokenizer: Arc<Tokenizer>, reader: Reader) -> Self {
+        self.detokenizer = Detokenizer::showing(tokenizer, reader.shown());
+        self.reader = Some(reader);
         self
     }
 
@@ -242,18 +259,18 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
         self.held.push_back((shown, self.made));
         let step = self.stops.push(&text);
         if let Some(stop) = step.matched {
-            let summary = Summary {
-                finish: self.clock.stopped(),
-                stop: Some(stop),
-                mean_logprob: self.mean_logprob(),
-            };
-            self.phase = Phase::Ending(summary);
             let end = self.shown + step.text.len();
             self.held.retain(|(token, _)| token.start < end);
-            return Ok(self.show(step.text, usize::MAX));
+            let delta = self.show(step.text, None);
+            self.phase = Phase::Ending(self.summary(self.clock.stopped(), Some(stop)));
+            return Ok(delta);
         }
         let end = self.shown + step.text.len();
-        Ok(self.show(step.text, end))
+        let delta = self.show(step.text, Some(end));
+        if self.reader.as_ref().is_some_and(Reader::is_full) {
+            self.phase = Phase::Ending(self.summary(self.clock.stopped(), None));
+        }
+        Ok(delta)
     }
 
     fn finished(&mut self, finish: Finish) -> Result<Step, ApiError> {
@@ -270,12 +287,9 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
             }
             None => (last.text + &self.stops.finish(), None, finish),
         };
-        let summary = Summary {
-            finish,
-            stop,
-            mean_logprob: self.mean_logprob(),
-        };
-        Ok(match self.show(text, usize::MAX) {
+        let delta = self.show(text, None);
+        let summary = self.summary(finish, stop);
+        Ok(match delta {
             Some(delta) => {
                 self.phase = Phase::Ending(summary);
                 Step::Delta(delta)
@@ -284,19 +298,38 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
         })
     }
 
-    fn mean_logprob(&self) -> Option<f64> {
-        (self.with_logprobs > 0).then(|| self.sum_logprobs / self.with_logprobs as f64)
+    fn summary(&self, finish: Finish, stop: Option<String>) -> Summary {
+        let sum = self.sum_logprobs;
+        Summary {
+            finish,
+            stop,
+            calls: self.reader.as_ref().map_or(0, Reader::calls),
+            mean_logprob: (self.with_logprobs > 0).then(|| sum / self.with_logprobs as f64),
+        }
     }
 
-    /// Shows `text` and the held tokens that end by `end`; `None` if there is nothing to show.
-    fn show(&mut self, text: String, end: usize) -> Option<Delta> {
+    /// Shows `text` and the held tokens that end by `end`, or all there are if this is the last text;
+    /// `None` if there is nothing to show.
+    fn show(&mut self, text: String, end: Option<usize>) -> Option<Delta> {
         self.shown += text.len();
-        let count = self
-            .held
-            .partition_point(|(_, token_end)| *token_end <= end);
+        let upto = end.unwrap_or(usize::MAX);
+        let count = self.held.partition_point(|(_, end)| *end <= upto);
         let tokens: Vec<_> = self.held.drain(..count).map(|(token, _)| token).collect();
-        let worth_telling = !text.is_empty() || tokens.iter().any(|t| t.logprobs.is_some());
-        worth_telling.then_some(Delta { text, tokens })
+        let mut news = !text.is_empty();
+        let mut pieces = Vec::new();
+        if let Some(reader) = &mut self.reader {
+            pieces = reader.push(&text);
+            if end.is_none() {
+                pieces.extend(reader.finish());
+            }
+            news = !pieces.is_empty();
+        }
+        let worth_telling = news || tokens.iter().any(|token| token.logprobs.is_some());
+        worth_telling.then_some(Delta {
+            text,
+            pieces,
+            tokens,
+        })
     }
 
     /// Everything at once.
@@ -306,6 +339,7 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
             match step? {
                 Step::Delta(delta) => {
                     whole.text.push_str(&delta.text);
+                    whole.pieces.extend(delta.pieces);
                     whole.tokens.extend(delta.tokens);
                 }
                 Step::End(summary) => return Ok((whole, summary)),
@@ -381,6 +415,7 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::output::{OutputParser, ToolFormat};
     use futures::stream::{self, BoxStream};
     use std::path::Path;
 
@@ -422,6 +457,47 @@ mod tests {
         let stops = stops.iter().map(|&stop| stop.to_owned()).collect();
         let never = futures::future::pending().boxed();
         Generation::new(stream::iter(events).boxed(), never, tokenizer(), stops, 7)
+    }
+
+    fn reader(shown: &[u32], most_calls: usize) -> Reader {
+        let parser = OutputParser::new(Some(ToolFormat::Hermes), None, Box::new(|_, _| false));
+        Reader::new(parser, shown.into(), most_calls)
+    }
+
+    #[tokio::test]
+    async fn a_reader_tells_calls_and_ends_the_output_behind_the_last() {
+        let call = r#"<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>"#;
+        let text = [call, call, "more"].concat();
+        let tokens = said(&tokenizer(), &text).len() - 1;
+        for (most, calls, reason) in [(1, 1, FinishReason::Stop), (2, 2, FinishReason::Length)] {
+            let generation = generation(said(&tokenizer(), &text), &[])
+                .with_reader(tokenizer(), reader(&[], most));
+            let (whole, summary) = generation.collect().await.unwrap();
+            let begun = |piece: &&Piece| matches!(piece, Piece::Call { .. });
+            assert_eq!(whole.pieces.iter().filter(begun).count(), calls);
+            assert_eq!((summary.calls, summary.finish.reason), (calls, reason));
+            assert_eq!(summary.finish.completion_tokens < tokens, most == 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_readers_markers_are_shown_and_no_other_special_token() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tokenizers/byte-level");
+        let tokenizer = Arc::new(Tokenizer::load(&dir).unwrap());
+        let id = |token| tokenizer.token_id(token).unwrap();
+        let (bos, end) = (id("<|bos|>"), id("<|end|>"));
+        let token = |id| Event::Token(Token { id, logprobs: None });
+        let events = [
+            token(bos),
+            token(end),
+            Event::Finished(finish(FinishReason::Stop, 2)),
+        ];
+        let never = futures::future::pending().boxed();
+        let events = stream::iter(events).boxed();
+        let generation = Generation::new(events, never, tokenizer.clone(), vec![], 1)
+            .with_reader(tokenizer.clone(), reader(&[bos], 1));
+        let (whole, _) = generation.collect().await.unwrap();
+        assert_eq!(whole.pieces, [Piece::Content("<|bos|>".to_owned())]);
     }
 
     #[tokio::test]

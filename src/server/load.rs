@@ -9,6 +9,7 @@ use super::terms::Policy;
 use crate::engine::{self, EngineHandle, EngineOptions, StartError};
 use crate::hub::{self, HubError, HubOptions};
 use crate::mlx::Device;
+use crate::text::output::ToolFormat;
 
 /// Requests that may wait beyond those in the batch.
 const QUEUE_SIZE: usize = 256;
@@ -38,6 +39,8 @@ pub struct ModelOptions {
     pub force: bool,
     /// `None` takes the GPU if there is one.
     pub device: Option<Device>,
+    /// How the model writes tool calls; `None` asks its template.
+    pub tool_call_parser: Option<ToolFormat>,
 }
 
 /// Why a model cannot be served.
@@ -75,7 +78,8 @@ pub async fn load(
     app.advance(Progress::start(Stage::Loading));
 
     let text_dir = dir.clone();
-    let text = tokio::task::spawn_blocking(move || TextFiles::load(&text_dir));
+    let tools = options.tool_call_parser;
+    let text = tokio::task::spawn_blocking(move || TextFiles::load(&text_dir, tools));
     let starting = app.clone();
     let (engine_dir, engine_options) = (dir.clone(), options.clone());
     let engine = tokio::task::spawn_blocking(move || start(&starting, engine_dir, &engine_options));

@@ -7,9 +7,11 @@
 pub mod auth;
 pub mod body;
 mod breakers;
+mod call_grammar;
 pub mod clock;
 mod connections;
 pub mod defaults;
+pub mod dialect;
 pub mod error;
 mod fields;
 pub mod generate;
@@ -19,6 +21,7 @@ pub mod load;
 mod middleware;
 pub mod model;
 pub mod openai;
+pub mod reader;
 mod resident;
 pub mod routes;
 mod sse;
@@ -271,7 +274,7 @@ mod tests {
     async fn a_dead_engine_ends_the_server_with_a_message() {
         let (engine, die) = crate::engine::tests::mortal();
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tiny-model/mlxcel-tiny");
-        let text = TextFiles::load(&dir).unwrap();
+        let text = TextFiles::load(&dir, None).unwrap();
         let names = Names::new(None, "mortal", &dir);
         let model = ServedModel::new(names, dir, None, Policy::default(), engine, text);
         let app = App::new(Keys::default(), Duration::from_secs(5));

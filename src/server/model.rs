@@ -6,11 +6,13 @@ use std::sync::{Arc, OnceLock};
 
 use super::breakers::BreakerIndex;
 use super::defaults::{DefaultsError, SamplingDefaults};
+use super::dialect::Dialect;
 use super::error::ApiError;
 use super::terms::Policy;
 use crate::engine::EngineHandle;
 use crate::engine::grammar::{GrammarCompiler, GrammarError, GrammarSpec, Matcher};
 use crate::engine::sampler::Breakers;
+use crate::text::output::ToolFormat;
 use crate::text::{ChatTemplate, TextError, Tokenizer, stop_token_ids};
 
 /// Everything about text that comes with a model's folder.
@@ -23,6 +25,8 @@ pub struct TextFiles {
     pub stop_tokens: Vec<u32>,
     /// What a request that does not say is sampled with.
     pub defaults: SamplingDefaults,
+    /// What the template makes of outputs.
+    pub dialect: Dialect,
 }
 
 /// Why a model's text files cannot be used.
@@ -37,17 +41,19 @@ pub enum TextFilesError {
 }
 
 impl TextFiles {
-    /// Reads a model's folder.
-    pub fn load(dir: &Path) -> Result<Self, TextFilesError> {
+    /// Reads a model's folder. `tools` is how calls are written, where the template is not to say.
+    pub fn load(dir: &Path, tools: Option<ToolFormat>) -> Result<Self, TextFilesError> {
         let tokenizer = Arc::new(Tokenizer::load(dir)?);
         let template = ChatTemplate::load(dir)?;
         let stop_tokens = stop_token_ids(dir, &tokenizer)?;
         let defaults = SamplingDefaults::load(dir)?;
+        let dialect = Dialect::new(template.as_ref(), tools);
         Ok(Self {
             tokenizer,
             template,
             stop_tokens,
             defaults,
+            dialect,
         })
     }
 }
@@ -107,14 +113,16 @@ impl ServedModel {
     /// The compiler's view of the vocabulary is made when the first grammar is asked for, so that a
     /// server that never sees one starts without it.
     pub fn compile(&self, spec: &GrammarSpec) -> Result<Matcher, ApiError> {
+        let param = match spec {
+            GrammarSpec::Message(message) if message.calls.is_some() => "tools",
+            _ => "response_format",
+        };
         let failed = |error: GrammarError| {
-            let message = format!("`response_format`: {error}");
+            let message = format!("`{param}`: {error}");
             match error {
-                GrammarError::Unsupported { .. } => {
-                    ApiError::unsupported("response_format", message)
-                }
+                GrammarError::Unsupported { .. } => ApiError::unsupported(param, message),
                 GrammarError::Invalid(_) | GrammarError::TooComplex(_) => {
-                    ApiError::invalid("response_format", message)
+                    ApiError::invalid(param, message)
                 }
                 GrammarError::Vocabulary(_) | GrammarError::Failed(_) => {
                     ApiError::internal(message)

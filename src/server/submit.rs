@@ -10,6 +10,7 @@ use super::error::ApiError;
 use super::generate::{Echo, Generation, Step};
 use super::model::ServedModel;
 use super::openai::sampling::Sampling;
+use super::reader::Reader;
 use super::state::App;
 use super::terms::Terms;
 use crate::engine::grammar::{GrammarSpec, Matcher};
@@ -67,6 +68,7 @@ pub struct Job {
     /// What is repeated of each prompt; none where nothing is.
     echoes: Vec<Echo>,
     grammars: Vec<Matcher>,
+    readers: Vec<Reader>,
 }
 
 impl Job {
@@ -118,7 +120,13 @@ impl Job {
             terms,
             echoes: Vec::new(),
             grammars: Vec::new(),
+            readers: Vec::new(),
         })
+    }
+
+    /// Reads each output as a chat message.
+    pub fn with_readers(self, readers: Vec<Reader>) -> Self {
+        Self { readers, ..self }
     }
 
     /// Repeats each prompt before its outputs, with logprobs where the outputs have them. `texts` are
@@ -185,10 +193,12 @@ pub fn submit(app: &App, model: &Arc<ServedModel>, job: Job) -> Result<Vec<Outpu
         terms,
         echoes,
         grammars,
+        readers,
     } = job;
     let prompt_logprobs = logprobs.filter(|_| !echoes.is_empty());
     let mut echoes = echoes.into_iter();
     let mut grammars = grammars.into_iter();
+    let mut readers = readers.into_iter();
     let mut outputs = Vec::with_capacity(prompts.len() * sampling.n);
     let max_tokens = match (sampling.max_tokens, model.n_predict) {
         (Some(asked), Some(most)) => Some(asked.min(most)),
@@ -220,20 +230,24 @@ pub fn submit(app: &App, model: &Arc<ServedModel>, job: Job) -> Result<Vec<Outpu
         };
         let echo = echoes.next();
         for stream in model.engine.submit_all(request)? {
-            let generation = Generation::new(
+            let tokenizer = model.text.tokenizer.clone();
+            let mut generation = Generation::new(
                 events(stream),
                 app.aborted().boxed(),
-                model.text.tokenizer.clone(),
+                tokenizer.clone(),
                 sampling.stop.clone(),
                 prompt_tokens,
             );
+            if let Some(echo) = &echo {
+                generation = generation.with_echo(echo.clone());
+            }
+            if let Some(reader) = readers.next() {
+                generation = generation.with_reader(tokenizer, reader);
+            }
             outputs.push(Output {
                 index: outputs.len(),
                 prompt,
-                generation: match &echo {
-                    Some(echo) => generation.with_echo(echo.clone()),
-                    None => generation,
-                },
+                generation,
             });
         }
     }

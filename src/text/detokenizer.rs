@@ -15,12 +15,22 @@ pub struct Detokenizer {
     tokenizer: Arc<Tokenizer>,
     state: DecoderState,
     skip_special: bool,
+    /// Special tokens that are shown although others are not.
+    shown: Arc<[u32]>,
 }
 
 impl Detokenizer {
     /// For the output of a generation: special tokens are not shown.
     pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
         Self::with_special(tokenizer, false)
+    }
+
+    /// Shows only these special tokens: the markers that a parser of the text lives by.
+    pub fn showing(tokenizer: Arc<Tokenizer>, shown: Arc<[u32]>) -> Self {
+        Self {
+            shown,
+            ..Self::new(tokenizer)
+        }
     }
 
     /// Shows special tokens if `show_special` is set.
@@ -30,6 +40,7 @@ impl Detokenizer {
             tokenizer,
             state,
             skip_special: !show_special,
+            shown: Arc::new([]),
         }
     }
 
@@ -38,8 +49,9 @@ impl Detokenizer {
     /// # Errors
     /// [`TextError::Decode`].
     pub fn push(&mut self, id: u32) -> Result<String, TextError> {
+        let skip_special = self.skip_special && !self.shown.contains(&id);
         self.tokenizer
-            .decode_next(&mut self.state, id, self.skip_special)
+            .decode_next(&mut self.state, id, skip_special)
     }
 
     /// The text still held back: bytes that are no whole character become U+FFFD.

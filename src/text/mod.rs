@@ -5,6 +5,7 @@
 mod decoder;
 mod detokenizer;
 mod files;
+pub mod output;
 mod special_tokens;
 mod stop;
 mod template;

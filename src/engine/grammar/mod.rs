@@ -1,5 +1,6 @@
 //! Structured output: which tokens may come next, by a JSON schema, through llguidance.
 
+mod message;
 mod schema;
 mod vocabulary;
 
@@ -11,6 +12,7 @@ use llguidance::toktrie::{InferenceCapabilities, SimpleVob, TokEnv};
 use llguidance::{JsonCompileOptions, ParserFactory};
 use serde_json::{Value, json};
 
+pub use self::message::{Answer, Calls, MessageSpec, Part, Thought};
 use self::vocabulary::Vocabulary;
 use crate::text::Tokenizer;
 
@@ -28,6 +30,19 @@ pub enum GrammarSpec {
     JsonObject,
     /// JSON that a schema accepts.
     JsonSchema(Value),
+    /// A chat message with thoughts or calls.
+    Message(MessageSpec),
+}
+
+impl GrammarSpec {
+    /// The schema of the JSON; that of anything for a message, which is more than JSON.
+    pub fn schema(self) -> Value {
+        match self {
+            Self::JsonObject => json!({"type": "object"}),
+            Self::JsonSchema(schema) => schema,
+            Self::Message(_) => json!({}),
+        }
+    }
 }
 
 /// Why a grammar cannot be used, or could not go on.
@@ -58,6 +73,7 @@ pub enum GrammarError {
 /// Turns schemas into matchers for one model. Built once; sharing it is cheap for its users.
 pub struct GrammarCompiler {
     factory: ParserFactory,
+    tokenizer: Arc<Tokenizer>,
     stop_ids: Arc<[u32]>,
 }
 
@@ -81,14 +97,19 @@ impl GrammarCompiler {
             .filter(|id| (*id as usize) < vocab_size)
             .collect();
         let build = || {
-            let env: TokEnv = Arc::new(Vocabulary::new(tokenizer, vocab_size, &stop_ids));
+            let words = Vocabulary::new(Arc::clone(&tokenizer), vocab_size, &stop_ids);
+            let env: TokEnv = Arc::new(words);
             let slices = SlicedBiasComputer::json_slices();
             ParserFactory::new(&env, InferenceCapabilities::default(), &slices)
         };
         let mut factory = isolated(build).map_err(GrammarError::Vocabulary)?;
         factory.quiet();
         *factory.limits_mut() = limits();
-        Ok(Self { factory, stop_ids })
+        Ok(Self {
+            factory,
+            tokenizer,
+            stop_ids,
+        })
     }
 
     /// Compiles a grammar: milliseconds for usual schemas, and bounded for any.
@@ -97,16 +118,16 @@ impl GrammarCompiler {
     /// [`GrammarError::Unsupported`] names a keyword, [`GrammarError::Invalid`],
     /// [`GrammarError::TooComplex`].
     pub fn compile(&self, spec: &GrammarSpec) -> Result<Matcher, GrammarError> {
-        let mut schema = match spec {
-            GrammarSpec::JsonObject => json!({"type": "object"}),
-            GrammarSpec::JsonSchema(schema) => schema::prepare(schema)?,
+        let grammar = match spec {
+            GrammarSpec::JsonObject => {
+                GrammarWithLexer::from_json_schema(with_options(json!({"type": "object"})))
+            }
+            GrammarSpec::JsonSchema(schema) => GrammarWithLexer::from_json_schema(prepare(schema)?),
+            GrammarSpec::Message(message) => {
+                GrammarWithLexer::from_lark(message.lark(&self.tokenizer, prepare)?)
+            }
         };
-        let options = JsonCompileOptions {
-            whitespace_pattern: Some(WHITESPACE.to_owned()),
-            ..JsonCompileOptions::default()
-        };
-        options.apply_to(&mut schema);
-        let grammar = TopLevelGrammar::from_grammar(GrammarWithLexer::from_json_schema(schema));
+        let grammar = TopLevelGrammar::from_grammar(grammar);
         let parser = isolated(|| self.factory.create_parser(grammar)).map_err(compile_error)?;
         let mut inner = llguidance::Matcher::new(Ok(parser));
         if let Some(error) = inner.get_error() {
@@ -123,6 +144,19 @@ impl GrammarCompiler {
             stop_ids: Arc::clone(&self.stop_ids),
         })
     }
+}
+
+fn prepare(schema: &Value) -> Result<Value, GrammarError> {
+    schema::prepare(schema).map(with_options)
+}
+
+fn with_options(mut schema: Value) -> Value {
+    let options = JsonCompileOptions {
+        whitespace_pattern: Some(WHITESPACE.to_owned()),
+        ..JsonCompileOptions::default()
+    };
+    options.apply_to(&mut schema);
+    schema
 }
 
 impl std::fmt::Debug for GrammarCompiler {

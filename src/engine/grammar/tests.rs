@@ -446,3 +446,180 @@ fn matchers_go_to_the_engine_thread() {
     is_send::<Matcher>();
     is_shared::<GrammarCompiler>();
 }
+
+mod messages {
+    use super::*;
+
+    fn text(text: &str) -> Part {
+        Part::Text(text.to_owned())
+    }
+
+    fn marker(marker: &str) -> Part {
+        Part::Marker(marker.to_owned())
+    }
+
+    fn calls(many: bool) -> Calls {
+        let call = |name: &str, schema| {
+            vec![
+                marker("<tool_call>"),
+                text(&format!("{{\"name\": \"{name}\", \"arguments\": ")),
+                Part::Json(schema),
+                text("}"),
+                marker("</tool_call>"),
+            ]
+        };
+        let number = json!({"type": "object", "properties": {"a": {"type": "integer"}},
+            "required": ["a"], "additionalProperties": false});
+        let nothing = json!({"type": "object", "additionalProperties": false});
+        Calls {
+            open: vec![],
+            each: vec![call("f", number), call("g", nothing)],
+            between: many.then(|| vec![text("\n")]),
+            close: vec![],
+        }
+    }
+
+    fn thought(opened: bool) -> Thought {
+        Thought {
+            open: "<think>".to_owned(),
+            close: "</think>".to_owned(),
+            opened,
+        }
+    }
+
+    fn spec(thought: Option<Thought>, answer: Option<Answer>, calls: Option<Calls>) -> GrammarSpec {
+        GrammarSpec::Message(MessageSpec {
+            thought,
+            answer,
+            calls,
+        })
+    }
+
+    /// The built-in model's tokenizer, where thoughts and calls have tokens that are not special.
+    fn tiny() -> Model {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tiny-model/mlxcel-tiny");
+        let tokenizer = Arc::new(Tokenizer::load(&dir).unwrap());
+        let stop = tokenizer.token_id("<|im_end|>").unwrap();
+        let vocab_size = tokenizer.vocab_size();
+        let compiler = GrammarCompiler::new(Arc::clone(&tokenizer), vocab_size, &[stop]).unwrap();
+        Model {
+            tokenizer,
+            compiler,
+            vocab_size,
+            stop,
+        }
+    }
+
+    const F: &str = r#"<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>"#;
+    const G: &str = r#"<tool_call>{"name": "g", "arguments": {}}</tool_call>"#;
+
+    #[test]
+    fn a_call_that_has_to_be_made() {
+        let model = tiny();
+        let one = spec(None, None, Some(calls(false)));
+        let many = spec(None, None, Some(calls(true)));
+        for (text, in_one, in_many) in [
+            (F, true, true),
+            (G, true, true),
+            ([F, "\n", G].concat().as_str(), false, true),
+            ("", false, false),
+            ("hello", false, false),
+            (&F.replace('1', "null"), false, false),
+            (&F.replace("\"f\"", "\"h\""), false, false),
+            ([F, "hello"].concat().as_str(), false, false),
+        ] {
+            assert_eq!(model.accepts(&one, text), in_one, "{text:?}");
+            assert_eq!(model.accepts(&many, text), in_many, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn calls_are_held_to_it_once_they_begin() {
+        let model = tiny();
+        let spec = spec(None, Some(Answer::Text), Some(calls(true)));
+        for (text, accepted) in [
+            ("", true),
+            ("hello {\"a\": 1} <tool>", true),
+            (F, true),
+            (["Let me see.\n", F, "\n", G].concat().as_str(), true),
+            ("<tool_call>hello</tool_call>", false),
+            (&F.replace('1', "null"), false),
+            ([F, "after"].concat().as_str(), false),
+        ] {
+            assert_eq!(model.accepts(&spec, text), accepted, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_begins_behind_the_thought() {
+        let model = tiny();
+        let json = || Some(Answer::Json(json!({"type": "integer"})));
+        let opened = spec(Some(thought(true)), json(), None);
+        let free = spec(Some(thought(false)), json(), Some(calls(false)));
+        for (text, in_opened, in_free) in [
+            ("7", false, true),
+            (F, false, true),
+            ("two\nlines</think>\n\n7", true, false),
+            ("</think>7", true, false),
+            ("<think>\nhm {\"a\"\n</think>\n\n7", true, true),
+            (["<think>hm</think>", F].concat().as_str(), false, true),
+            ("<think>hm</think>seven", false, false),
+            ("hm", false, false),
+        ] {
+            assert_eq!(model.accepts(&opened, text), in_opened, "{text:?}");
+            assert_eq!(model.accepts(&free, text), in_free, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_thought_does_not_end_an_output() {
+        let model = tiny();
+        let spec = spec(
+            Some(thought(true)),
+            Some(Answer::Json(json!({"const": 1}))),
+            None,
+        );
+        let mut matcher = model.compiler.compile(&spec).unwrap();
+        for id in model.tokenizer.encode("I think", false).unwrap() {
+            assert!(!allowed(&mut matcher).contains(&model.stop));
+            matcher.commit(id).unwrap();
+        }
+        // Only the token ends it, not its characters.
+        let spelled = model.tokenizer.encode("</think", false).unwrap();
+        for id in spelled {
+            matcher.commit(id).unwrap();
+        }
+        let end = model.tokenizer.encode(">", false).unwrap()[0];
+        assert!(!allowed(&mut matcher).contains(&end));
+    }
+
+    #[test]
+    fn special_markers_are_tokens() {
+        let model = model("byte-level");
+        let call = vec![marker("<|bos|>"), Part::Json(json!({"const": 1}))];
+        let calls = Calls {
+            open: vec![],
+            each: vec![call],
+            between: Some(vec![]),
+            close: vec![],
+        };
+        let forced = spec(None, None, Some(calls.clone()));
+        let bos = model.tokenizer.token_id("<|bos|>").unwrap();
+        let mut matcher = model.compiler.compile(&forced).unwrap();
+        assert_eq!(allowed(&mut matcher), [bos]);
+        assert!(model.accepts(&forced, "<|bos|>1<|bos|>1"));
+        let free = spec(None, Some(Answer::Text), Some(calls));
+        assert!(model.accepts(&free, "text<|bos|>1"));
+        assert!(!model.accepts(&free, "text<|bos|>text"));
+    }
+
+    #[test]
+    fn a_marker_that_has_to_be_a_token_and_is_none_is_named() {
+        let model = model("byte-level");
+        let mut thought = thought(true);
+        thought.close = "</ponder>".to_owned();
+        let spec = spec(Some(thought), Some(Answer::Json(json!({}))), None);
+        let error = model.compiler.compile(&spec).unwrap_err();
+        assert!(error.to_string().contains("</ponder>"), "{error}");
+    }
+}

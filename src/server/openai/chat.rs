@@ -4,12 +4,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::logprobs::{self, ChatLogprobs, MAX_TOP};
+use super::message::{CallIds, Message, MessageDelta};
 use super::ranges::integer;
 use super::usage::{TimingsOut, Usage};
 use super::{FINGERPRINT, completions::StreamOptions};
 use crate::engine::FinishReason;
 use crate::server::error::ApiError;
-use crate::server::generate::Delta;
+use crate::server::generate::{Delta, Summary};
 use crate::server::model::Piece;
 
 /// What chat has beyond the fields of sampling. `messages`, `tools` and `response_format` are taken
@@ -29,7 +30,8 @@ pub struct ChatFields {
     pub chat_template_kwargs: Option<Map<String, Value>>,
     /// Whether to end the prompt with the header of the assistant's turn; absent is yes.
     pub add_generation_prompt: Option<bool>,
-    parallel_tool_calls: Option<bool>,
+    /// Whether an answer may make several calls; absent is yes.
+    pub parallel_tool_calls: Option<bool>,
     user: Option<String>,
     safety_identifier: Option<String>,
     prompt_cache_key: Option<String>,
@@ -100,16 +102,9 @@ pub struct ChatCompletion {
 #[derive(Debug, Serialize)]
 pub struct ChatChoice {
     index: usize,
-    message: ChatMessage,
+    message: Message,
     logprobs: Option<ChatLogprobs>,
     finish_reason: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct ChatMessage {
-    role: &'static str,
-    content: String,
-    refusal: Option<()>,
 }
 
 impl ChatChoice {
@@ -117,21 +112,17 @@ impl ChatChoice {
     pub fn new(
         index: usize,
         output: Delta,
-        reason: FinishReason,
+        summary: &Summary,
         logprobs: bool,
+        ids: CallIds,
         piece: impl Fn(u32) -> Piece,
     ) -> Self {
         let logprobs = logprobs.then(|| logprobs::chat(&output, piece));
-        let message = ChatMessage {
-            role: "assistant",
-            content: output.text,
-            refusal: None,
-        };
         Self {
             index,
-            message,
+            message: Message::new(output.pieces, ids),
             logprobs,
-            finish_reason: finish_reason(reason),
+            finish_reason: finish_reason(summary.finish.reason, summary.calls),
         }
     }
 }
@@ -156,73 +147,65 @@ pub struct ChatChunk<'a> {
 #[derive(Debug, Serialize)]
 pub struct ChunkChoice {
     index: usize,
-    delta: ChunkDelta,
+    delta: MessageDelta,
     logprobs: Option<ChatLogprobs>,
     finish_reason: Option<&'static str>,
 }
 
-#[derive(Debug, Default, Serialize)]
-struct ChunkDelta {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<String>,
-}
-
 impl ChunkChoice {
-    /// The first chunk of a choice.
-    pub fn role(index: usize) -> Self {
-        let delta = ChunkDelta {
-            role: Some("assistant"),
-            content: Some(String::new()),
-        };
+    /// The first chunk of a choice, which may turn out to be a call of `tools`.
+    pub fn role(index: usize, tools: bool) -> Self {
         Self {
             index,
-            delta,
+            delta: MessageDelta::role(tools),
             logprobs: None,
             finish_reason: None,
         }
     }
 
     /// More of a choice.
-    pub fn delta(index: usize, delta: Delta, logprobs: bool, piece: impl Fn(u32) -> Piece) -> Self {
+    pub fn delta(
+        index: usize,
+        delta: Delta,
+        logprobs: bool,
+        ids: CallIds,
+        piece: impl Fn(u32) -> Piece,
+    ) -> Self {
         let logprobs = logprobs.then(|| logprobs::chat(&delta, piece));
-        let delta = ChunkDelta {
-            role: None,
-            content: Some(delta.text),
-        };
         Self {
             index,
-            delta,
+            delta: MessageDelta::new(delta.pieces, ids),
             logprobs,
             finish_reason: None,
         }
     }
 
     /// The end of a choice.
-    pub fn end(index: usize, reason: FinishReason) -> Self {
-        let finish_reason = Some(finish_reason(reason));
+    pub fn end(index: usize, summary: &Summary) -> Self {
         Self {
             index,
-            delta: ChunkDelta::default(),
+            delta: MessageDelta::default(),
             logprobs: None,
-            finish_reason,
+            finish_reason: Some(finish_reason(summary.finish.reason, summary.calls)),
         }
     }
 }
 
-/// OpenAI's word.
-pub fn finish_reason(reason: FinishReason) -> &'static str {
+/// OpenAI's word. A call that was cut off is not one to execute, so that `length` comes first.
+pub fn finish_reason(reason: FinishReason, calls: usize) -> &'static str {
     match reason {
-        FinishReason::Stop => "stop",
         FinishReason::Length => "length",
+        FinishReason::Stop if calls > 0 => "tool_calls",
+        FinishReason::Stop => "stop",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{Finish, Timings};
     use crate::server::openai::usage::Account;
+    use crate::text::output;
     use serde_json::json;
 
     fn head(object: &'static str) -> Head {
@@ -238,9 +221,32 @@ mod tests {
 
     fn output(text: &str) -> Delta {
         Delta {
-            text: text.to_owned(),
-            tokens: vec![],
+            pieces: vec![output::Piece::Content(text.to_owned())],
+            ..Delta::default()
         }
+    }
+
+    fn summary(reason: FinishReason, calls: usize) -> Summary {
+        Summary {
+            finish: Finish {
+                reason,
+                prompt_tokens: 1,
+                cached_tokens: 0,
+                completion_tokens: 1,
+                timings: Timings::default(),
+            },
+            stop: None,
+            calls,
+            mean_logprob: None,
+        }
+    }
+
+    #[test]
+    fn an_answer_that_calls_says_so_unless_it_was_cut_off() {
+        let reason = |reason, calls| finish_reason(reason, calls);
+        assert_eq!(reason(FinishReason::Stop, 0), "stop");
+        assert_eq!(reason(FinishReason::Stop, 1), "tool_calls");
+        assert_eq!(reason(FinishReason::Length, 1), "length");
     }
 
     #[test]
@@ -272,8 +278,9 @@ mod tests {
         let choice = ChatChoice::new(
             0,
             output("hi"),
-            FinishReason::Stop,
+            &summary(FinishReason::Stop, 0),
             false,
+            CallIds::default(),
             |_| unreachable!(),
         );
         let answer = ChatCompletion {
@@ -343,9 +350,9 @@ mod tests {
             value.to_string()
         };
         let none = |_| unreachable!();
-        insta::assert_snapshot!(chunk(vec![ChunkChoice::role(1)], Some(None)), @r#"{"choices":[{"index":1,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"usage":null}"#);
-        insta::assert_snapshot!(chunk(vec![ChunkChoice::delta(0, output("x"), false, none)], None), @r#"{"choices":[{"index":0,"delta":{"content":"x"},"logprobs":null,"finish_reason":null}]}"#);
-        insta::assert_snapshot!(chunk(vec![ChunkChoice::end(0, FinishReason::Length)], None), @r#"{"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"length"}]}"#);
+        insta::assert_snapshot!(chunk(vec![ChunkChoice::role(1, false)], Some(None)), @r#"{"choices":[{"index":1,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"usage":null}"#);
+        insta::assert_snapshot!(chunk(vec![ChunkChoice::delta(0, output("x"), false, CallIds::default(), none)], None), @r#"{"choices":[{"index":0,"delta":{"content":"x"},"logprobs":null,"finish_reason":null}]}"#);
+        insta::assert_snapshot!(chunk(vec![ChunkChoice::end(0, &summary(FinishReason::Length, 0))], None), @r#"{"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"length"}]}"#);
         insta::assert_snapshot!(chunk(vec![], Some(Some(Usage::default()))), @r#"{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0,"prompt_tokens_details":{"cached_tokens":0}}}"#);
     }
 }

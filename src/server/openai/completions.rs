@@ -182,7 +182,7 @@ impl CompletionChoice {
             index,
             text,
             logprobs,
-            finish_reason: reason.map(finish_reason),
+            finish_reason: reason.map(|reason| finish_reason(reason, 0)),
         }
     }
 }

@@ -183,6 +183,7 @@ mod tests {
     fn chat_shape() {
         let delta = Delta {
             text: "ä".into(),
+            pieces: vec![],
             tokens: vec![token(0, 0, -0.5, &[(0, -0.5), (98, f32::NEG_INFINITY)])],
         };
         insta::assert_snapshot!(serde_json::to_string(&chat(&delta, piece)).unwrap(), @r#"{"content":[{"token":"ä","logprob":-0.5,"bytes":[195,164],"top_logprobs":[{"token":"ä","logprob":-0.5,"bytes":[195,164]},{"token":"b","logprob":-9999.0,"bytes":[98]}]}],"refusal":null}"#);
@@ -197,6 +198,7 @@ mod tests {
         };
         let delta = Delta {
             text: "ab".into(),
+            pieces: vec![],
             tokens: vec![first, token(98, 1, -0.5, &[(98, -0.5)])],
         };
         let shape = CompletionOffsets::default().logprobs(&delta, 1, piece);
@@ -208,6 +210,7 @@ mod tests {
         let mut offsets = CompletionOffsets::default();
         let first = Delta {
             text: "äb".into(),
+            pieces: vec![],
             tokens: vec![
                 token(0, 0, -0.5, &[(97, -0.25)]),
                 token(98, 2, -1.0, &[(98, -1.0)]),
@@ -215,6 +218,7 @@ mod tests {
         };
         let second = Delta {
             text: "€c".into(),
+            pieces: vec![],
             tokens: vec![
                 token(1, 3, -2.0, &[]),
                 token(2, 3, -3.0, &[]),

@@ -3,6 +3,7 @@
 pub mod chat;
 pub mod completions;
 pub mod logprobs;
+pub mod message;
 pub mod messages;
 pub mod ranges;
 pub mod refused;

@@ -18,9 +18,11 @@ use crate::server::openai::chat::{
     ChatChoice, ChatChunk, ChatCompletion, ChatFields, ChunkChoice, Head,
 };
 use crate::server::openai::completions::include_usage;
+use crate::server::openai::message::CallIds;
 use crate::server::openai::sampling::SamplingFields;
+use crate::server::openai::tools::Tools;
 use crate::server::openai::usage::{Account, TimingsOut};
-use crate::server::openai::{messages, refused, response_format, tools};
+use crate::server::openai::{messages, refused, response_format};
 use crate::server::sse::{self, Shape};
 use crate::server::state::{App, Ready};
 use crate::server::submit::{Job, Output, interleave, offload, submit};
@@ -32,6 +34,8 @@ struct Prepared {
     grammar: Option<GrammarSpec>,
     stream: bool,
     include_usage: bool,
+    /// Whether the output may call something.
+    tools: bool,
     ignored: Ignored,
 }
 
@@ -48,6 +52,7 @@ pub async fn post(
         grammar,
         stream,
         include_usage,
+        tools,
         ignored,
     } = prepared;
     let job = job.constrain(&model, grammar).await?;
@@ -62,6 +67,8 @@ pub async fn post(
         choices: job.sampling.n,
         logprobs: job.logprobs.is_some(),
         include_usage,
+        tools,
+        ids: CallIds::of(model.text.dialect.tools()),
         model: model.clone(),
     };
     let outputs = submit(&app, &model, job)?;
@@ -78,7 +85,6 @@ fn prepare(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Prepared, 
     let mut body = Body::parse(bytes)?;
     let terms = terms.read(&mut body)?;
     refused::chat(&mut body)?;
-    tools::refuse(&mut body)?;
     let fields: ChatFields = body.read()?;
     let sampling: SamplingFields = body.read()?;
     let vocab = model.engine.model().vocab_size;
@@ -91,20 +97,40 @@ fn prepare(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Prepared, 
         .take("messages")
         .ok_or_else(|| ApiError::missing("messages", "`messages` is required"))?;
     let messages = messages::normalize(messages)?;
-    let prompt = render(model, &messages, &fields)?;
+    let tools = Tools::parse(
+        body.take("tools"),
+        body.take("tool_choice"),
+        fields.parallel_tool_calls,
+    )?;
+    let text = &model.text;
+    text.dialect.check(&tools, &model.id)?;
+    let prompt = render(model, &messages, &tools, &fields)?;
+    let grammar = text
+        .dialect
+        .grammar(&text.tokenizer, &tools, grammar, &prompt)?;
+    let readers = text
+        .dialect
+        .readers(&text.tokenizer, &tools, &prompt, sampling.n);
     // The template writes the special tokens itself.
     let tokens = model.encode("messages", &prompt, false)?;
-    let job = Job::new(model, "messages", vec![tokens], sampling, logprobs, terms)?;
+    let job =
+        Job::new(model, "messages", vec![tokens], sampling, logprobs, terms)?.with_readers(readers);
     Ok(Prepared {
         job,
         grammar,
         stream,
         include_usage,
+        tools: tools.offered().is_some(),
         ignored: body.ignored(),
     })
 }
 
-fn render(model: &ServedModel, messages: &Value, fields: &ChatFields) -> Result<String, ApiError> {
+fn render(
+    model: &ServedModel,
+    messages: &Value,
+    tools: &Tools,
+    fields: &ChatFields,
+) -> Result<String, ApiError> {
     let Some(template) = &model.text.template else {
         let message = format!(
             "the model `{}` has no chat template; send a prompt to /v1/completions instead",
@@ -124,7 +150,7 @@ fn render(model: &ServedModel, messages: &Value, fields: &ChatFields) -> Result<
     let add_generation_prompt = fields.add_generation_prompt.unwrap_or(true);
     let input = TemplateInput {
         messages,
-        tools: None,
+        tools: tools.offered(),
         add_generation_prompt,
         kwargs,
     };
@@ -140,6 +166,8 @@ struct Answer {
     choices: usize,
     logprobs: bool,
     include_usage: bool,
+    tools: bool,
+    ids: CallIds,
     model: Arc<ServedModel>,
 }
 
@@ -154,9 +182,11 @@ impl Answer {
             try_join_all(outputs.into_iter().map(collect)).await?
         {
             self.account.add(prompt, &summary.finish);
-            let reason = summary.finish.reason;
+            let (logprobs, ids) = (self.logprobs, self.ids);
             let piece = |id| self.model.piece(id);
-            choices.push(ChatChoice::new(index, delta, reason, self.logprobs, piece));
+            choices.push(ChatChoice::new(
+                index, delta, &summary, logprobs, ids, piece,
+            ));
         }
         self.account.log();
         let (usage, timings) = (self.account.usage(), self.account.timings());
@@ -183,19 +213,20 @@ impl Answer {
 impl Shape for Answer {
     fn begin(&mut self) -> Vec<Event> {
         (0..self.choices)
-            .map(|index| self.chunk(ChunkChoice::role(index), None))
+            .map(|index| self.chunk(ChunkChoice::role(index, self.tools), None))
             .collect()
     }
 
     fn delta(&mut self, index: usize, delta: Delta) -> Vec<Event> {
         let piece = |id| self.model.piece(id);
-        vec![self.chunk(ChunkChoice::delta(index, delta, self.logprobs, piece), None)]
+        let choice = ChunkChoice::delta(index, delta, self.logprobs, self.ids, piece);
+        vec![self.chunk(choice, None)]
     }
 
     fn end(&mut self, index: usize, prompt: usize, summary: &Summary) -> Vec<Event> {
         self.account.add(prompt, &summary.finish);
         let timings = Some(TimingsOut::of(&summary.finish));
-        vec![self.chunk(ChunkChoice::end(index, summary.finish.reason), timings)]
+        vec![self.chunk(ChunkChoice::end(index, summary), timings)]
     }
 
     fn finish(&mut self) -> Vec<Event> {

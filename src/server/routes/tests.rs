@@ -55,7 +55,7 @@ fn serving(engine: EngineHandle, change: impl FnOnce(&mut ServedModel)) -> App {
 
 fn with_model(app: App, engine: EngineHandle, change: impl FnOnce(&mut ServedModel)) -> App {
     let names = Names::new(None, "mlxcel-tiny", dir());
-    let text = TextFiles::load(dir()).unwrap();
+    let text = TextFiles::load(dir(), None).unwrap();
     let mut model = ServedModel::new(
         names,
         dir().to_owned(),
@@ -231,7 +231,7 @@ async fn errors_of_http_have_the_envelope() {
 async fn a_body_that_does_not_come_is_not_waited_for() {
     let app = App::new(Keys::default(), Duration::from_millis(50));
     let names = Names::new(None, "mlxcel-tiny", dir());
-    let text = TextFiles::load(dir()).unwrap();
+    let text = TextFiles::load(dir(), None).unwrap();
     let model = ServedModel::new(
         names,
         dir().to_owned(),
@@ -394,7 +394,7 @@ async fn fields_that_cannot_be_honoured_are_named() {
     let user = json!([{"role": "user", "content": "x"}]);
     for (body, param) in [
         (json!({}), "messages"),
-        (json!({"messages": user, "tools": [{}]}), "tools"),
+        (json!({"messages": user, "tools": [{}]}), "tools[0].type"),
         (
             json!({"messages": user, "modalities": ["audio"]}),
             "modalities",
@@ -499,7 +499,7 @@ async fn idle(engine: &EngineHandle) {
 
 /// A request that runs to the end of the context.
 fn endless(stream: bool) -> Request<Body> {
-    let biases: serde_json::Map<_, _> = TextFiles::load(dir())
+    let biases: serde_json::Map<_, _> = TextFiles::load(dir(), None)
         .unwrap()
         .stop_tokens
         .iter()
@@ -578,7 +578,7 @@ mod any_body {
     fn body() -> impl Strategy<Value = Value> {
         let names = "prompt|messages|n|stop|temperature|top_p|top_k|min_p|seed|logit_bias|logprobs|\
                      top_logprobs|stream|stream_options|response_format|max_tokens|repeat_last_n|\
-                     repetition_penalty|tools|tool_choice|chat_template_kwargs|user|metadata|.{0,6}";
+                     repetition_penalty|tools|tool_choice|parallel_tool_calls|chat_template_kwargs|user|metadata|.{0,6}";
         let names = names.replace(char::is_whitespace, "");
         let fields = vec(
             (proptest::string::string_regex(&names).unwrap(), value()),

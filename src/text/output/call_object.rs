@@ -168,15 +168,15 @@ impl CallObject {
             At::Value => self.value(c, out),
             At::InName { escaped: false } if c == '"' => {
                 self.key.push(c);
-                match serde_json::from_str(&self.key) {
-                    Ok(name) => {
+                match serde_json::from_str::<String>(&self.key) {
+                    Ok(name) if !name.is_empty() => {
                         self.name = Some(name);
                         if self.arguments {
                             self.tell(out);
                         }
                         At::Comma
                     }
-                    Err(_) => At::Broken,
+                    _ => At::Broken,
                 }
             }
             At::InName { .. } if c.is_control() => At::Broken,

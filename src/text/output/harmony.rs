@@ -15,7 +15,7 @@ const START: usize = 0;
 const CHANNEL: usize = 1;
 const MESSAGE: usize = 2;
 const CONSTRAIN: usize = 6;
-const MARKERS: [&str; 7] = [
+pub(super) const MARKERS: [&str; 7] = [
     "<|start|>",
     "<|channel|>",
     "<|message|>",

@@ -9,11 +9,14 @@ use super::pieces::Pieces;
 
 const OPEN: &str = "<tool_call>";
 const CLOSE: &str = "</tool_call>";
+pub(super) const MARKERS: [&str; 2] = [OPEN, CLOSE];
 
 pub(super) struct Hermes {
     place: Place,
     open: Markers,
     close: Markers,
+    /// Behind an object a call may begin although the last was not closed.
+    either: Markers,
     calls: usize,
     /// White space that is told only when the answer goes on behind it.
     space: String,
@@ -34,6 +37,7 @@ impl Default for Hermes {
             place: Place::Answer,
             open: Markers::new(&[OPEN]),
             close: Markers::new(&[CLOSE]),
+            either: Markers::new(&MARKERS),
             calls: 0,
             space: String::new(),
         }
@@ -101,15 +105,18 @@ impl Format for Hermes {
                 Progress::Broken => self.broken(call, character, out),
             },
             Place::Broken(call) => self.broken(call, character, out),
-            Place::Closing => match self.close.step(character) {
+            Place::Closing => match self.either.step(character) {
                 Found::Text(text) => {
                     // A model that writes on behind the object meant it for somebody.
                     self.content(&text, out);
                     Place::Closing
                 }
-                Found::Marker(text, _) => {
+                Found::Marker(text, marker) => {
                     self.content(&text, out);
-                    Place::Answer
+                    match MARKERS[marker] {
+                        OPEN => Place::Call(CallObject::new(self.calls)),
+                        _ => Place::Answer,
+                    }
                 }
             },
         };
@@ -127,7 +134,7 @@ impl Format for Hermes {
                 self.leave(&call, "", out);
             }
             Place::Closing => {
-                let rest = self.close.end();
+                let rest = self.either.end();
                 self.content(&rest, out);
             }
         }
@@ -159,6 +166,13 @@ mod tests {
         let whole = parse(Hermes, text);
         assert_eq!(whole.content, "Let me see.");
         assert_eq!(whole.calls, [call("a", "{}"), call("b", r#"{"x":null}"#)]);
+    }
+
+    #[test]
+    fn a_call_that_was_not_closed_does_not_hide_the_next() {
+        let one = r#"<tool_call>{"name": "f", "arguments": {}}"#;
+        let whole = parse(Hermes, &[one, "\n", one].concat());
+        assert_eq!(whole, Whole::calls([call("f", "{}"), call("f", "{}")]));
     }
 
     #[test]
@@ -196,6 +210,7 @@ mod tests {
         for text in [
             "<tool_call>hello</tool_call>",
             "<tool_call>{\"name\": 5}</tool_call>",
+            "<tool_call>{\"name\": \"\", \"arguments\": {}}</tool_call>",
             "<tool_call>{\"arguments\": {}}</tool_call>",
             "a <tool_cal",
             "<tool_call>{\"name\": \"f\"",

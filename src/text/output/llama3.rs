@@ -8,7 +8,7 @@ use super::call_object::{CallObject, Progress};
 use super::marker::{Found, Markers};
 use super::pieces::Pieces;
 
-const TAG: &str = "<|python_tag|>";
+pub(super) const TAG: &str = "<|python_tag|>";
 
 pub(super) struct Llama3 {
     place: Place,

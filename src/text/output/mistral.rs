@@ -11,6 +11,7 @@ use super::pieces::Pieces;
 const CALLS: &str = "[TOOL_CALLS]";
 const ARGS: &str = "[ARGS]";
 const ID: &str = "[CALL_ID]";
+pub(super) const MARKERS: [&str; 3] = [CALLS, ARGS, ID];
 
 pub(super) struct Mistral {
     place: Place,
@@ -39,7 +40,7 @@ impl Default for Mistral {
     fn default() -> Self {
         Self {
             place: Place::Answer,
-            markers: Markers::new(&[CALLS, ARGS, ID]),
+            markers: Markers::new(&MARKERS),
             calls: 0,
         }
     }
@@ -89,6 +90,12 @@ impl Mistral {
                     Place::Rest
                 }
             },
+            // Some write no marker between the two; a name has no brace.
+            Place::Name(name) | Place::Id(name) if c == '{' => {
+                self.call(&name, out);
+                out.arguments(self.calls - 1, text);
+                Place::Arguments
+            }
             Place::Name(name) => Place::Name(name + text),
             Place::Id(name) => Place::Id(name),
             Place::Arguments => {
@@ -98,9 +105,13 @@ impl Mistral {
         }
     }
 
+    fn call(&mut self, name: &str, out: &mut Pieces) {
+        out.call(self.calls, name.trim());
+        self.calls += 1;
+    }
+
     fn marker(&mut self, place: Place, marker: usize, out: &mut Pieces) -> Place {
-        let markers = [CALLS, ARGS, ID];
-        match (place, markers[marker]) {
+        match (place, MARKERS[marker]) {
             // Inside an object it is part of a string.
             (place @ Place::Object(_), text) => text
                 .chars()
@@ -111,8 +122,7 @@ impl Mistral {
             }
             (_, CALLS) => Place::Begin,
             (Place::Name(name) | Place::Id(name), ARGS) => {
-                out.call(self.calls, name.trim());
-                self.calls += 1;
+                self.call(&name, out);
                 Place::Arguments
             }
             (Place::Name(name), _) => Place::Id(name),
@@ -168,6 +178,13 @@ mod tests {
             parse(Mistral, text),
             Whole::calls([call("f", r#"{"a": 1}"#), call("g", "{}")])
         );
+    }
+
+    #[test]
+    fn the_marker_before_the_arguments_may_be_missing() {
+        let text = r#"[TOOL_CALLS]f{"a": "{"}[TOOL_CALLS]g{}"#;
+        let calls = [call("f", r#"{"a": "{"}"#), call("g", "{}")];
+        assert_eq!(parse(Mistral, text), Whole::calls(calls));
     }
 
     #[test]

@@ -53,6 +53,13 @@ pub enum ToolFormat {
 impl ToolFormat {
     /// The format that a chat template teaches, by the words it uses for it.
     pub fn of_template(template: &str) -> Option<Self> {
+        // GLM and Seed borrow tags for formats of their own.
+        if ["<arg_key>", "<seed:tool_call>"]
+            .iter()
+            .any(|sign| template.contains(sign))
+        {
+            return None;
+        }
         let signs = [
             ("<|channel|>", Self::Harmony),
             ("<function=", Self::QwenXml),
@@ -65,6 +72,19 @@ impl ToolFormat {
         let found = signs.iter().find(|(sign, _)| template.contains(sign));
         found.map(|(_, format)| *format)
     }
+
+    /// What the format's calls are recognized by. Where the tokenizer has special tokens for them, the
+    /// parser has to see these.
+    pub fn markers(self) -> &'static [&'static str] {
+        match self {
+            Self::Hermes => &hermes::MARKERS,
+            Self::Llama3Json => &[llama3::TAG],
+            Self::Pythonic => &[],
+            Self::Mistral => &mistral::MARKERS,
+            Self::QwenXml => &qwen_xml::MARKERS,
+            Self::Harmony => &harmony::MARKERS,
+        }
+    }
 }
 
 /// Which reasoning tags a family uses, and whether the prompt has opened them already.
@@ -76,6 +96,21 @@ pub struct ReasoningTags {
     pub close: String,
     /// Whether the output begins inside, because the template wrote the opening tag.
     pub opened: bool,
+}
+
+impl ReasoningTags {
+    /// The tags that a chat template speaks of, for the output behind a prompt.
+    pub fn of_template(template: &str, prompt: &str) -> Option<Self> {
+        let families = [("<think>", "</think>"), ("[THINK]", "[/THINK]")];
+        let (open, close) = families
+            .iter()
+            .find(|(open, close)| template.contains(open) || template.contains(close))?;
+        Some(Self {
+            open: (*open).to_owned(),
+            close: (*close).to_owned(),
+            opened: prompt.trim_end().ends_with(open),
+        })
+    }
 }
 
 /// Finds out whether a value belongs into quotes: `(function, parameter) -> is it a string`.

@@ -23,6 +23,7 @@ const FUNCTION: &str = "<function=";
 const FUNCTION_END: &str = "</function>";
 const PARAMETER: &str = "<parameter=";
 const PARAMETER_END: &str = "</parameter>";
+pub(super) const MARKERS: [&str; 2] = [TOOL, TOOL_END];
 
 pub(super) struct QwenXml {
     is_string: IsString,
@@ -81,7 +82,7 @@ impl QwenXml {
 
     fn character(&mut self, place: Place, c: char, out: &mut Pieces) -> Place {
         match place {
-            Place::FunctionName(name) if c == '>' => {
+            Place::FunctionName(name) if c == '>' && !name.trim().is_empty() => {
                 self.function = name.trim().to_owned();
                 self.parameters = 0;
                 out.call(self.calls, &self.function);
@@ -97,6 +98,8 @@ impl QwenXml {
                 name.push(c);
                 Place::ParameterName(name)
             }
+            // Between tags white space is layout.
+            Place::Tool | Place::Function if c.is_whitespace() => place,
             place => {
                 self.content(c.encode_utf8(&mut [0; 4]), out);
                 place
@@ -166,9 +169,13 @@ impl QwenXml {
                 Place::FunctionName(String::new())
             }
             (Place::Function, PARAMETER) => Place::ParameterName(String::new()),
-            (Place::Function, FUNCTION_END) => {
+            (Place::Function, FUNCTION_END | TOOL_END) => {
                 self.arguments(if self.parameters == 0 { "{}" } else { "}" }, out);
-                Place::Tool
+                if tag == TOOL_END {
+                    Place::Answer
+                } else {
+                    Place::Tool
+                }
             }
             (Place::Answer | Place::Tool, TOOL) => Place::Tool,
             (Place::Tool, TOOL_END) => Place::Answer,
@@ -272,6 +279,18 @@ mod tests {
         let whole = parse(QwenXml, text);
         assert_eq!(whole.content, "Now:");
         assert_eq!(whole.calls, [call("f", "{}"), call("g", "{}")]);
+        assert_eq!(
+            parse(QwenXml, &format!("{text}\nDone")).content,
+            "Now:\n\n\nDone"
+        );
+    }
+
+    #[test]
+    fn the_end_of_the_call_ends_its_function() {
+        let text = "<tool_call><function=f><parameter=b>\n1\n</parameter></tool_call>after";
+        let whole = parse(QwenXml, text);
+        assert_eq!(whole.calls, [call("f", r#"{"b": 1}"#)]);
+        assert_eq!(whole.content, "after");
     }
 
     #[test]

@@ -232,6 +232,7 @@ fn the_format_is_the_templates() {
         ),
         ("{{ '<|python_tag|>' }}", Some(ToolFormat::Llama3Json)),
         ("{{ messages[0].content }}", None),
+        ("<tool_call>{function-name}\n<arg_key>", None),
     ] {
         assert_eq!(ToolFormat::of_template(template), format, "{template}");
     }
