@@ -3,6 +3,8 @@
 //!
 //! The instruction set belongs to the process: a lock lets one test at a time choose it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::sync::{Mutex, MutexGuard};
 
 use half::{bf16, f16};
