@@ -10,6 +10,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,15 @@ ENDINGS = {
     "SIGTERM": "os.kill(os.getpid(), 15); time.sleep(60)",
     "SIGKILL": "os.kill(os.getpid(), 9)",
 }
+
+
+@pytest.fixture(autouse=True)
+def short_tmpdir(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What killed owners leave (an empty folder, until a later start sweeps it up) goes with the test."""
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+        yield
 
 
 class Owner:
