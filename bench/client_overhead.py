@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 MESSAGES: Any = [{"role": "user", "content": "Say hello."}]
-LIMITS = httpx2.Limits(max_connections=1000, max_keepalive_connections=1000)
+LIMITS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100)  # as the SDK makes its own client
 ADDRESS: Any = {"base_url": "http://localhost/v1", "api_key": "-", "max_retries": 0}
 
 

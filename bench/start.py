@@ -2,7 +2,7 @@
 
 By turns: the bare server from exec to its first streamed token over its socket; the same through
 `LLM` with the SDK already imported; the same in a fresh interpreter, where the longer of the bare
-server and `import openai` is the measure. Prints the medians and the ratios.
+server and `import openai` is the measure. Prints the medians, and those of each round's ratios.
 
     python bench/start.py [--rounds 15]
 """
@@ -10,6 +10,7 @@ server and `import openai` is the measure. Prints the medians and the ratios.
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import http.client
 import json
@@ -101,6 +102,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
+    compileall.compile_dir(Path(mlxcel.__file__).parent, quiet=1)  # as an installer does
     cases = {
         "bare": bare,
         "imported": imported,
@@ -111,17 +113,22 @@ def main() -> None:
     for _ in range(rounds + 1):  # the first one warms the file cache
         for name, case in cases.items():
             seen[name].append(case())
-    median = {name: statistics.median(values[1:]) * 1000 for name, values in seen.items()}
+    seen = {name: [value * 1000 for value in values[1:]] for name, values in seen.items()}
+    longer = [max(pair) for pair in zip(seen["bare"], seen["openai"], strict=True)]
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {rounds} rounds; medians in ms")
-    longer = max(median["bare"], median["openai"])
     rows = (
-        ("bare server, exec to first token", median["bare"], None),
-        ("LLM, SDK imported", median["imported"], median["bare"]),
-        ("import openai", median["openai"], None),
-        ("LLM, fresh interpreter, of the longer", median["fresh"], longer),
+        ("bare server, exec to first token", seen["bare"], None),
+        ("LLM, SDK imported", seen["imported"], seen["bare"]),
+        ("import openai", seen["openai"], None),
+        ("LLM, fresh interpreter, of the longer", seen["fresh"], longer),
     )
-    for name, value, beside in rows:
-        print(f"{name:40} {value:7.1f}" + (f"   {value / beside:.2f}x" if beside else ""))
+    for name, values, beside in rows:
+        line = f"{name:40} {statistics.median(values):7.1f}"
+        if beside is not None:
+            # Of each round's: its parts saw the same load.
+            ratios = [value / other for value, other in zip(values, beside, strict=True)]
+            line += f"   {statistics.median(ratios):.2f}x"
+        print(line)
 
 
 if __name__ == "__main__":

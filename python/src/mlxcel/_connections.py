@@ -6,7 +6,6 @@ network backends of `_network` below.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +34,10 @@ class PerProcessTransport(httpx2.BaseTransport):
         if pool is None:
             new = httpcore2.ConnectionPool(network_backend=Backend(), **self._settings)
             pool = self._pools.setdefault(pid, new)
-        with _httpx2_errors():
+        try:
             response = pool.handle_request(_core_request(request))
+        except _CORE_ERRORS as error:
+            raise _as_httpx2(error) from error
         return httpx2.Response(
             status_code=response.status,
             headers=response.headers,
@@ -68,8 +69,10 @@ class PerLoopTransport(httpx2.AsyncBaseTransport):
             pool = httpcore2.AsyncConnectionPool(network_backend=AsyncBackend(), **self._settings)
             entry = self._pools[loop] = (pool, self._close_with_loop(loop, pool))
             await anext(entry[1])
-        with _httpx2_errors():
+        try:
             response = await entry[0].handle_async_request(_core_request(request))
+        except _CORE_ERRORS as error:
+            raise _as_httpx2(error) from error
         return httpx2.Response(
             status_code=response.status,
             headers=response.headers,
@@ -109,18 +112,18 @@ def _core_request(request: httpx2.Request) -> httpcore2.Request:
     )
 
 
-@contextlib.contextmanager
-def _httpx2_errors() -> Iterator[None]:
+_CORE_ERRORS = (
+    httpcore2.TimeoutException,
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
+    httpcore2.UnsupportedProtocol,
+)
+
+
+def _as_httpx2(error: Exception) -> Exception:
     """httpx2's errors bear the names of those of httpcore2 that they stand for."""
-    try:
-        yield
-    except (
-        httpcore2.TimeoutException,
-        httpcore2.NetworkError,
-        httpcore2.ProtocolError,
-        httpcore2.UnsupportedProtocol,
-    ) as error:
-        raise getattr(httpx2, type(error).__name__)(str(error)) from error
+    kind: type[Exception] = getattr(httpx2, type(error).__name__)
+    return kind(str(error))
 
 
 class _Stream(httpx2.SyncByteStream):
@@ -128,8 +131,10 @@ class _Stream(httpx2.SyncByteStream):
         self._stream = stream
 
     def __iter__(self) -> Iterator[bytes]:
-        with _httpx2_errors():
+        try:
             yield from self._stream
+        except _CORE_ERRORS as error:
+            raise _as_httpx2(error) from error
 
     def close(self) -> None:
         self._stream.close()
@@ -140,9 +145,11 @@ class _AsyncStream(httpx2.AsyncByteStream):
         self._stream = stream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _httpx2_errors():
+        try:
             async for part in self._stream:
                 yield part
+        except _CORE_ERRORS as error:
+            raise _as_httpx2(error) from error
 
     async def aclose(self) -> None:
         await self._stream.aclose()

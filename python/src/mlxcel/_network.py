@@ -39,7 +39,7 @@ class Backend(httpcore2.SyncBackend):
         timeout: float | None = None,
         socket_options: Iterable[Any] | None = None,  # noqa: ARG002 - ours are never given any
     ) -> httpcore2.NetworkStream:
-        return _BoundedStream(_UnixStream(_connected(path, timeout)))
+        return _UnixStream(_connected(path, timeout))
 
 
 def _connected(path: str, timeout: float | None) -> socket.socket:
@@ -68,12 +68,16 @@ def _connected(path: str, timeout: float | None) -> socket.socket:
 
 
 class _UnixStream(httpcore2.NetworkStream):
+    """Bounded by the deadline; on the path of every call to a server of ours, so with little on it."""
+
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
+        _forked_sockets.note(self)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        limit = _limited(timeout, httpcore2.ReadTimeout)
         try:
-            self._socket.settimeout(timeout)
+            self._wait_for(limit)
             return self._socket.recv(max_bytes)
         except TimeoutError as error:
             raise httpcore2.ReadTimeout(str(error)) from error
@@ -81,13 +85,20 @@ class _UnixStream(httpcore2.NetworkStream):
             raise httpcore2.ReadError(str(error)) from error
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if not buffer:  # the end of a request has no bytes of its own
+            return
+        limit = _limited(timeout, httpcore2.WriteTimeout)
         try:
-            self._socket.settimeout(timeout)
+            self._wait_for(limit)
             self._socket.sendall(buffer)  # the timeout holds for all of it together
         except TimeoutError as error:
             raise httpcore2.WriteTimeout(str(error)) from error
         except OSError as error:
             raise httpcore2.WriteError(str(error)) from error
+
+    def _wait_for(self, limit: float | None) -> None:
+        if limit != self._socket.gettimeout():  # setting it is a system call
+            self._socket.settimeout(limit)
 
     def close(self) -> None:
         self._socket.close()
@@ -110,6 +121,8 @@ def _is_readable(connection: socket.socket) -> bool:
 
 
 class _BoundedStream(httpcore2.NetworkStream):
+    """A stream of httpcore2's own, plain or with TLS, bounded by the deadline."""
+
     def __init__(self, stream: httpcore2.NetworkStream) -> None:
         self._stream = stream
         _forked_sockets.note(self)

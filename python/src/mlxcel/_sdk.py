@@ -4,7 +4,8 @@ The SDK fills what it is not given from OPENAI_API_KEY, OPENAI_ADMIN_KEY,
 OPENAI_ORG_ID, OPENAI_PROJECT_ID, OPENAI_BASE_URL, OPENAI_WEBHOOK_SECRET and
 OPENAI_CUSTOM_HEADERS, again on every `copy()` or `with_options()`. Those belong
 to api.openai.com and must not reach another server, so the subclasses here
-put back what the caller gave.
+put back what the caller gave. Nor does a server learn the system and the
+interpreter that it is asked from, which the SDK would tell in each request.
 """
 
 from __future__ import annotations
@@ -55,9 +56,14 @@ class LocalOpenAI(openai.OpenAI):
     def user_agent(self) -> str:
         return _USER_AGENT
 
-    def _prepare_request(self, request: httpx2.Request) -> None:
-        super()._prepare_request(request)
-        _drop_placeholder(request, self._client.headers)
+    def platform_headers(self) -> dict[str, str]:
+        return {}
+
+    def _auth_headers(self, security: Any) -> dict[str, str]:
+        return {} if self.api_key == _NO_KEY else super()._auth_headers(security)
+
+    def _validate_headers(self, headers: Any, custom_headers: Any) -> None:
+        pass  # a request without a key is fine: the server may want none, or `http_client` has one
 
 
 class AsyncLocalOpenAI(openai.AsyncOpenAI):
@@ -85,19 +91,14 @@ class AsyncLocalOpenAI(openai.AsyncOpenAI):
     def user_agent(self) -> str:
         return _USER_AGENT
 
-    async def _prepare_request(self, request: httpx2.Request) -> None:
-        await super()._prepare_request(request)
-        _drop_placeholder(request, self._client.headers)
+    def platform_headers(self) -> dict[str, str]:
+        return {}
 
+    def _auth_headers(self, security: Any) -> dict[str, str]:
+        return {} if self.api_key == _NO_KEY else super()._auth_headers(security)
 
-def _drop_placeholder(request: httpx2.Request, client_headers: httpx2.Headers) -> None:
-    if request.headers.get("Authorization") != f"Bearer {_NO_KEY}":
-        return
-    own = client_headers.get("Authorization")  # of a ready-made http_client
-    if own is None:
-        del request.headers["Authorization"]
-    else:
-        request.headers["Authorization"] = own
+    def _validate_headers(self, headers: Any, custom_headers: Any) -> None:
+        pass  # see LocalOpenAI
 
 
 def sync_client(endpoint: Endpoint, http_client: httpx2.Client, timeout: httpx2.Timeout) -> LocalOpenAI:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import threading
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -74,6 +75,7 @@ def as_timeout(value: Any) -> Timeout:
     return Timeout(connect=min(float(value), _CONNECT_SECONDS), total=float(value))
 
 
+@functools.lru_cache(maxsize=64)
 def to_httpx2(timeout: Timeout) -> httpx2.Timeout:
     """What the HTTP library can keep of it: limits of single reads and writes.
 

@@ -23,7 +23,8 @@ __all__ = ["Endpoint", "async_http_client", "http_client", "tls_context"]
 
 # As many as the SDK's own client: hundreds of requests may be in flight.
 _MAX_CONNECTIONS = 1000
-_MAX_IDLE = 100
+# The pool looks at each idle one for every request; opening another to a server nearby costs less.
+_MAX_IDLE = 20
 _IDLE_SECONDS = 5.0
 
 

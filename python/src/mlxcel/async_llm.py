@@ -12,6 +12,7 @@ from ._boundary import Explained, boundary
 from ._client import ClientBase
 from ._deadline import Deadline
 from ._generation import Generation
+from ._imports import without_collections
 from ._retry import queue_pause
 from ._routes import NativeRoute, keeps_no_list, leaves_model_unchecked
 from ._timeout import CLIENTS, to_httpx2
@@ -264,7 +265,8 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
         if self._server is not None:
             self._check_open()
             self._server.spawn()
-        from . import _sdk, _transport  # takes a while: the server loads meanwhile
+        with without_collections("openai"):
+            from . import _sdk, _transport  # takes a while: the server loads meanwhile
 
         if self._server is not None:
             self._server.wait_ready()

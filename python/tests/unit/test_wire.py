@@ -34,6 +34,8 @@ SDK_ENVIRONMENT = {
     "ALL_PROXY": "http://leak-proxy.example:1",
 }
 
+PLATFORM = {"x-stainless-os", "x-stainless-arch", "x-stainless-runtime", "x-stainless-runtime-version"}
+
 
 @pytest.fixture(autouse=True)
 def hostile_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +115,7 @@ def test_nothing_of_the_environment_is_sent(wire: Wire) -> None:
     assert len(wire.requests) == 10
     assert "leak" not in wire.sent()
     assert all("authorization" not in request.headers for request in wire.requests)
+    assert PLATFORM.isdisjoint(name for request in wire.requests for name in request.headers)
 
 
 async def test_nothing_of_the_environment_is_sent_async(wire: Wire) -> None:
@@ -121,6 +124,7 @@ async def test_nothing_of_the_environment_is_sent_async(wire: Wire) -> None:
     assert len(wire.requests) == 10
     assert "leak" not in wire.sent()
     assert all("authorization" not in request.headers for request in wire.requests)
+    assert PLATFORM.isdisjoint(name for request in wire.requests for name in request.headers)
 
 
 def test_the_key_goes_with_every_request(wire: Wire) -> None:
