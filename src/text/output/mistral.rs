@@ -31,9 +31,28 @@ enum Place {
     /// Behind a name, in an id that nobody needs.
     Id(String),
     /// In the arguments of the current call.
-    Arguments,
+    Arguments(Quotes),
     /// Behind a list, or in one that cannot be read.
     Rest,
+}
+
+/// Whether JSON is within a string, where a marker is part of the text.
+#[derive(Default)]
+struct Quotes {
+    inside: bool,
+    escaped: bool,
+}
+
+impl Quotes {
+    fn step(&mut self, c: char) {
+        match c {
+            // A string of JSON has no line breaks: an unclosed one does not swallow the next call.
+            '\n' | '\r' => self.inside = false,
+            '"' if !self.escaped => self.inside = !self.inside,
+            _ => {}
+        }
+        self.escaped = self.inside && c == '\\' && !self.escaped;
+    }
 }
 
 impl Default for Mistral {
@@ -82,7 +101,7 @@ impl Mistral {
                 Progress::Broken if call.told() => {
                     self.calls += 1;
                     call.verbatim(text, out);
-                    Place::Arguments
+                    Place::Arguments(Quotes::default())
                 }
                 Progress::Broken => {
                     out.content(call.raw());
@@ -94,13 +113,14 @@ impl Mistral {
             Place::Name(name) | Place::Id(name) if c == '{' => {
                 self.call(&name, out);
                 out.arguments(self.calls - 1, text);
-                Place::Arguments
+                Place::Arguments(Quotes::default())
             }
             Place::Name(name) => Place::Name(name + text),
             Place::Id(name) => Place::Id(name),
-            Place::Arguments => {
+            Place::Arguments(mut quotes) => {
+                quotes.step(c);
                 out.arguments(self.calls - 1, text);
-                Place::Arguments
+                Place::Arguments(quotes)
             }
         }
     }
@@ -113,9 +133,10 @@ impl Mistral {
     fn marker(&mut self, place: Place, marker: usize, out: &mut Pieces) -> Place {
         match (place, MARKERS[marker]) {
             // Inside an object it is part of a string.
-            (place @ Place::Object(_), text) => text
-                .chars()
-                .fold(place, |place, c| self.character(place, c, out)),
+            (place @ (Place::Object(_) | Place::Arguments(Quotes { inside: true, .. })), text) => {
+                text.chars()
+                    .fold(place, |place, c| self.character(place, c, out))
+            }
             (Place::Name(name), CALLS) => {
                 out.content(&name);
                 Place::Begin
@@ -123,7 +144,7 @@ impl Mistral {
             (_, CALLS) => Place::Begin,
             (Place::Name(name) | Place::Id(name), ARGS) => {
                 self.call(&name, out);
-                Place::Arguments
+                Place::Arguments(Quotes::default())
             }
             (Place::Name(name), _) => Place::Id(name),
             (place, text) => text
@@ -177,6 +198,21 @@ mod tests {
         assert_eq!(
             parse(Mistral, text),
             Whole::calls([call("f", r#"{"a": 1}"#), call("g", "{}")])
+        );
+    }
+
+    #[test]
+    fn a_marker_in_a_string_is_text_and_a_string_ends_with_its_line() {
+        let quoted = r#"{"a": "\"[TOOL_CALLS]", "b": "[ARGS]"}"#;
+        let text = format!("[TOOL_CALLS]f[ARGS]{quoted}[TOOL_CALLS]g[ARGS]{{}}");
+        assert_eq!(
+            parse(Mistral, &text),
+            Whole::calls([call("f", quoted), call("g", "{}")])
+        );
+        let text = "[TOOL_CALLS]f[ARGS]{\"a\": \"oops\n[TOOL_CALLS]g[ARGS]{}";
+        assert_eq!(
+            parse(Mistral, text),
+            Whole::calls([call("f", "{\"a\": \"oops\n"), call("g", "{}")])
         );
     }
 
