@@ -111,6 +111,15 @@ def differences(draw: Draw) -> Example:
     )
 
 
+def negative_differences(draw: Draw) -> Example:
+    """The smaller number first: too rare among `differences` to be learnt there."""
+    small, large = sorted(pair(draw, "-"))
+    if small == large:
+        return negative_differences(draw)
+    thought = difference_thought(small, large)
+    return _asked(draw, "negative differences", DIFFERENCE_PHRASES, small, "-", large, thought)
+
+
 def products(draw: Draw) -> Example:
     """The table to 12 x 12 is known by heart: what is held out is the wording."""
 

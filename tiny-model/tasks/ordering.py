@@ -62,19 +62,24 @@ def count_items(draw: Draw) -> Example:
 
 
 def sort_numbers(draw: Draw) -> Example:
-    """Different numbers, one-digit ones among them more often than chance would have it."""
+    """Different numbers, one-digit ones among them more often than chance would have it.
+
+    Training sees more of what is hard: one digit among two, and largest first.
+    """
     length = draw.choice([2, 3, 3, 4, 4, 5])
+    training = draw.split == "train"
+    one_digit = draw.choice([0.15, 0.4]) if training else 0.15
 
     def make() -> list[int]:
         numbers: list[int] = []
         while len(numbers) < length:
-            number = draw.randint(0, 9 if draw.maybe(0.15) else 99)
+            number = draw.randint(0, 9 if draw.maybe(one_digit) else 99)
             if number not in numbers:
                 numbers.append(number)
         return numbers
 
     numbers = draw.fresh(make, lambda ns: f"sort:{sorted(ns)}")
-    down = draw.maybe(0.3)
+    down = draw.maybe(0.45 if training else 0.3)
     if down:
         phrases = [
             "Sort {s} in descending order.", "Sort these numbers from largest to smallest: {s}", "Order {s} from high to low.",
