@@ -3,6 +3,7 @@
     python tiny-model/evaluate.py                                    # the exported folder, through mlx-lm
     python tiny-model/evaluate.py --base-url http://127.0.0.1:8080/v1  # a running OpenAI-compatible server
     python tiny-model/evaluate.py --check                            # exit 1 when a task misses its aim
+    python tiny-model/evaluate.py --context 8000 --count 4           # at the end of a long conversation
 
 Decoding is greedy. An answer counts when it is the expected one: the same text, the
 same JSON value, or the same tool calls. Nothing is given for half an answer.
@@ -16,12 +17,14 @@ import re
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from tokenizers import Tokenizer
 
 import chat
 import generate
-from tasks.base import Example
+from tasks.base import Draw, Example
 
 AIMS = {"two-digit sums": 0.95}
 AIM = 0.90  # for every other task
@@ -52,6 +55,18 @@ def prompt_of(example: Example, thinking: bool) -> str:
     """The conversation up to the answer, through the model's own template."""
     messages = [{k: v for k, v in m.items() if k != "reasoning_content"} for m in example.messages[:-1]]
     return chat.render(messages, list(example.tools), add_generation_prompt=True, enable_thinking=thinking)
+
+
+def lengthened(example: Example, tokens: int, tokenizer: Tokenizer, draw: Draw) -> Example:
+    """The same problem after so many tokens of other tasks (`--context`), or as it is when that is 0."""
+    before: tuple[dict[str, Any], ...] = ()
+    at = len(tokenizer.encode(prompt_of(example, thinking=False)).ids)
+    while True:
+        more = generate.earlier(draw, 1)
+        at += len(tokenizer.encode(chat.render(list(more))).ids)
+        if at > tokens:
+            return replace(example, messages=before + example.messages)
+        before += more
 
 
 def mlx_lm_backend(folder: str) -> Backend:
@@ -101,6 +116,9 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200, help="problems a task")
     parser.add_argument("--task", help="only the task of this name")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--context", type=int, default=0, metavar="TOKENS", help="ask at the end of so long a conversation"
+    )
     parser.add_argument("--parallel", type=int, default=8, help="requests in flight, with --base-url")
     parser.add_argument("--thinking", action="store_true", help="with enable_thinking")
     parser.add_argument("--failures", action="store_true", help="print every wrong answer")
@@ -108,9 +126,12 @@ def main() -> int:
     options = parser.parse_args()
     ask = server_backend(options.base_url, options.model) if options.base_url else mlx_lm_backend(options.folder)
 
+    tokenizer = Tokenizer.from_file(str(chat.MODEL / "tokenizer.json"))
+    draw = Draw(options.seed, "train")
     scores: dict[str, list[bool]] = {}
     for task in generate.EVALUATED:
         examples = [e for e in generate.held_out(task, options.count, options.seed) if options.task in (None, e.task)]
+        examples = [lengthened(example, options.context, tokenizer, draw) for example in examples]
         prompts = [prompt_of(example, options.thinking) for example in examples]
         if options.base_url:
             with ThreadPoolExecutor(options.parallel) as pool:
@@ -132,6 +153,8 @@ def main() -> int:
         print(f"| {name} | {len(rights)} | {accuracy:.1%} |")
         if accuracy < AIMS.get(name, AIM):
             missed.append(name)
+    rights = [right for task in scores.values() for right in task]
+    print(f"| all together | {len(rights)} | {sum(rights) / len(rights):.1%} |")
     if options.check and missed:
         print(f"below the aim: {', '.join(missed)}", file=sys.stderr)
         return 1

@@ -12,53 +12,55 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import chat
 from tasks import about, arithmetic, dialogue, extraction, ordering, prose, tools
-from tasks.base import Draw, Example, Split
+from tasks.base import Draw, Example
 
 # How often a document of each task is drawn. The unit is arbitrary.
 TASKS: dict[Callable[[Draw], Example], float] = {
-    arithmetic.sums: 8,
-    arithmetic.two_digit_sums: 24,
+    arithmetic.sums: 10,
+    arithmetic.two_digit_sums: 22,
     arithmetic.differences: 16,
+    arithmetic.negative_differences: 16,
     arithmetic.products: 4,
-    arithmetic.worksheet: 8,
-    arithmetic.second_step: 4,
-    arithmetic.comparisons: 6,
-    ordering.count: 6,
-    ordering.count_items: 5,
-    ordering.sort_numbers: 22,
-    ordering.sort_words: 6,
-    ordering.reverse: 8,
-    ordering.spell: 3,
-    ordering.letters: 26,
-    ordering.letter_case: 9,
-    ordering.repeat: 18,
+    arithmetic.worksheet: 10,
+    arithmetic.second_step: 8,
+    arithmetic.comparisons: 16,
+    ordering.count: 10,
+    ordering.count_items: 6,
+    ordering.sort_numbers: 46,
+    ordering.sort_words: 12,
+    ordering.reverse: 40,
+    ordering.spell: 6,
+    ordering.letters: 24,
+    ordering.letter_case: 8,
+    ordering.repeat: 14,
     ordering.pick: 2,
-    extraction.json_fields: 10,
-    extraction.field_question: 1,
+    extraction.json_fields: 14,
+    extraction.field_question: 3,
     extraction.invented_object: 2,
-    dialogue.memory: 7,
+    dialogue.memory: 12,
     dialogue.list_editing: 3,
-    tools.tool_call: 24,
+    tools.tool_call: 20,
     tools.parallel_calls: 1,
-    tools.tool_answer: 9,
-    tools.no_tool_fits: 13,
+    tools.tool_answer: 8,
+    tools.no_tool_fits: 26,
     about.mlxcel: 3,
     about.self_and_greetings: 4,
-    about.facts: 5,
-    about.unknown: 2,
-    prose.stories: 2,
+    about.facts: 6,
+    about.unknown: 3,
+    prose.stories: 1.5,
     prose.haikus: 1,
-    prose.plain_text: 3,
+    prose.plain_text: 2,
 }
 
 # The row of the model card that each task's examples are counted under: their own
 # `Example.task`. Stories and haikus are free text and have no right answer.
 EVALUATED = (
-    arithmetic.two_digit_sums, arithmetic.differences, arithmetic.products, arithmetic.worksheet,
-    arithmetic.second_step, arithmetic.comparisons, ordering.count, ordering.count_items,
+    arithmetic.two_digit_sums, arithmetic.differences, arithmetic.negative_differences, arithmetic.products,
+    arithmetic.worksheet, arithmetic.second_step, arithmetic.comparisons, ordering.count, ordering.count_items,
     ordering.sort_numbers, ordering.sort_words, ordering.reverse, ordering.letters, ordering.letter_case,
     ordering.repeat, ordering.pick, extraction.json_fields, extraction.field_question, dialogue.memory,
     dialogue.list_editing, tools.tool_call, tools.tool_answer, tools.no_tool_fits, about.mlxcel,
@@ -70,6 +72,8 @@ SYSTEM_PROMPTS = [
     "Answer in one sentence.", "You are a friendly assistant.", "You answer questions.", "Be precise.",
     "You are a careful assistant. Answer only what is asked.", "Use the tools when they help.",
 ]  # fmt: skip
+LONG = 2048  # tokens from which on a row is called long
+TOKENS_A_TASK = 60  # in a conversation, more or less
 DIRECTLY = "I can answer this directly."
 # What may come earlier in the same conversation. Not two memories: the second would
 # claim not to know what the first was told.
@@ -82,15 +86,25 @@ def _weighted(draw: Draw, tasks: list[Callable[[Draw], Example]]) -> Callable[[D
     return draw.choices(tasks, [TASKS[task] for task in tasks])[0]
 
 
-def conversation(draw: Draw) -> Example:
-    """A training document: one task, or several in one conversation, under a system prompt or none."""
+def earlier(draw: Draw, tasks: int) -> tuple[dict[str, Any], ...]:
+    """What came before in a conversation: so many other tasks. Only a last answer shows its thinking."""
+    messages = [message for _ in range(tasks) for message in _weighted(draw, _MIXABLE)(draw).messages]
+    return tuple({key: value for key, value in m.items() if key != "reasoning_content"} for m in messages)
+
+
+def conversation(draw: Draw, tokens: int) -> Example:
+    """A training document: one task, or several in one conversation, under a system prompt or none.
+
+    A good part of what is written for long rows is long conversations, up to about so many tokens.
+    """
     example = _weighted(draw, list(TASKS))(draw)
     if example.text:
         return example
-    if draw.maybe(0.2):
-        before = [_weighted(draw, _MIXABLE)(draw) for _ in range(draw.randint(1, 3))]
-        messages = tuple(message for earlier in before for message in earlier.messages)
-        example = replace(example, messages=messages + example.messages)
+    if tokens >= LONG and draw.maybe(0.5):
+        before = draw.randint(8, tokens // TOKENS_A_TASK)
+    else:
+        before = draw.randint(1, 3) if draw.maybe(0.2) else 0
+    example = replace(example, messages=earlier(draw, before) + example.messages)
     if draw.maybe(0.3):
         system = {"role": "system", "content": draw.choice(SYSTEM_PROMPTS)}
         example = replace(example, messages=(system, *example.messages))
@@ -101,22 +115,23 @@ def conversation(draw: Draw) -> Example:
     return example
 
 
-def document(draw: Draw) -> str:
-    """One training document as text, with thinking in the last answer of one in six."""
-    example = conversation(draw)
+def document(draw: Draw, tokens: int) -> str:
+    """One training document as text, with thinking in the last answer of one in eight."""
+    example = conversation(draw, tokens)
     if example.text:
         return example.text
-    thinking = draw.maybe(0.16)
+    thinking = draw.maybe(0.12)
     messages = [{k: v for k, v in m.items() if k != "reasoning_content"} for m in example.messages]
     if thinking:
         messages[-1]["reasoning_content"] = example.messages[-1].get("reasoning_content", DIRECTLY)
     return chat.render(messages, list(example.tools))
 
 
-def documents(seed: int, split: Split = "train") -> Iterator[str]:
-    draw = Draw(seed, split)
+def documents(seed: int, tokens: int = 256) -> Iterator[str]:
+    """Training documents without end, for rows of so many tokens."""
+    draw = Draw(seed, "train")
     while True:
-        yield document(draw)
+        yield document(draw, tokens)
 
 
 def held_out(task: Callable[[Draw], Example], count: int, seed: int = 1) -> list[Example]:

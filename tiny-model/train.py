@@ -1,10 +1,12 @@
 """Trains mlxcel-tiny on what `generate.py` writes, and exports it to `mlxcel-tiny/`.
 
     python tiny-model/train.py --minutes 60
+    python tiny-model/train.py --minutes 45 --from-weights tiny-model/mlxcel-tiny --lr 3e-3
 
 The learning rate and the sequence length follow the clock, not a step count: the
 budget is what is fixed, whatever the machine is shared with. A checkpoint is
-written every two minutes; `--resume` goes on from it with the time that is left.
+written every eight minutes; `--resume` goes on from it with the time that is left.
+`--from-weights` starts a new run, with a warm-up of its own, from exported weights.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, distributed, multiprocessing
 from torch.nn import functional as F
@@ -36,9 +38,13 @@ POSITIONS = Shape().max_position_embeddings
 TOKENS_A_STEP = 8192  # of all processes together
 # (share of the time, sequence lengths by turns): short while the tasks are learnt, then
 # with long ones among them, so that a long prompt does not throw the model off.
-CURRICULUM = ((0.50, (256,)), (0.28, (512,)), (0.22, (512, 512, 2048)))
+CURRICULUM = (
+    (0.45, (256,)),
+    (0.25, (512,)),
+    (0.30, (512, 512, 512, 2048) * 3 + (512, 512, 512, 4096)),
+)
 COMPILED = (256, 512)
-CHECKPOINT_SECONDS = 240
+CHECKPOINT_SECONDS = 480
 
 
 class Encoder:
@@ -132,7 +138,7 @@ def held_out_accuracy(model: Llama, encode: Encoder, count: int) -> dict[str, fl
     scores: dict[str, list[bool]] = {}
     for task in generate.EVALUATED:
         documents = []
-        for example in generate.held_out(task, count, seed=2):
+        for example in generate.held_out(task, count, seed=11):
             messages = [{k: v for k, v in m.items() if k != "reasoning_content"} for m in example.messages]
             ids, chances = encode(chat.render(messages, list(example.tools)))
             last = len(ids) - ids[::-1].index(encode.header[0])
@@ -150,8 +156,8 @@ def held_out_accuracy(model: Llama, encode: Encoder, count: int) -> dict[str, fl
 
 def learning_rate(progress: float) -> float:
     """Warm up, hold, and go down to nothing over the last 60 % of the time. `progress` is 0 to 1."""
-    if progress < 0.02:
-        return progress / 0.02
+    if progress < 0.03:
+        return progress / 0.03
     return 1.0 if progress < 0.4 else max(0.0, (1 - progress) / 0.6)
 
 
@@ -251,14 +257,18 @@ def train(rank: int, options: argparse.Namespace, meeting_place: str) -> None:
     group = Group(rank, options.processes, meeting_place)
     encode = Encoder()
     run = new_run(encode, options.lr)
+    if options.from_weights:
+        tensors = load_file(options.from_weights / "model.safetensors")
+        run.model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     if options.resume:
         run.load(options.checkpoint)
         run.spent = options.spent * 60 if options.spent is not None else run.spent
     model = run.model
 
-    texts = generate.documents(seed=1_000_000 * (options.seed + 1) + 1000 * run.step + rank)
+    seed = 1_000_000 * (options.seed + 1) + 1000 * run.step + rank
     draw = random.Random(rank)
-    packed = {length: rows(encode, texts, length, draw) for _, lengths in CURRICULUM for length in lengths}
+    lengths = {length for _, lengths in CURRICULUM for length in lengths}
+    packed = {length: rows(encode, generate.documents(seed + length, length), length, draw) for length in lengths}
     compiled = torch.compile(model, dynamic=False) if options.compile else model
     budget = options.minutes * 60
     started, written, seen, recent = time.monotonic() - run.spent, time.monotonic(), 0, math.nan
@@ -302,7 +312,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoint.pt"))
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    start.add_argument(
+        "--from-weights", type=Path, metavar="FOLDER", help="start from exported weights, not from nothing"
+    )
     parser.add_argument(
         "--spent", type=float, metavar="MINUTES", help="with --resume: take this for the time already spent"
     )

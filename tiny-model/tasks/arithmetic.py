@@ -1,6 +1,7 @@
 """Sums, differences, products, comparisons, and a second step on the result.
 
-A sum and its mirror image are one problem. Problems with two one-digit operands
+A sum and its mirror image are one problem, and so are a difference and its mirror image:
+a negative result is worked out through the positive one. Problems with two one-digit operands
 are a table that everybody knows by heart, so they are always trained on.
 """
 
@@ -29,7 +30,8 @@ def allowed(draw: Draw, a: int, sign: str, b: int) -> bool:
     """Whether this problem may turn up in the split of `draw`."""
     if a < 10 and b < 10:
         return draw.split == "train"
-    key = f"+:{min(a, b)}:{max(a, b)}" if sign == "+" else f"{sign}:{a}:{b}"
+    large, small = max(a, b), min(a, b)
+    key = f"+:{small}:{large}" if sign == "+" else f"{sign}:{large}:{small}"
     return split_of(key) == draw.split
 
 
@@ -50,7 +52,9 @@ def apply(a: int, sign: str, b: int) -> int:
 
 
 def equation(a: int, sign: str, b: int) -> str:
-    return f"{a} {sign} {b} = {apply(a, sign, b)}"
+    """The problem and its result; a negative one by way of the problem turned round."""
+    turned = f"-({b} - {a}) = " if sign == "-" and a < b else ""
+    return f"{a} {sign} {b} = {turned}{apply(a, sign, b)}"
 
 
 def sum_thought(a: int, b: int) -> str:
@@ -63,9 +67,9 @@ def sum_thought(a: int, b: int) -> str:
 
 
 def difference_thought(a: int, b: int) -> str:
-    """Column subtraction. The mirrored problem is not spelt out: it may be a held-out one."""
+    """Column subtraction."""
     if a < b:
-        return f"{b} is larger than {a}, so I turn them round and write a minus: {a - b}."
+        return f"{b} is larger than {a}, so I turn them round and write a minus. {difference_thought(b, a)}"
     ones, tens = a % 10 - b % 10, a // 10 - b // 10
     if ones < 0:
         return (
@@ -77,11 +81,11 @@ def difference_thought(a: int, b: int) -> str:
 
 def _asked(draw: Draw, task: str, phrases: list[str], a: int, sign: str, b: int, thought: str) -> Example:
     question = casual(draw, draw.choice(phrases).format(a=a, b=b))
-    answer = equation(a, sign, b)
-    if draw.maybe(0.12):
-        question, answer = question + draw.choice(BARE), str(apply(a, sign, b))
-        task += ", number only"
-    return Example(task, turn(question, answer, thought))
+    # Carrying without the problem on the page is beyond this size, so the problem is written
+    # down even when only the number was asked for. Not counted as something it can do.
+    if draw.split == "train" and draw.maybe(0.05):
+        question += draw.choice(BARE)
+    return Example(task, turn(question, equation(a, sign, b), thought))
 
 
 def sums(draw: Draw) -> Example:
@@ -105,6 +109,15 @@ def differences(draw: Draw) -> Example:
         b,
         difference_thought(a, b),
     )
+
+
+def negative_differences(draw: Draw) -> Example:
+    """The smaller number first: too rare among `differences` to be learnt there."""
+    small, large = sorted(pair(draw, "-"))
+    if small == large:
+        return negative_differences(draw)
+    thought = difference_thought(small, large)
+    return _asked(draw, "negative differences", DIFFERENCE_PHRASES, small, "-", large, thought)
 
 
 def products(draw: Draw) -> Example:
@@ -132,14 +145,14 @@ def worksheet(draw: Draw) -> Example:
 
 
 def second_step(draw: Draw) -> Example:
-    """`Now add 3 to it`: the next problem starts from the last result."""
-    a, b = pair(draw, "+", 1, 60)
+    """`Now add 3 to it`: the next problem starts from the last result, while that has two digits."""
+    a, b = pair(draw, "+", 1, 49)
     messages = turn(draw.choice(SUM_PHRASES).format(a=a, b=b), equation(a, "+", b))
     total = a + b
     for _ in range(draw.randint(1, 2)):
         sign = draw.choice("+-")
         steps = [n for n in range(1, min(20, total) + 1) if allowed(draw, total, sign, n)]
-        if not steps:
+        if not steps or total > 99:
             break
         step = draw.choice(steps)
         phrases = {
@@ -153,8 +166,11 @@ def second_step(draw: Draw) -> Example:
 
 def comparisons(draw: Draw) -> Example:
     def make() -> tuple[int, int]:
+        """Often one digit against two, or the same tens: what is easily got wrong."""
         a = draw.randint(0, 99)
-        return a, draw.choice([n for n in range(100) if n != a])
+        low, high = draw.choice([(0, 99), (0, 99), (0, 9), (a // 10 * 10, a // 10 * 10 + 9)])
+        b = draw.choice([n for n in range(low, high + 1) if n != a])
+        return (a, b) if draw.maybe(0.5) else (b, a)
 
     a, b = draw.fresh(make, lambda ab: f"cmp:{min(ab)}:{max(ab)}")
     more, less = max(a, b), min(a, b)

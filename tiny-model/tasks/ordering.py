@@ -7,9 +7,11 @@ from .base import Draw, Example, casual, listed, turn
 
 
 def _series(draw: Draw) -> tuple[int, int, int]:
+    """First, last and step, within 0 to 100."""
     step = draw.choice([1, 1, 1, 1, -1, -1, 2, 5, 10])
-    length = draw.randint(3, 10 if draw.maybe(0.9) else 20)
-    low = draw.choice([0, 1, 1, draw.randint(0, 60), draw.randint(0, 90)])
+    length = draw.randint(3, 20 if step == 1 and draw.maybe(0.15) else 10)
+    room = 100 - (length - 1) * abs(step)
+    low = draw.choice([0, 1, 1, draw.randint(0, room)])
     if step in (5, 10):
         low = low // step * step
     first, last = low, low + (length - 1) * abs(step)
@@ -60,11 +62,24 @@ def count_items(draw: Draw) -> Example:
 
 
 def sort_numbers(draw: Draw) -> Example:
+    """Different numbers, one-digit ones among them more often than chance would have it.
+
+    Training sees more of what is hard: one digit among two, and largest first.
+    """
+    length = draw.choice([2, 3, 3, 4, 4, 5])
+    training = draw.split == "train"
+    one_digit = draw.choice([0.15, 0.4]) if training else 0.15
+
     def make() -> list[int]:
-        return [draw.randint(0, 99) for _ in range(draw.choice([2, 3, 3, 4, 4, 5]))]
+        numbers: list[int] = []
+        while len(numbers) < length:
+            number = draw.randint(0, 9 if draw.maybe(one_digit) else 99)
+            if number not in numbers:
+                numbers.append(number)
+        return numbers
 
     numbers = draw.fresh(make, lambda ns: f"sort:{sorted(ns)}")
-    down = draw.maybe(0.3)
+    down = draw.maybe(0.45 if training else 0.3)
     if down:
         phrases = [
             "Sort {s} in descending order.", "Sort these numbers from largest to smallest: {s}", "Order {s} from high to low.",
@@ -103,8 +118,10 @@ def sort_words(draw: Draw) -> Example:
 
 def reverse(draw: Draw) -> Example:
     def make() -> list[str]:
-        if draw.maybe(0.2):
+        if draw.maybe(0.15):
             return [str(draw.randint(0, 99)) for _ in range(draw.randint(3, 5))]
+        if draw.maybe(0.15):
+            return [draw.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(draw.randint(3, 7))]
         return [w.made_up(draw) if draw.maybe(0.05) else w.word(draw) for _ in range(draw.randint(2, 5))]
 
     items = draw.fresh(make, lambda ws: "reverse:" + " ".join(ws))
@@ -122,10 +139,6 @@ def reverse(draw: Draw) -> Example:
     return Example("reversing words", turn(casual(draw, question), answer, f"The last one is {items[-1]}."))
 
 
-def _listed_word(draw: Draw, key: str) -> str:
-    return draw.fresh(lambda: draw.choice(w.SPELT), lambda item: f"{key}:{item}")
-
-
 def spell(draw: Draw) -> Example:
     """Always trained on for every word: the other letter tasks build on it."""
     item = w.made_up(draw) if draw.maybe(0.15) else draw.choice(w.SPELT)
@@ -136,10 +149,15 @@ def spell(draw: Draw) -> Example:
 
 
 def letters(draw: Draw) -> Example:
-    """Spelling first, then what was asked: the counting happens on the page."""
-    kind = draw.choice(["count", "reverse", "first"])
+    """Spelling first, then what was asked: the work happens on the page.
+
+    Half of the training is on made-up words: there are too few listed ones to learn
+    how it is done, rather than the answers, from.
+    """
+    kind = draw.choices(["count", "reverse", "first"], [2, 5, 3])[0]
     task = {"count": "counting letters", "reverse": "reversing letters", "first": "first and last letters"}[kind]
-    item = _listed_word(draw, f"letters-{kind}")
+    made_up = draw.split == "train" and draw.maybe(0.5)
+    item = draw.fresh(lambda: w.made_up(draw) if made_up else draw.choice(w.SPELT), lambda it: f"letters-{kind}:{it}")
     spelt = " ".join(item)
     if kind == "count":
         question = draw.choice(
@@ -159,7 +177,7 @@ def letters(draw: Draw) -> Example:
     else:
         end = draw.choice(["first", "last"])
         question = draw.choice([f"What is the {end} letter of {{s}}?", f'What is the {end} letter in "{{s}}"?'])
-        answer = f"The {end} letter of {item} is {item[0] if end == 'first' else item[-1]}"
+        answer = f"{spelt}: the {end} letter is {item[0] if end == 'first' else item[-1]}"
     return Example(task, turn(casual(draw, question.format(s=item)), answer))
 
 
@@ -192,13 +210,19 @@ def letter_case(draw: Draw) -> Example:
 
 
 def repeat(draw: Draw) -> Example:
+    """Once as it is, or several times with a running number, which keeps count."""
+    several = draw.maybe(0.25)
+
     def make() -> str:
-        return " ".join(w.made_up(draw) if draw.maybe(0.2) else w.word(draw) for _ in range(draw.randint(1, 4)))
+        words = draw.randint(1, 3 if several else 4)
+        return " ".join(w.made_up(draw) if draw.maybe(0.2) else w.word(draw) for _ in range(words))
 
     text = draw.fresh(make, lambda s: "repeat:" + s)
-    if draw.maybe(0.25):
+    if several:
         number = draw.randint(2, 5)
-        return Example("repeating n times", turn(f"Say {text} {number} times.", " ".join([text] * number)))
+        question = draw.choice(["Say {s} {n} times.", "Write {s} {n} times.", "Repeat {s} {n} times."])
+        lines = "\n".join(f"{i}. {text}" for i in range(1, number + 1))
+        return Example("repeating n times", turn(question.format(s=text, n=number), lines))
     question = draw.choice(
         ["Repeat after me: {s}", 'Say "{s}".', "Say: {s}", "Repeat: {s}", "Echo: {s}", "Reply with exactly: {s}"]
     )

@@ -340,8 +340,11 @@ def tool_answer(draw: Draw) -> Example:
 
 
 def no_tool_fits(draw: Draw) -> Example:
-    """Tools are declared and none of them is the one to call."""
-    asked, offered = declared(draw, 0.15), declared(draw)
+    """Tools are declared and none of them is the one to call.
+
+    Training asks more often for what an unseen tool would do: those contrasts are the hard ones.
+    """
+    asked, offered = declared(draw, 0.4 if draw.split == "train" else 0.15), declared(draw)
     while asked.tool.names == offered.tool.names or ("weather" in asked.name and "weather" in offered.name):
         offered = declared(draw)
     tools = tuple(t for t in beside(draw, [offered], 1) if t["function"]["description"] != asked.tool.description)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 PROMPT = "mlxcel is"
-HOT: dict[str, Any] = {"temperature": 1.5, "max_tokens": 12}
+HOT: dict[str, Any] = {"temperature": 2.0, "max_tokens": 12}
 
 
 def start(binary: Path) -> ManagedServer:
