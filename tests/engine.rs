@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::ops::Deref;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -24,8 +25,34 @@ fn options() -> EngineOptions {
     }
 }
 
-fn engine() -> EngineHandle {
-    start(options(), |_| {}).unwrap()
+/// An engine whose thread has ended when the test has: at the end of the process MLX's own state is
+/// taken down, and an array freed after that would crash it.
+struct Engine(Option<EngineHandle>);
+
+impl Engine {
+    fn start(options: EngineOptions) -> Self {
+        Self(Some(start(options, |_| {}).unwrap()))
+    }
+}
+
+impl Deref for Engine {
+    type Target = EngineHandle;
+
+    fn deref(&self) -> &EngineHandle {
+        self.0.as_ref().unwrap()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(engine) = self.0.take() {
+            engine.close();
+        }
+    }
+}
+
+fn engine() -> Engine {
+    Engine::start(options())
 }
 
 /// A prompt of token ids; what it says does not matter here.
@@ -111,14 +138,10 @@ async fn sixteen_in_company_get_what_each_gets_alone() {
         info.state.bytes(256) / 256
     };
     let requests: Vec<(u64, usize)> = (0..16).map(|i| (i / 3, 10 + 15 * i as usize)).collect();
-    let alone_engine = start(
-        EngineOptions {
-            prefix_cache: false,
-            ..options()
-        },
-        |_| {},
-    )
-    .unwrap();
+    let alone_engine = Engine::start(EngineOptions {
+        prefix_cache: false,
+        ..options()
+    });
     let mut alone = Vec::new();
     for &(seed, length) in &requests {
         let stream = alone_engine.submit(request(seed, length, 10)).unwrap();
@@ -127,18 +150,14 @@ async fn sixteen_in_company_get_what_each_gets_alone() {
     assert_eq!(alone_engine.stats().cached_tokens, 0);
 
     for prefix_cache in [true, false] {
-        let engine = start(
-            EngineOptions {
-                n_parallel: 16,
-                queue_size: 32,
-                ctx_size: Some(512),
-                kv_cache_budget: Some(12 * 256 * bytes_per_token),
-                prefix_cache,
-                ..options()
-            },
-            |_| {},
-        )
-        .unwrap();
+        let engine = Engine::start(EngineOptions {
+            n_parallel: 16,
+            queue_size: 32,
+            ctx_size: Some(512),
+            kv_cache_budget: Some(12 * 256 * bytes_per_token),
+            prefix_cache,
+            ..options()
+        });
         let mut company = Vec::new();
         for &(seed, length) in &requests {
             let stream = engine.submit(request(seed, length, 10)).unwrap();
@@ -241,14 +260,10 @@ async fn a_full_queue_and_a_long_prompt_are_refused() {
 
 #[tokio::test]
 async fn the_context_ends_a_generation() {
-    let engine = start(
-        EngineOptions {
-            ctx_size: Some(32),
-            ..options()
-        },
-        |_| {},
-    )
-    .unwrap();
+    let engine = Engine::start(EngineOptions {
+        ctx_size: Some(32),
+        ..options()
+    });
     let request = Request {
         max_tokens: None,
         ..request(1, 20, 0)

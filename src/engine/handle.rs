@@ -1,8 +1,9 @@
 //! The engine as the HTTP workers see it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -98,6 +99,7 @@ pub struct EngineHandle {
     pub(super) counters: Arc<Counters>,
     pub(super) facts: Arc<Facts>,
     pub(super) death: watch::Receiver<Option<String>>,
+    pub(super) thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 /// What is known once the model is loaded.
@@ -234,6 +236,18 @@ impl EngineHandle {
             .ok()
             .and_then(|reason| reason.clone())
             .unwrap_or_else(|| "the engine thread ended".to_owned())
+    }
+
+    /// Gives this handle up and blocks until the thread has ended, which it does when no other
+    /// handle is left.
+    pub fn close(self) {
+        let thread = self.thread.clone();
+        drop(self);
+        let thread = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // Its panic was told by `closed` and by the panic's own message.
+            let _ = thread.join();
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Bringing the engine up: the thread, the model, the context it can hold.
 
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use tokio::sync::watch;
 
@@ -110,7 +110,7 @@ pub(super) fn spawn(
     let (death, died) = watch::channel(None);
     let counters = Arc::new(Counters::new());
     let shared = counters.clone();
-    std::thread::Builder::new()
+    let thread = std::thread::Builder::new()
         .name("engine".to_owned())
         .spawn(move || {
             // Dropped last, also by a panic: the process must not outlive its engine.
@@ -135,6 +135,7 @@ pub(super) fn spawn(
         counters,
         facts,
         death: died,
+        thread: Arc::new(Mutex::new(Some(thread))),
     })
 }
 
