@@ -346,7 +346,7 @@ def no_end(http: httpx2.Client) -> dict[str, float]:
 
 
 def test_health_answers_while_the_slots_are_busy(http: httpx2.Client) -> None:
-    body = {"prompt": PROMPT, "max_tokens": 300, "temperature": 1, "logit_bias": no_end(http)}
+    body = {"prompt": PROMPT, "max_tokens": 1500, "temperature": 1, "logit_bias": no_end(http)}
     done: list[int] = []
     threads = [
         threading.Thread(

@@ -440,13 +440,15 @@ def test_many_threads_bring_it_back_once(real_binary: Path, runtime: Path) -> No
         assert leases(server) == 1
 
 
-def test_closing_ends_a_wait(real_binary: Path, runtime: Path) -> None:
-    """`stop` while another thread waits for a load that never ends."""
-    pipe = runtime / "model"
-    shutil.copytree(Path(__file__).parents[3] / "tiny-model" / MODEL, pipe)
-    (pipe / "config.json").unlink()
-    os.mkfifo(pipe / "config.json")
-    server = SharedServer(pipe, binary=real_binary)
+def test_closing_ends_a_wait(
+    real_binary: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """`stop` while another thread waits for a hub that never answers."""
+    hub = socket.create_server(("127.0.0.1", 0))
+    request.addfinalizer(hub.close)
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.getsockname()[1]}")
+    monkeypatch.setenv("HF_HOME", str(runtime / "hub"))
+    server = SharedServer("owner/name", binary=real_binary)
     problems: list[BaseException] = []
 
     def start() -> None:

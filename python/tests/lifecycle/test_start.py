@@ -164,10 +164,11 @@ def test_cycles_leave_nothing(kind: str, request: pytest.FixtureRequest, tmp_pat
 
     paths: list[Path] = []
     cycle()
-    before = len(list(descriptors.iterdir())), threading.active_count()
+    open_before, threads_before = len(list(descriptors.iterdir())), threading.active_count()
     for _ in range(5):
         cycle()
-    assert (len(list(descriptors.iterdir())), threading.active_count()) == before
+    assert len(list(descriptors.iterdir())) <= open_before
+    assert threading.active_count() <= threads_before
     assert not [path for path in paths if path.exists()]
 
 
