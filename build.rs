@@ -41,6 +41,7 @@ fn main() {
     build_kernels(&root);
     cxx_build::bridge("src/mlx/bridge.rs")
         .file("src/mlx/bridge.cc")
+        .file("src/mlx/kernels/join_primitive.cpp")
         .file("src/mlx/kernels/layer_primitives.cpp")
         .file("src/mlx/kernels/product_primitives.cpp")
         .include("src/mlx")
