@@ -1,88 +1,169 @@
-"""Answers as they are written: iterators of text with the whole result at their end."""
+"""Answers as they are written: iterators of text or of events, with the whole result at their end."""
 
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, cast
 
+from ._accumulate import Accumulator
 from ._boundary import Explained, boundary
 from ._waiting import close, closer_in_this_loop, waiting
 from .errors import MlxcelStateError
+from .events import Event, TextDelta
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
     from types import TracebackType
 
     from openai import AsyncStream, Stream
+    from typing_extensions import TypeVar
 
-    from ._accumulate import Accumulator
     from ._deadline import Deadline
+    from ._generation import Generation
+    from .errors import MlxcelFormatError
     from .results import Result
 
-__all__ = ["AsyncTextStream", "TextStream"]
+    ItemT = TypeVar("ItemT")
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
+
+    ItemT = TypeVar("ItemT")
+    T = TypeVar("T")
+
+__all__ = ["AsyncEventStream", "AsyncTextStream", "EventStream", "TextStream"]
 
 _CLOSED = "the stream was closed before its end, so it has no result; text so far is in .text"
 
 
-class TextStream(Iterator[str]):
-    """Pieces of text of the first choice, as they arrive.
+class _Reading(Generic[ItemT, T]):
+    """What both kinds of streams know of the answer; no I/O."""
 
-    Closing it, leaving its `with` block or dropping it closes the HTTP
-    response, and the server stops generating.
-    """
+    def __init__(self, asked: Generation) -> None:
+        self._asked = asked
+        self._accumulator = Accumulator()
+        self._waiting: deque[ItemT] = deque()
+        self._result: Result[T] | None = None
+        self._fault: MlxcelFormatError | None = None
+        self._fault_told = False
+        self._partial: tuple[str, T | None] = ("", None)
 
-    def __init__(self, source: Stream[Any], accumulator: Accumulator, deadline: Deadline, where: str) -> None:
-        self._source = source
-        self._accumulator = accumulator
-        self._deadline = deadline
-        self._where = where
-        self._result: Result | None = None
-        self._closed = False
+    @property
+    def text(self) -> str:
+        """All text of the first choice so far."""
+        return self._accumulator.text
 
-    @boundary
-    def __next__(self) -> str:
-        if self._closed:
-            raise StopIteration
-        try:
-            with Explained(self._deadline, self._where, self._text_so_far), self._deadline:
-                if (text := self._next_text()) is not None:
-                    return text
-                self._result = self._accumulator.result()
-        except BaseException:
-            self.close()
-            raise
-        self.close()
-        raise StopIteration
+    @property
+    def partial(self) -> T | None:
+        """What of the `response_format` there is so far, validated; None while that is nothing.
 
-    def _next_text(self) -> str | None:
-        while True:
-            self._deadline.check()
-            chunk = next(self._source, None)
-            if chunk is None:
-                return None
-            text = self._accumulator.add(chunk)
-            if self._accumulator.moved:
-                self._deadline.token()
-            if text:
-                return text
+        Of a model or a dataclass it is an instance in which a field that is yet to come has its default or
+        None. A string may still grow; a number is there once it is complete.
+        """
+        text = self.text
+        if self._asked.shape is not None and self._partial[0] != text:
+            self._partial = text, self._asked.shape.partial(text)
+        return self._partial[1]
 
     def _text_so_far(self) -> str:
         return self._accumulator.text
 
-    @property
-    def text(self) -> str:
-        """All text so far."""
-        return self._accumulator.text
+    def _items(self, events: list[Event]) -> Iterable[ItemT]:
+        raise NotImplementedError
 
-    @boundary
-    def result(self) -> Result:
-        """Read what is left and return the whole answer."""
-        for _ in self:
-            pass
+    def _add(self, chunk: Any) -> None:
+        self._waiting.extend(self._items(self._accumulator.add(chunk)))
+
+    def _end(self) -> None:
+        """The server has sent all. Raises MlxcelResponseError if that is not a whole answer."""
+        result = self._accumulator.result()
+        self._fault = self._asked.settle(result)
+        self._result = cast("Result[T]", result)
+        self._waiting.extend(self._items(self._accumulator.end()))
+
+    def _tell_fault(self) -> None:
+        if self._fault is not None and not self._fault_told:
+            self._fault_told = True
+            raise self._fault
+
+    def _whole(self) -> Result[T]:
+        if self._fault is not None:
+            raise self._fault
         if self._result is None:
             raise MlxcelStateError(_CLOSED)
         return self._result
+
+
+class _Texts(_Reading[str, T]):
+    def _items(self, events: list[Event]) -> Iterable[str]:
+        text = "".join(
+            event.text for event in events if isinstance(event, TextDelta) and not event.choice
+        )
+        return (text,) if text else ()
+
+
+class _Events(_Reading[Event, T]):
+    def _items(self, events: list[Event]) -> Iterable[Event]:
+        return events
+
+
+class _Blocking(_Reading[ItemT, T], Iterator[ItemT]):
+    def __init__(self, source: Stream[Any], asked: Generation, deadline: Deadline, where: str) -> None:
+        super().__init__(asked)
+        self._source = source
+        self._deadline = deadline
+        self._where = where
+        self._closed = False
+
+    @boundary
+    def __next__(self) -> ItemT:
+        try:
+            while not self._waiting and not self._closed:
+                with Explained(self._deadline, self._where, self._text_so_far), self._deadline:
+                    self._read()
+        except BaseException:
+            self.close()
+            raise
+        if self._waiting:
+            return self._waiting.popleft()
+        self._tell_fault()
+        raise StopIteration
+
+    def _read(self) -> None:
+        self._deadline.check()
+        chunk = next(self._source, None)
+        if chunk is None:
+            self._end()
+            self.close()
+            return
+        self._add(chunk)
+        if self._accumulator.moved:
+            self._deadline.token()
+
+    def partials(self) -> Generator[T]:
+        """What of the `response_format` there is, each time there is more of it; the whole at the end.
+
+        The last one is the `parsed` of the result. An answer that is something else raises its
+        MlxcelFormatError.
+        """
+        shown: object = None
+        for _ in self:
+            if (partial := self.partial) is not None and partial != shown:
+                shown = partial
+                yield partial
+        whole = self.result().parsed
+        if whole != shown:
+            yield whole
+
+    @boundary
+    def result(self) -> Result[T]:
+        """Read what is left and return the whole answer."""
+        with contextlib.suppress(StopIteration):
+            while self._result is None and not self._closed:
+                next(self)
+        return self._whole()
 
     def close(self) -> None:
         """Stop the generation, if it still runs."""
@@ -106,80 +187,90 @@ class TextStream(Iterator[str]):
             self.close()
 
 
-class AsyncTextStream(AsyncIterator[str]):
-    """The async twin of `TextStream`. The request is sent when it is entered or first iterated.
+class TextStream(_Texts[T], _Blocking[str, T]):
+    """Pieces of text of the first choice, as they arrive.
 
-    Leaving it by `break` or dropping it closes the response too, one turn of
-    the event loop later.
+    Closing it, leaving its `with` block or dropping it closes the HTTP
+    response, and the server stops generating.
     """
 
+
+class EventStream(_Events[T], _Blocking[Event, T]):
+    """Everything of all choices, as it arrives: see `mlxcel.events`. Otherwise a `TextStream`."""
+
+
+class _Awaited(_Reading[ItemT, T], AsyncIterator[ItemT]):
     def __init__(
         self,
         begin: Callable[[], Awaitable[Deadline]],
         open_source: Callable[[Deadline], Awaitable[AsyncStream[Any]]],
-        accumulator: Accumulator,
+        asked: Generation,
         where: Callable[[], str],
     ) -> None:
+        super().__init__(asked)
         self._begin = begin
         self._open_source = open_source
         self._source: AsyncStream[Any] | None = None
         self._deadline: Deadline | None = None
         self._close_later: Callable[[AsyncStream[Any]], None] | None = None
-        self._accumulator = accumulator
         self._where = where
-        self._result: Result | None = None
         self._closed = False
 
     @boundary
-    async def __anext__(self) -> str:
-        if self._closed:
-            raise StopAsyncIteration
+    async def __anext__(self) -> ItemT:
         try:
-            deadline = await self._running()
-            with (
-                Explained(deadline, self._where(), self._text_so_far),
-                deadline,
-                waiting(deadline) as moved,
-            ):
-                if (text := await self._next_text(deadline, moved)) is not None:
-                    return text
-                self._result = self._accumulator.result()
+            while not self._waiting and not self._closed:
+                deadline = await self._running()
+                with (
+                    Explained(deadline, self._where(), self._text_so_far),
+                    deadline,
+                    waiting(deadline) as moved,
+                ):
+                    await self._read(deadline, moved)
         except BaseException:
             await self.close()
             raise
-        await self.close()
+        if self._waiting:
+            return self._waiting.popleft()
+        self._tell_fault()
         raise StopAsyncIteration
 
-    async def _next_text(self, deadline: Deadline, moved: Callable[[], None]) -> str | None:
+    async def _read(self, deadline: Deadline, moved: Callable[[], None]) -> None:
         source = await self._opened(deadline)
-        while True:
+        while not self._waiting:
             deadline.check()
             chunk = await anext(source, None)
             if chunk is None:
-                return None
-            text = self._accumulator.add(chunk)
+                self._end()
+                await self.close()
+                return
+            self._add(chunk)
             if self._accumulator.moved:
                 deadline.token()
                 moved()
-            if text:
-                return text
 
-    def _text_so_far(self) -> str:
-        return self._accumulator.text
+    async def partials(self) -> AsyncGenerator[T]:
+        """What of the `response_format` there is, each time there is more of it; the whole at the end.
 
-    @property
-    def text(self) -> str:
-        """All text so far."""
-        return self._accumulator.text
+        The last one is the `parsed` of the result. An answer that is something else raises its
+        MlxcelFormatError.
+        """
+        shown: object = None
+        async for _ in self:
+            if (partial := self.partial) is not None and partial != shown:
+                shown = partial
+                yield partial
+        whole = (await self.result()).parsed
+        if whole != shown:
+            yield whole
 
     @boundary
-    async def result(self) -> Result:
+    async def result(self) -> Result[T]:
         """Read what is left and return the whole answer."""
-        async for _ in self:
-            pass
-        if self._result is None:
-            raise MlxcelStateError(_CLOSED)
-        return self._result
+        with contextlib.suppress(StopAsyncIteration):
+            while self._result is None and not self._closed:
+                await anext(self)
+        return self._whole()
 
     async def close(self) -> None:
         """Stop the generation, if it still runs."""
@@ -225,3 +316,15 @@ class AsyncTextStream(AsyncIterator[str]):
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed, and its connections with it
             self._close_later(self._source)
+
+
+class AsyncTextStream(_Texts[T], _Awaited[str, T]):
+    """The async twin of `TextStream`. The request is sent when it is entered or first iterated.
+
+    Leaving it by `break` or dropping it closes the response too, one turn of
+    the event loop later.
+    """
+
+
+class AsyncEventStream(_Events[T], _Awaited[Event, T]):
+    """The async twin of `EventStream`; otherwise an `AsyncTextStream`."""
