@@ -5,11 +5,13 @@
 //! on HTTP's threads: the engine's sees token ids only.
 
 pub mod auth;
+pub mod blocks;
 pub mod body;
 mod breakers;
 mod call_grammar;
 pub mod clock;
 mod connections;
+pub mod conversation;
 pub mod defaults;
 pub mod dialect;
 pub mod error;
@@ -28,6 +30,7 @@ mod sse;
 pub mod state;
 pub mod submit;
 pub mod terms;
+pub mod thinking;
 mod usage;
 
 use std::convert::Infallible;
