@@ -89,8 +89,8 @@ class Accumulator:
         if text:
             into.text.append(text)
             events.append(TextDelta(text, index))
-        for call in getattr(delta, "tool_calls", None) or ():
-            events.append(into.tool_calls.add(call, index))
+        calls = getattr(delta, "tool_calls", None) or ()
+        events.extend(into.tool_calls.add(call, index) for call in calls)
         finish_reason = getattr(choice, "finish_reason", None)
         if finish_reason and into.finish_reason is None:
             into.finish_reason = finish_reason

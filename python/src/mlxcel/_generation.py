@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import httpx2
 
     from ._requests import Messages, Prompt
-    from ._structured import ResponseFormat, Shape
+    from ._shape import Shape
+    from ._structured import ResponseFormat
     from .errors import MlxcelFormatError
     from .results import Result
 

@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ._shape import MismatchError, NotJsonError
 from .errors import MlxcelConfigError
 
 if TYPE_CHECKING:
@@ -64,13 +65,17 @@ def beginning(text: str) -> Any:
 
 def is_beginning(text: str) -> bool:
     """Whether the text is the first part of an object, an array or a string, and not all of it."""
-    if not text.lstrip().startswith(("{", "[", '"')):
+    text = text.lstrip()
+    if not text.startswith(("{", "[", '"')):
         return False
     try:
         beginning(text)
-    except ValueError:
+        json.JSONDecoder().raw_decode(text)
+    except json.JSONDecodeError:
+        return True
+    except (ValueError, RecursionError):
         return False
-    return True
+    return False  # a whole value, with something else behind it
 
 
 def is_closed(text: str) -> bool:
@@ -87,10 +92,10 @@ class SchemaShape:
 
     def read(self, text: str) -> Any:
         """The data; see `Shape`."""
-        from ._structured import MismatchError
-
         try:
             value = json.loads(text, parse_constant=_no_number)
+        except ValueError as error:
+            raise NotJsonError(str(error)) from error
         except RecursionError as error:
             raise MismatchError("it is nested too deeply") from error
         problem = self._problem(value)
@@ -111,9 +116,7 @@ class SchemaShape:
 
         if self._validator is None:
             # An own registry: references to elsewhere are never fetched.
-            kind = jsonschema.validators.validator_for(
-                self._schema, default=jsonschema.Draft202012Validator
-            )
+            kind = jsonschema.validators.validator_for(self._schema, default=jsonschema.Draft202012Validator)
             self._validator = kind(self._schema, registry=referencing.Registry())
         try:
             error = next(self._validator.iter_errors(value), None)

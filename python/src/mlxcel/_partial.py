@@ -12,11 +12,11 @@ import dataclasses
 import types
 from collections.abc import Mapping, MutableMapping, MutableSequence, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, NotRequired, Required, Union, get_args, get_origin
 
 import pydantic
 import pydantic_core
-from typing_extensions import NotRequired, ReadOnly, Required, get_type_hints, is_typeddict
+from typing_extensions import ReadOnly, get_type_hints, is_typeddict
 
 from ._json_schema import beginning
 
@@ -142,13 +142,15 @@ def _key(name: str, info: Any) -> str:
 
 
 def _default_of(field: Any) -> Any:
-    """A function for the default of a field of pydantic's or of a dataclass, which may hold one of pydantic's."""
+    """A function for a field's default. A dataclass's may be a pydantic `Field`."""
     default, factory = field.default, field.default_factory
     if isinstance(default, pydantic.fields.FieldInfo):
         return _default_of(default)
     if default is not dataclasses.MISSING and default is not pydantic_core.PydanticUndefined:
         return lambda: default
-    if factory in (None, dataclasses.MISSING) or getattr(field, "default_factory_takes_validated_data", False):
+    if factory in (None, dataclasses.MISSING) or getattr(
+        field, "default_factory_takes_validated_data", False
+    ):
         return _none
     return factory
 

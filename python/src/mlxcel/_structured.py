@@ -11,25 +11,25 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from . import _json_schema
+from ._shape import MismatchError, NotJsonError
 from .errors import MlxcelConfigError, MlxcelFormatError, MlxcelRefusalError, MlxcelTruncatedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pydantic import TypeAdapter
 
+    from ._shape import Shape
     from .results import Result
 
-__all__ = ["Format", "MismatchError", "ResponseFormat", "Shape", "as_format", "settle"]
+__all__ = ["Format", "ResponseFormat", "as_format", "settle"]
 
 ResponseFormat: TypeAlias = "type[Any] | Mapping[str, Any] | Any"
 """A pydantic model, a dataclass, a TypedDict, an Enum, a Literal, a plain type, a JSON schema, or OpenAI's
 own `{"type": "json_schema", …}` and `{"type": "json_object"}`."""
-
-T = TypeVar("T")
 
 _NO_FORMATS = (str, bytes, int, float, list, tuple, set, FunctionType)
 _CUT_OFF = ("length", "content_filter")
@@ -37,29 +37,14 @@ _SHOWN = 200
 _LISTED = 5
 
 
-class MismatchError(Exception):
-    """JSON that is not of the form asked for; the message says where."""
-
-
-class Shape(Protocol):
-    """What the JSON of an answer is held to."""
-
-    def read(self, text: str) -> Any:
-        """The value of a whole answer; MismatchError when it is JSON of another form, ValueError when none."""
-
-    def partial(self, text: str) -> Any:
-        """The value of the beginning of an answer, None while there is nothing to see."""
-
-
-class Format(Generic[T]):
+class Format(NamedTuple):
     """A `response_format` in OpenAI's form, and what its answers are held to (None: to nothing)."""
 
-    def __init__(self, wire: Mapping[str, Any], shape: Shape | None) -> None:
-        self.wire = wire
-        self.shape = shape
+    wire: Mapping[str, Any]
+    shape: Shape | None
 
 
-def as_format(wanted: ResponseFormat) -> Format[Any]:
+def as_format(wanted: ResponseFormat) -> Format:
     """Read what a caller gave; MlxcelConfigError for what is no type and no schema."""
     if isinstance(wanted, dict):
         return _from_dict(wanted)
@@ -108,7 +93,7 @@ def _read(choice: Result[Any], shape: Shape) -> Any:
             raise _truncated(choice, shape) from error
         message = f"the answer is JSON, but not what response_format asks for: {error}"
         raise MlxcelFormatError(message, text=text, reason="mismatch") from error
-    except ValueError as error:
+    except NotJsonError as error:
         if ended in _CUT_OFF or _json_schema.is_beginning(text):
             raise _truncated(choice, shape) from error
         message = (
@@ -139,7 +124,7 @@ def _shown(text: str) -> str:
     return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}…"
 
 
-def _from_dict(wanted: Mapping[str, Any]) -> Format[Any]:
+def _from_dict(wanted: Mapping[str, Any]) -> Format:
     kind = wanted.get("type")
     if _json_schema.is_schema(wanted):
         name = _name(wanted.get("title"))
@@ -155,7 +140,7 @@ def _from_dict(wanted: Mapping[str, Any]) -> Format[Any]:
     return Format(wanted, None)  # text, or something that the server may know
 
 
-def _from_type(wanted: Any) -> Format[Any]:
+def _from_type(wanted: Any) -> Format:
     import pydantic
 
     try:
@@ -169,7 +154,7 @@ def _from_type(wanted: Any) -> Format[Any]:
     return Format(_wire(_name(getattr(wanted, "__name__", None)), _json_schema.closed(schema)), shape)
 
 
-_remembered = lru_cache(maxsize=128)(_from_type)
+_remembered: Callable[[Any], Format] = lru_cache(maxsize=128)(_from_type)
 
 
 class _TypeShape:
@@ -185,7 +170,7 @@ class _TypeShape:
         except pydantic.ValidationError as error:
             found = error.errors(include_url=False, include_context=False, include_input=False)
             if found[0]["type"] == "json_invalid" and not found[0]["loc"]:
-                raise
+                raise NotJsonError(found[0]["msg"]) from error
             raise MismatchError(_listed(found)) from error
 
     def partial(self, text: str) -> Any:
@@ -206,4 +191,3 @@ def _wire(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 def _name(name: object) -> str:
     """As OpenAI wants it: at most 64 letters, digits, underscores and hyphens."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", str(name or ""))[:64] or "answer"
-

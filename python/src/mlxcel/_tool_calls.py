@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._measures import item
-from .events import ToolCallDelta
 from .errors import MlxcelToolArgumentsError
+from .events import ToolCallDelta
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

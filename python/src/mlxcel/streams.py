@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, Generic, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
-from ._accumulate import Accumulator
 from ._boundary import Explained, boundary
+from ._reading import Reading
 from ._waiting import close, closer_in_this_loop, waiting
-from .errors import MlxcelStateError
 from .events import Event, TextDelta
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
 
     from openai import AsyncStream, Stream
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 
     from ._deadline import Deadline
     from ._generation import Generation
-    from .errors import MlxcelFormatError
     from .results import Result
 
     ItemT = TypeVar("ItemT")
@@ -35,81 +32,19 @@ else:
 
 __all__ = ["AsyncEventStream", "AsyncTextStream", "EventStream", "TextStream"]
 
-_CLOSED = "the stream was closed before its end, so it has no result; text so far is in .text"
 
-
-class _Reading(Generic[ItemT, T]):
-    """What both kinds of streams know of the answer; no I/O."""
-
-    def __init__(self, asked: Generation) -> None:
-        self._asked = asked
-        self._accumulator = Accumulator()
-        self._waiting: deque[ItemT] = deque()
-        self._result: Result[T] | None = None
-        self._fault: MlxcelFormatError | None = None
-        self._fault_told = False
-        self._partial: tuple[str, T | None] = ("", None)
-
-    @property
-    def text(self) -> str:
-        """All text of the first choice so far."""
-        return self._accumulator.text
-
-    @property
-    def partial(self) -> T | None:
-        """What of the `response_format` there is so far, validated; None while that is nothing.
-
-        Of a model or a dataclass it is an instance in which a field that is yet to come has its default or
-        None. A string may still grow; a number is there once it is complete.
-        """
-        text = self.text
-        if self._asked.shape is not None and self._partial[0] != text:
-            self._partial = text, self._asked.shape.partial(text)
-        return self._partial[1]
-
-    def _text_so_far(self) -> str:
-        return self._accumulator.text
-
-    def _items(self, events: list[Event]) -> Iterable[ItemT]:
-        raise NotImplementedError
-
-    def _add(self, chunk: Any) -> None:
-        self._waiting.extend(self._items(self._accumulator.add(chunk)))
-
-    def _end(self) -> None:
-        """The server has sent all. Raises MlxcelResponseError if that is not a whole answer."""
-        result = self._accumulator.result()
-        self._fault = self._asked.settle(result)
-        self._result = cast("Result[T]", result)
-        self._waiting.extend(self._items(self._accumulator.end()))
-
-    def _tell_fault(self) -> None:
-        if self._fault is not None and not self._fault_told:
-            self._fault_told = True
-            raise self._fault
-
-    def _whole(self) -> Result[T]:
-        if self._fault is not None:
-            raise self._fault
-        if self._result is None:
-            raise MlxcelStateError(_CLOSED)
-        return self._result
-
-
-class _Texts(_Reading[str, T]):
+class _Texts(Reading[str, T]):
     def _items(self, events: list[Event]) -> Iterable[str]:
-        text = "".join(
-            event.text for event in events if isinstance(event, TextDelta) and not event.choice
-        )
+        text = "".join(event.text for event in events if isinstance(event, TextDelta) and not event.choice)
         return (text,) if text else ()
 
 
-class _Events(_Reading[Event, T]):
+class _Events(Reading[Event, T]):
     def _items(self, events: list[Event]) -> Iterable[Event]:
         return events
 
 
-class _Blocking(_Reading[ItemT, T], Iterator[ItemT]):
+class _Blocking(Reading[ItemT, T], Iterator[ItemT]):
     def __init__(self, source: Stream[Any], asked: Generation, deadline: Deadline, where: str) -> None:
         super().__init__(asked)
         self._source = source
@@ -120,7 +55,7 @@ class _Blocking(_Reading[ItemT, T], Iterator[ItemT]):
     @boundary
     def __next__(self) -> ItemT:
         try:
-            while not self._waiting and not self._closed:
+            if not self._waiting and not self._closed:
                 with Explained(self._deadline, self._where, self._text_so_far), self._deadline:
                     self._read()
         except BaseException:
@@ -132,17 +67,19 @@ class _Blocking(_Reading[ItemT, T], Iterator[ItemT]):
         raise StopIteration
 
     def _read(self) -> None:
-        self._deadline.check()
-        chunk = next(self._source, None)
-        if chunk is None:
-            self._end()
-            self.close()
-            return
-        self._add(chunk)
-        if self._accumulator.moved:
-            self._deadline.token()
+        """Read until there is something to give, or all is read."""
+        while not self._waiting:
+            self._deadline.check()
+            chunk = next(self._source, None)
+            if chunk is None:
+                self._end()
+                self._release()
+                return
+            self._add(chunk)
+            if self._accumulator.moved:
+                self._deadline.token()
 
-    def partials(self) -> Generator[T]:
+    def partials(self) -> Iterator[T]:
         """What of the `response_format` there is, each time there is more of it; the whole at the end.
 
         The last one is the `parsed` of the result. An answer that is something else raises its
@@ -159,14 +96,21 @@ class _Blocking(_Reading[ItemT, T], Iterator[ItemT]):
 
     @boundary
     def result(self) -> Result[T]:
-        """Read what is left and return the whole answer."""
-        with contextlib.suppress(StopIteration):
-            while self._result is None and not self._closed:
-                next(self)
+        """Read what is left and return the whole answer.
+
+        Raises MlxcelFormatError when it is not what `response_format` asked for.
+        """
+        while self._result is None and not self._closed:
+            next(self, None)
+        self._drop()
         return self._whole()
 
     def close(self) -> None:
         """Stop the generation, if it still runs."""
+        self._drop()
+        self._release()
+
+    def _release(self) -> None:
         if not self._closed:
             self._closed = True
             self._source.close()
@@ -199,7 +143,7 @@ class EventStream(_Events[T], _Blocking[Event, T]):
     """Everything of all choices, as it arrives: see `mlxcel.events`. Otherwise a `TextStream`."""
 
 
-class _Awaited(_Reading[ItemT, T], AsyncIterator[ItemT]):
+class _Awaited(Reading[ItemT, T], AsyncIterator[ItemT]):
     def __init__(
         self,
         begin: Callable[[], Awaitable[Deadline]],
@@ -219,7 +163,7 @@ class _Awaited(_Reading[ItemT, T], AsyncIterator[ItemT]):
     @boundary
     async def __anext__(self) -> ItemT:
         try:
-            while not self._waiting and not self._closed:
+            if not self._waiting and not self._closed:
                 deadline = await self._running()
                 with (
                     Explained(deadline, self._where(), self._text_so_far),
@@ -236,20 +180,21 @@ class _Awaited(_Reading[ItemT, T], AsyncIterator[ItemT]):
         raise StopAsyncIteration
 
     async def _read(self, deadline: Deadline, moved: Callable[[], None]) -> None:
+        """Read until there is something to give, or all is read."""
         source = await self._opened(deadline)
         while not self._waiting:
             deadline.check()
             chunk = await anext(source, None)
             if chunk is None:
                 self._end()
-                await self.close()
+                await self._release()
                 return
             self._add(chunk)
             if self._accumulator.moved:
                 deadline.token()
                 moved()
 
-    async def partials(self) -> AsyncGenerator[T]:
+    async def partials(self) -> AsyncIterator[T]:
         """What of the `response_format` there is, each time there is more of it; the whole at the end.
 
         The last one is the `parsed` of the result. An answer that is something else raises its
@@ -266,14 +211,21 @@ class _Awaited(_Reading[ItemT, T], AsyncIterator[ItemT]):
 
     @boundary
     async def result(self) -> Result[T]:
-        """Read what is left and return the whole answer."""
-        with contextlib.suppress(StopAsyncIteration):
-            while self._result is None and not self._closed:
-                await anext(self)
+        """Read what is left and return the whole answer.
+
+        Raises MlxcelFormatError when it is not what `response_format` asked for.
+        """
+        while self._result is None and not self._closed:
+            await anext(self, None)
+        self._drop()
         return self._whole()
 
     async def close(self) -> None:
         """Stop the generation, if it still runs."""
+        self._drop()
+        await self._release()
+
+    async def _release(self) -> None:
         if not self._closed:
             self._closed = True
             if self._source is not None:
