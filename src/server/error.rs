@@ -272,6 +272,26 @@ impl ApiError {
         .into_bytes()
     }
 
+    /// The same error for a request that calls fields by other names: pairs of the name here and the
+    /// one there.
+    pub fn renamed(mut self, names: &[(&str, &str)]) -> Self {
+        for (here, there) in names {
+            let path = self
+                .param
+                .as_deref()
+                .and_then(|param| param.strip_prefix(here));
+            if let Some(path) = path.filter(|path| path.is_empty() || path.starts_with(['.', '[']))
+            {
+                self.param = Some(format!("{there}{path}"));
+            }
+            for end in ["`", ".", "["] {
+                let (here, there) = (format!("`{here}{end}"), format!("`{there}{end}"));
+                self.message = self.message.replace(&here, &there);
+            }
+        }
+        self
+    }
+
     /// The status that the answer carries.
     pub fn status(&self) -> StatusCode {
         self.status
@@ -340,5 +360,26 @@ impl IntoResponse for ApiError {
             set(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_go_by_the_names_of_the_request() {
+        let names = [("messages", "input"), ("response_format", "text.format")];
+        let message = "`messages[0].role` and `messages`, not `messages_too`";
+        let error = ApiError::invalid("messages[0].role", message).renamed(&names);
+        assert_eq!(error.param(), Some("input[0].role"));
+        assert_eq!(
+            error.message(),
+            "`input[0].role` and `input`, not `messages_too`"
+        );
+        let error = ApiError::invalid("response_format", "x").renamed(&names);
+        assert_eq!(error.param(), Some("text.format"));
+        let error = ApiError::invalid("messages_too", "x").renamed(&names);
+        assert_eq!(error.param(), Some("messages_too"));
     }
 }

@@ -6,11 +6,13 @@
 
 mod access_log;
 pub mod auth;
+pub mod blocks;
 pub mod body;
 mod breakers;
 mod call_grammar;
 pub mod clock;
 mod connections;
+pub mod conversation;
 pub mod defaults;
 mod descriptors;
 pub mod dialect;
@@ -33,6 +35,7 @@ mod stall;
 pub mod state;
 pub mod submit;
 pub mod terms;
+pub mod thinking;
 pub mod tls;
 mod usage;
 
