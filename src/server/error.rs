@@ -106,13 +106,35 @@ impl ApiError {
 
     /// 401.
     pub fn unauthorized() -> Self {
-        let message = "no valid API key: send the header `Authorization: Bearer <key>`";
+        let message =
+            "no valid API key: send the header `Authorization: Bearer <key>` or `x-api-key: <key>`";
         Self::new(
             StatusCode::UNAUTHORIZED,
             "invalid_request_error",
             "invalid_api_key",
             message,
         )
+    }
+
+    /// 403: sent to a name that is none of the server's.
+    pub fn foreign_host(host: &str) -> Self {
+        let host: String = host.chars().take(64).collect();
+        let message = format!(
+            "this server does not go by the name `{host}`; ask 127.0.0.1 or localhost, or start it with \
+             --allowed-hosts"
+        );
+        Self::forbidden("host_not_allowed", message)
+    }
+
+    /// 403: sent by the script of another site.
+    pub fn foreign_origin() -> Self {
+        let message = "this server takes no requests from other sites' scripts; start it with \
+                       --allowed-origins, or with an API key";
+        Self::forbidden("origin_not_allowed", message)
+    }
+
+    fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "permission_error", code, message)
     }
 
     /// 404: a path that is no route.
@@ -213,6 +235,12 @@ impl ApiError {
         Self::unavailable("too_many_leases", message).retry(RETRY_AFTER)
     }
 
+    /// 503: as many connections are open as may be.
+    pub fn too_many_connections(limit: usize) -> Self {
+        let message = format!("{limit} connections are open, and more are not taken");
+        Self::unavailable("too_many_connections", message).retry(RETRY_AFTER)
+    }
+
     fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -227,6 +255,21 @@ impl ApiError {
             retry_after: Some(seconds),
             ..self
         }
+    }
+
+    /// The whole answer as it goes over a connection that then closes, for where there is no handler.
+    pub fn as_http(&self) -> Vec<u8> {
+        let body = serde_json::json!(Envelope { error: self }).to_string();
+        let retry = self
+            .retry_after
+            .map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
+        format!(
+            "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{retry}\
+             connection: close\r\n\r\n{body}",
+            self.status,
+            body.len()
+        )
+        .into_bytes()
     }
 
     /// The same error for a request that calls fields by other names: pairs of the name here and the

@@ -70,6 +70,7 @@ pub async fn post(
 
 fn read(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Asked, ApiError> {
     let mut body = Body::parse(bytes)?;
+    model.check_name(&body)?;
     let terms = terms.read(&mut body)?;
     refused::chat(&mut body)?;
     let fields: ChatFields = body.read()?;
