@@ -4,7 +4,6 @@ use mlxcel::mlx::fast::{Mask, scaled_dot_product_attention};
 use mlxcel::mlx::kernels::set_threads;
 use mlxcel::mlx::{Array, Dtype};
 use proptest::prelude::*;
-use proptest::test_runner::TestCaseResult;
 
 use super::{floats, on_every_isa, same_bits, typed};
 
