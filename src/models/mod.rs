@@ -18,6 +18,8 @@ mod state;
 #[cfg(test)]
 mod testing;
 mod weights;
+mod window_cache;
+mod windows;
 
 pub use batch::{Batch, RowView};
 pub use error::LoadError;
@@ -28,6 +30,7 @@ pub use registry::supported;
 pub use size::{StateSize, Window};
 pub use snapshot::{Segment, Snapshot};
 pub use state::{LayerState, SequenceState};
+pub use window_cache::WindowCache;
 
 use crate::mlx::{Array, MlxError};
 
