@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._measures import timings_of, usage_of
+from ._tool_calls import tool_calls_of
 from .errors import MlxcelResponseError
 from .results import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     import httpx2
     from openai.types import Model
 
-__all__ = ["chat", "check_stream", "completion", "model_ids", "models", "text_of", "tokens_of", "wants_json"]
+__all__ = ["chat", "check_stream", "completion", "model_ids", "models", "text_of", "tokens_of"]
 
 
 def check_stream(response: httpx2.Response) -> None:
@@ -30,26 +32,18 @@ def check_stream(response: httpx2.Response) -> None:
         )
 
 
-def wants_json(params: Mapping[str, Any]) -> bool:
-    """Whether the request asked for a JSON answer."""
-    extra = params.get("extra_body") or {}
-    wanted = extra.get("response_format", params.get("response_format"))
-    kind = wanted.get("type") if isinstance(wanted, dict) else None
-    return kind in ("json_object", "json_schema")
-
-
-def completion(reply: Any, *, is_json: bool = False) -> Result:
+def completion(reply: Any) -> Result:
     """A result from the reply of `/v1/completions`."""
     results = []
     for choice in _choices(reply):
         text = getattr(choice, "text", None)
         if not isinstance(text, str):
             raise MlxcelResponseError("the reply has a choice without text")
-        results.append(_result(reply, choice, text, is_json=is_json))
+        results.append(_result(reply, choice, text))
     return results[0].with_others(results[1:])
 
 
-def chat(reply: Any, *, is_json: bool = False) -> Result:
+def chat(reply: Any) -> Result:
     """A result from the reply of `/v1/chat/completions`."""
     results = []
     for choice in _choices(reply):
@@ -61,9 +55,9 @@ def chat(reply: Any, *, is_json: bool = False) -> Result:
                 reply,
                 choice,
                 getattr(message, "content", None) or "",
-                is_json=is_json,
                 reasoning=_reasoning(message),
-                tool_calls=getattr(message, "tool_calls", None) or (),
+                refusal=getattr(message, "refusal", None) or None,
+                tool_calls=tool_calls_of(getattr(message, "tool_calls", None)),
             )
         )
     return results[0].with_others(results[1:])
@@ -104,9 +98,9 @@ def _choices(reply: Any) -> list[Any]:
 def _result(reply: Any, choice: Any, text: str, **more: Any) -> Result:
     return Result(
         text,
-        usage=getattr(reply, "usage", None),
+        usage=usage_of(reply),
         finish_reason=getattr(choice, "finish_reason", None),
-        timings=getattr(reply, "timings", None),
+        timings=timings_of(reply),
         logprobs=getattr(choice, "logprobs", None),
         raw=reply,
         **more,
