@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import pickle
 from collections import defaultdict
-from datetime import date
+from datetime import date  # noqa: TC003 - pydantic wants it
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -278,9 +278,11 @@ async def test_events_assemble_to_exactly_the_whole_answer(
     assert events[-1] == stream.result().usage
     assert isinstance(events[-1], Usage)
     assert llm.server is not None
-    async with AsyncLLM(socket=llm.server.socket_path, api_key=llm.server.api_key) as other:
-        async with other.chat_stream(text, events=True, **options) as awaited:
-            assert assembled([event async for event in awaited]) == whole
+    async with (
+        AsyncLLM(socket=llm.server.socket_path, api_key=llm.server.api_key) as other,
+        other.chat_stream(text, events=True, **options) as awaited,
+    ):
+        assert assembled([event async for event in awaited]) == whole
 
 
 def test_completions_have_events_too(llm: LLM) -> None:
