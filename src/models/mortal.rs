@@ -24,12 +24,13 @@ pub struct MortalConfig {
 
 /// The model.
 pub struct Mortal {
-    llama: Llama,
+    llama: <Llama as Architecture>::Model,
     states: Cell<usize>,
 }
 
 impl Architecture for Mortal {
     type Config = MortalConfig;
+    type Model = Self;
 
     fn sanitize(config: &MortalConfig, weights: &mut Weights<'_>) -> Result<(), LoadError> {
         Llama::sanitize(&config.llama, weights)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ._measures import timings_of, usage_of
+from ._measures import item, timings_of, usage_of
 from ._tool_calls import Fragments
 from .errors import MlxcelResponseError
 from .events import Finish, ReasoningDelta, RefusalDelta, TextDelta
@@ -46,8 +46,8 @@ class Accumulator:
         self._usage = usage_of(chunk) or self._usage
         self._timings = timings_of(chunk) or self._timings
         events: list[Event] = []
-        for choice in getattr(chunk, "choices", None) or ():
-            index = getattr(choice, "index", None) or 0
+        for choice in item(chunk, "choices") or ():
+            index = item(choice, "index") or 0
             self._add_choice(self._choices.setdefault(index, _Choice()), index, choice, events)
         self.moved = self.moved or bool(events)
         return events
@@ -69,29 +69,29 @@ class Accumulator:
         return first.with_others(others)
 
     def _add_choice(self, into: _Choice, index: int, choice: Any, events: list[Event]) -> None:
-        logprobs = getattr(choice, "logprobs", None)
+        logprobs = item(choice, "logprobs")
         if logprobs is not None:
             into.logprobs.append(logprobs)
             self.moved = True
-        delta = getattr(choice, "delta", None)
+        delta = item(choice, "delta")
         if delta is None:  # a completion chunk
-            text = getattr(choice, "text", None)
+            text = item(choice, "text")
         else:
-            text = getattr(delta, "content", None)
-            reasoning = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
+            text = item(delta, "content")
+            reasoning = item(delta, "reasoning_content") or item(delta, "reasoning")
             if reasoning:
                 into.reasoning.append(reasoning)
                 events.append(ReasoningDelta(reasoning, index))
-            refusal = getattr(delta, "refusal", None)
+            refusal = item(delta, "refusal")
             if refusal:
                 into.refusal.append(refusal)
                 events.append(RefusalDelta(refusal, index))
         if text:
             into.text.append(text)
             events.append(TextDelta(text, index))
-        calls = getattr(delta, "tool_calls", None) or ()
+        calls = item(delta, "tool_calls") or ()
         events.extend(into.tool_calls.add(call, index) for call in calls)
-        finish_reason = getattr(choice, "finish_reason", None)
+        finish_reason = item(choice, "finish_reason")
         if finish_reason and into.finish_reason is None:
             into.finish_reason = finish_reason
             events.append(Finish(finish_reason, index))

@@ -6,7 +6,7 @@
 // cut, or on the threads.
 #pragma once
 
-#include "elementwise.h"
+#include "activations.h"
 #include "products.h"
 
 namespace mlxcel::kernels {
@@ -201,6 +201,11 @@ void attend(const AttentionHead& head, const AttentionRow* rows, std::size_t cou
     const std::size_t filled = (to - from + Vec::LANES - 1) / Vec::LANES * Vec::LANES;
     for (std::size_t m = 0; m < count; m++) {
       float* row = scores + m * SEGMENT;
+      if (head.soft_cap > 0) {
+        for (std::size_t t = 0; t < filled; t += Vec::LANES) {
+          Vec::store(row + t, soft_cap(Vec::load(row + t), head.soft_cap));
+        }
+      }
       // What lies before and behind the positions that the row sees.
       const std::size_t unseen = rows[m].first > from ? least(rows[m].first - from, filled) : 0;
       const std::size_t seen = rows[m].last < from ? 0 : least(rows[m].last + 1 - from, filled);
