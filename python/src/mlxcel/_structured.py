@@ -94,7 +94,7 @@ def _read(choice: Result[Any], shape: Shape) -> Any:
         message = f"the answer is JSON, but not what response_format asks for: {error}"
         raise MlxcelFormatError(message, text=text, reason="mismatch") from error
     except NotJsonError as error:
-        if ended in _CUT_OFF or _json_schema.is_beginning(text):
+        if _json_schema.is_beginning(text) or (ended in _CUT_OFF and _json_schema.may_go_on(text)):
             raise _truncated(choice, shape) from error
         message = (
             f"the answer is not JSON but {_shown(text)}: the server ignored response_format (some know it in "

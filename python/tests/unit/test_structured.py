@@ -255,6 +255,7 @@ def test_json_of_another_form(wanted: Any, text: str, where: str) -> None:
         (int, "4", None),  # it may have become 42
         (float, "1.", None),
         (int, "-", None),
+        (bool, "tru", None),
         (list[int], "[1, 2", [1]),
         ({"type": "json_object"}, '{"a": [1, 2', {"a": [1]}),
     ],
@@ -267,6 +268,13 @@ def test_truncated(wanted: Any, text: str, partial: Any) -> None:
     assert caught.value.result == text
     other = pickle.loads(pickle.dumps(caught.value))
     assert (str(other), other.partial) == (str(caught.value), partial)
+
+
+def test_prose_that_is_cut_off_is_not_a_truncated_object() -> None:
+    for text in ("Sure! Here", "{name: ", BOB + " and", "12 apples"):
+        with pytest.raises(MlxcelFormatError, match="ignored") as caught:
+            read(Person, text, "length")
+        assert caught.value.reason == "not_json"
 
 
 def test_cut_off_right_at_its_end_is_whole() -> None:
@@ -334,6 +342,8 @@ def test_several_choices_are_each_parsed() -> None:
         (Annotated[list[int], "note"], "[1, 23", [1]),
         (tuple[int, int], "[1, ", None),
         (str, '"a\\', "a"),
+        (Annotated[list[int], Field(min_length=2)], "[", []),
+        (dict[str, Annotated[list[int], Field(min_length=2)]], '{"a": [1', {"a": []}),
         (SCHEMA, '{"b": [1, {"c": "d', {"b": [1, {"c": "d"}]}),
         (Person, "nonsense", None),
         (Person, '{"age": -4, "name": "x', {"name": "x", "age": None}),
