@@ -39,7 +39,7 @@ async def measure(requests: int, concurrency: int, extra: list[str]) -> None:
     with servers.mlxcel("mlxcel-tiny", n_parallel=concurrency, extra_args=extra) as server:
         target = Target(server.base_url, server.model, server.headers)
         process = psutil.Process(server.pid)
-        early = 0.0
+        early = (0.0, 0.0)
         async with target.session() as session:
             for done in range(0, requests + 1, 100):
                 failed = []
@@ -55,12 +55,15 @@ async def measure(requests: int, concurrency: int, extra: list[str]) -> None:
                     cached = (await response.json())["kv_cache"]["prefix_cache_bytes"] / 1e6
                 resident = float(process.memory_info().rss) / 1e6
                 others = resident - cached
-                early = others if done == 100 else early
+                early = (resident, others) if done == 100 else early
                 print(
                     f"after {done:5} requests {resident:7.1f} MB, {cached:6.1f} of them the prefix cache, "
                     f"{others:7.1f} others" + (f"   failed: {failed[:2]}" if failed else "")
                 )
-        print(f"others: last over first hundred {others / early:.3f}x")
+        print(
+            f"last over first hundred: {resident / early[0]:.3f}x, "
+            f"of the others {others / early[1]:.3f}x ({others - early[1]:+.1f} MB)"
+        )
 
 
 if __name__ == "__main__":

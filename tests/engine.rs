@@ -10,6 +10,7 @@ use mlxcel::engine::{
     EngineError, EngineHandle, EngineOptions, Event, Finish, FinishReason, Request, SamplingParams,
     Sibling, Token, TokenLogprobs, TokenStream, start,
 };
+use mlxcel::models::KvFormat;
 
 fn options() -> EngineOptions {
     EngineOptions {
@@ -18,6 +19,7 @@ fn options() -> EngineOptions {
         ctx_size: None,
         n_parallel: 4,
         queue_size: 8,
+        kv_format: KvFormat::default(),
         kv_cache_budget: None,
         prefix_cache: true,
         force: false,

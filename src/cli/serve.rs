@@ -9,7 +9,9 @@ use clap::{ArgAction, ValueEnum, builder::BoolishValueParser};
 
 use super::logging::{Format, Level, init};
 use crate::hub::HubOptions;
+use crate::mlx::Affine;
 use crate::mlx::kernels::{Isa, MOST_THREADS, set_threads};
+use crate::models::KvFormat;
 use crate::server::auth::Keys;
 use crate::server::lifeline::Lifeline;
 use crate::server::listener::Address;
@@ -125,6 +127,27 @@ pub struct Args {
     )]
     #[arg(help_heading = "Model", value_parser = super::bytes::parse)]
     kv_cache_budget: Option<u64>,
+
+    /// Bits in which keys and values are kept: 16 halves what a long context takes and what each token
+    /// reads of it, at a small loss; 8 and 4 pack them as weights are [default: as they are computed]
+    #[arg(
+        long,
+        env = "LLAMA_ARG_KV_BITS",
+        hide_env_values = true,
+        value_name = "BITS"
+    )]
+    #[arg(help_heading = "Model", value_parser = one_of::<16, 8, 4>)]
+    kv_bits: Option<i32>,
+
+    /// Features of a head that share a scale where --kv-bits is 8 or 4: 32, 64 or 128
+    #[arg(
+        long,
+        env = "LLAMA_ARG_KV_GROUP_SIZE",
+        hide_env_values = true,
+        value_name = "N"
+    )]
+    #[arg(help_heading = "Model", value_parser = one_of::<32, 64, 128>, default_value = "64")]
+    kv_group_size: i32,
 
     /// Compute every prompt from its first token, also one that was seen before
     #[arg(
@@ -441,6 +464,7 @@ impl Args {
             n_predict: self.n_predict.0,
             n_parallel: self.n_parallel.into(),
             kv_cache_budget: self.kv_cache_budget,
+            kv_format: kv_format(self.kv_bits, self.kv_group_size),
             prefix_cache: !self.no_prefix_cache,
             policy: Policy {
                 request_timeout: self.request_timeout,
@@ -481,6 +505,19 @@ impl Args {
             model,
             hub: HubOptions::from_env(),
         })
+    }
+}
+
+fn one_of<const A: i32, const B: i32, const C: i32>(text: &str) -> Result<i32, String> {
+    let known = text.parse().ok().filter(|it| [A, B, C].contains(it));
+    known.ok_or_else(|| format!("it must be {A}, {B} or {C}"))
+}
+
+fn kv_format(bits: Option<i32>, group_size: i32) -> KvFormat {
+    match bits {
+        None => KvFormat::Computed,
+        Some(16) => KvFormat::Half,
+        Some(bits) => KvFormat::Packed(Affine { group_size, bits }),
     }
 }
 

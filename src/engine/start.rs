@@ -9,8 +9,8 @@ use super::handle::{Counters, EngineHandle, Facts, Submission};
 use super::worker::{Capacity, Worker};
 use crate::mlx::{self, Device, MlxError};
 use crate::models::{
-    self, LoadError, LoadOptions, LoadProgress, Logits, Model, ModelInfo, Row, StateSize,
-    available_memory, token_ids,
+    self, KvFormat, LoadError, LoadOptions, LoadProgress, Logits, Model, ModelInfo, Row, StateSize,
+    available_memory, token_ids, with_kv_format,
 };
 
 /// Full contexts that the prefix cache may hold where no budget is given.
@@ -33,6 +33,8 @@ pub struct EngineOptions {
     /// Bytes that the states of running requests and of the prefix cache may take; `None` is half of
     /// what the weights leave of the device's memory.
     pub kv_cache_budget: Option<u64>,
+    /// In what keys and values are kept.
+    pub kv_format: KvFormat,
     /// Whether the states of earlier requests are kept for those that begin alike.
     pub prefix_cache: bool,
     /// Load even what does not seem to fit.
@@ -173,7 +175,13 @@ fn load(
         device,
         available_memory: memory.filter(|_| !options.force),
     };
+    let format = match options.kv_format {
+        // There keys and values are computed in the checkpoint's type.
+        KvFormat::Half if device == Device::Gpu => KvFormat::Computed,
+        format => format,
+    };
     let model = models::load(&options.model_dir, &load_options, progress)?;
+    let model = with_kv_format(model, format)?;
     let info = model.info();
     let left = memory.map(|bytes| bytes.saturating_sub(info.weight_bytes));
     let limit = left.filter(|_| !options.force);

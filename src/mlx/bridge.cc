@@ -301,6 +301,16 @@ ArrayPtr per_row(const Array& a, rust::Box<RowOp> op) {
   return own(Array({a.shape(0)}, mx::uint32, std::move(primitive), {std::move(rows)}));
 }
 
+std::unique_ptr<ArrayList> quantize(const Array& a, std::int32_t group_size, std::int32_t bits) {
+  auto list = std::make_unique<ArrayList>();
+  list->arrays = mx::quantize(a, group_size, bits);
+  return list;
+}
+
+ArrayPtr list_get(const ArrayList& list, std::size_t index) {
+  return own(Array(list.arrays.at(index)));
+}
+
 ArrayPtr sigmoid(const Array& a) {
   return own(mx::sigmoid(a));
 }
@@ -503,16 +513,18 @@ ArrayPtr rotate(
 
 ArrayPtr attention(
     const Array& queries,
-    const Array& keys,
-    const Array& values,
+    const ArrayList& keys,
+    const ArrayList& values,
+    std::int32_t group_size,
+    std::int32_t bits,
     float scale,
     std::int32_t window,
     float soft_cap,
     const ArrayPtr& sinks) {
   const Scores scores{.scale = scale, .window = window, .soft_cap = soft_cap};
-  return own(
-      has_kernels(queries) ? attend_causally(queries, keys, values, scores, sinks.get())
-                           : composed::attend(queries, keys, values, scores, sinks.get()));
+  const CachePacking packing{.group = group_size, .bits = bits};
+  const auto attend = has_kernels(queries) ? attend_causally : composed::attend;
+  return own(attend(queries, keys.arrays, values.arrays, packing, scores, sinks.get()));
 }
 
 } // namespace mlxcel

@@ -70,6 +70,8 @@ ArrayPtr add(const Array& a, const Array& b);
 ArrayPtr multiply(const Array& a, const Array& b);
 ArrayPtr scale(const Array& a, float factor);
 ArrayPtr per_row(const Array& a, rust::Box<RowOp> op);
+std::unique_ptr<ArrayList> quantize(const Array& a, std::int32_t group_size, std::int32_t bits);
+ArrayPtr list_get(const ArrayList& list, std::size_t index);
 ArrayPtr sigmoid(const Array& a);
 ArrayPtr inverse(const Array& a);
 
@@ -129,8 +131,10 @@ ArrayPtr rotate(
     float amplitude);
 ArrayPtr attention(
     const Array& queries,
-    const Array& keys,
-    const Array& values,
+    const ArrayList& keys,
+    const ArrayList& values,
+    std::int32_t group_size,
+    std::int32_t bits,
     float scale,
     std::int32_t window,
     float soft_cap,

@@ -84,6 +84,8 @@ pub(crate) mod ffi {
         fn multiply(a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
         fn scale(a: &Array, factor: f32) -> Result<UniquePtr<Array>>;
         fn per_row(a: &Array, op: Box<RowOp>) -> Result<UniquePtr<Array>>;
+        fn quantize(a: &Array, group_size: i32, bits: i32) -> Result<UniquePtr<ArrayList>>;
+        fn list_get(list: &ArrayList, index: usize) -> Result<UniquePtr<Array>>;
         fn sigmoid(a: &Array) -> Result<UniquePtr<Array>>;
         fn matmul(a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
         fn quantized_matmul(
@@ -159,8 +161,10 @@ pub(crate) mod ffi {
         /// `window` and `soft_cap` may be 0, `sinks` may be null.
         fn attention(
             queries: &Array,
-            keys: &Array,
-            values: &Array,
+            keys: &ArrayList,
+            values: &ArrayList,
+            group_size: i32,
+            bits: i32,
             scale: f32,
             window: i32,
             soft_cap: f32,

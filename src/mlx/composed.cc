@@ -29,16 +29,34 @@ array causal_mask(int seq, int total, int window) {
   return mask;
 }
 
-/// Attention whose scores go through tanh, which MLX's own operation cannot do.
-array attend_capped(
-    const array& q, const array& k, const array& v, Scores scores, const array* sinks) {
-  const int heads = q.shape(1), seq = q.shape(2), dim = q.shape(3), kv_heads = k.shape(1);
+/// `x` times the rows of one side of a cache: by their features, or by their positions.
+array times(
+    const array& x, const std::vector<array>& rows, CachePacking packing, bool by_features) {
+  const auto grouped = [&](std::size_t i) { return mx::expand_dims(rows[i], 2); };
+  if (packing.bits > 0) {
+    return mx::quantized_matmul(
+        x, grouped(0), grouped(1), grouped(2), by_features, packing.group, packing.bits);
+  }
+  return mx::matmul(x, by_features ? mx::swapaxes(grouped(0), -1, -2) : grouped(0));
+}
+
+/// Attention with what MLX's own operation cannot do: scores through tanh, a packed cache.
+array attend_in_steps(
+    const array& q,
+    const std::vector<array>& k,
+    const std::vector<array>& v,
+    CachePacking packing,
+    Scores scores,
+    const array* sinks) {
+  const int heads = q.shape(1), seq = q.shape(2), dim = q.shape(3), kv_heads = k[0].shape(1);
   const auto grouped = mx::reshape(
       mx::multiply(q, number(scores.scale, q)), {1, kv_heads, heads / kv_heads, seq, dim});
-  auto logits = mx::matmul(grouped, mx::swapaxes(mx::expand_dims(k, 2), -1, -2));
-  const auto cap = number(scores.soft_cap, logits);
-  logits = mx::multiply(mx::tanh(mx::divide(logits, cap)), cap);
-  const auto mask = causal_mask(seq, k.shape(2), scores.window);
+  auto logits = times(grouped, k, packing, true);
+  if (scores.soft_cap > 0) {
+    const auto cap = number(scores.soft_cap, logits);
+    logits = mx::multiply(mx::tanh(mx::divide(logits, cap)), cap);
+  }
+  const auto mask = causal_mask(seq, k[0].shape(2), scores.window);
   logits = mx::where(mask, logits, number(-INFINITY, logits));
   if (sinks != nullptr) {
     const auto shape = mx::Shape{1, kv_heads, heads / kv_heads, 1, 1};
@@ -51,7 +69,8 @@ array attend_capped(
     const int end = weights.shape(-1);
     weights = mx::slice(weights, {0, 0, 0, 0, 1}, {1, kv_heads, heads / kv_heads, seq, end});
   }
-  return mx::reshape(mx::matmul(weights, mx::expand_dims(v, 2)), {1, heads, seq, v.shape(3)});
+  const auto out = times(weights, v, packing, false);
+  return mx::reshape(out, {1, heads, seq, out.shape(-1)});
 }
 
 } // namespace
@@ -83,18 +102,30 @@ array activate(const array& x, kernels::Activation activation) {
   throw std::invalid_argument("no such activation");
 }
 
-array attend(const array& q, const array& k, const array& v, Scores scores, const array* sinks) {
-  const int seq = q.shape(2), total = k.shape(2);
+array attend(
+    const array& q,
+    const std::vector<array>& keys,
+    const std::vector<array>& values,
+    CachePacking packing,
+    Scores scores,
+    const array* sinks) {
+  const int seq = q.shape(2), total = keys.at(0).shape(2);
   if (seq == 1 && scores.window > 0 && scores.window < total) {
-    const auto seen = [&](const array& past) {
-      return mx::slice(
-          past, {0, 0, total - scores.window, 0}, {1, past.shape(1), total, past.shape(3)});
+    const auto seen = [&](std::vector<array> side) {
+      for (auto& past : side) {
+        past = mx::slice(
+            past, {0, 0, total - scores.window, 0}, {1, past.shape(1), total, past.shape(3)});
+      }
+      return side;
     };
-    return attend(q, seen(k), seen(v), Scores{scores.scale, 0, scores.soft_cap}, sinks);
+    const Scores all{scores.scale, 0, scores.soft_cap};
+    return attend(q, seen(keys), seen(values), packing, all, sinks);
   }
-  if (scores.soft_cap > 0) {
-    return attend_capped(q, k, v, scores, sinks);
+  if (scores.soft_cap > 0 || packing.bits > 0) {
+    return attend_in_steps(q, keys, values, packing, scores, sinks);
   }
+  // The type of the queries, also where the cache is in a smaller one.
+  const auto k = mx::astype(keys[0], q.dtype()), v = mx::astype(values.at(0), q.dtype());
   const auto optional_sinks = sinks == nullptr ? std::nullopt : std::optional<array>(*sinks);
   if (seq > 1 && scores.window > 0 && scores.window < total) {
     return mx::fast::scaled_dot_product_attention(

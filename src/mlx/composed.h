@@ -10,8 +10,9 @@ mlx::core::array activate(const mlx::core::array& x, kernels::Activation activat
 /// As `attend_causally`.
 mlx::core::array attend(
     const mlx::core::array& queries,
-    const mlx::core::array& keys,
-    const mlx::core::array& values,
+    const std::vector<mlx::core::array>& keys,
+    const std::vector<mlx::core::array>& values,
+    CachePacking packing,
     Scores scores,
     const mlx::core::array* sinks);
 

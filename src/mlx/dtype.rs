@@ -25,7 +25,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    pub(super) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Float32,
         Self::Bfloat16,
         Self::Float16,

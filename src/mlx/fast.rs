@@ -2,9 +2,10 @@
 
 use cxx::UniquePtr;
 
-use super::array::Array;
+use super::array::{Array, list};
 use super::bridge::ffi;
 use super::error::MlxError;
+use super::ops::Affine;
 
 /// Where the angles of a rotary embedding come from.
 #[derive(Debug, Clone)]
@@ -141,10 +142,25 @@ pub fn attention(
     values: &Array,
     scores: &Scores,
 ) -> Result<Array, MlxError> {
+    attention_over(queries, &[keys], &[values], None, scores)
+}
+
+/// The same over a cache in any format: keys and values are one array each, in the queries' type or in
+/// float16, or packed: words, scales and biases of each, as [`quantize`](Array::quantize) gives them.
+#[track_caller]
+pub fn attention_over(
+    queries: &Array,
+    keys: &[&Array],
+    values: &[&Array],
+    packed: Option<Affine>,
+    scores: &Scores,
+) -> Result<Array, MlxError> {
     Array::wrap(ffi::attention(
         queries.raw(),
-        keys.raw(),
-        values.raw(),
+        &list(keys),
+        &list(values),
+        packed.map_or(0, |affine| affine.group_size),
+        packed.map_or(0, |affine| affine.bits),
         scores.scale,
         scores.window.unwrap_or(0),
         scores.soft_cap.unwrap_or(0.0),

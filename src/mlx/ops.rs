@@ -4,7 +4,7 @@
 use super::array::{Array, list};
 use super::bridge::{RowOp, ffi};
 use super::dtype::Dtype;
-use super::error::MlxError;
+use super::error::{MlxError, OrMlxError};
 
 /// How the groups of an affine-quantized matrix are packed: `value = scale * integer + bias`, one
 /// scale and bias for `group_size` values of a row, `32 / bits` integers a word (for 3, 5 and 6
@@ -144,6 +144,14 @@ impl Array {
             return Err(MlxError::new(format!("rows of shape {shape:?}")));
         }
         Self::wrap(ffi::per_row(self.raw(), Box::new(RowOp(Box::new(op)))))
+    }
+
+    /// Packs the last dimension: words, scales and biases, in the type of the numbers.
+    #[track_caller]
+    pub fn quantize(&self, affine: Affine) -> Result<[Self; 3], MlxError> {
+        let packed = ffi::quantize(self.raw(), affine.group_size, affine.bits).or_mlx()?;
+        let part = |index| Self::wrap(ffi::list_get(&packed, index));
+        Ok([part(0)?, part(1)?, part(2)?])
     }
 
     /// `1 / (1 + exp(-x))` of every element.

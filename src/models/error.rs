@@ -53,6 +53,9 @@ pub enum LoadError {
         /// What to use instead.
         remedy: &'static str,
     },
+    /// The cache cannot be kept in the format that was asked for.
+    #[error("--kv-bits does not fit this model: {0}")]
+    KvFormat(String),
     /// The folder has no weights in safetensors.
     #[error(
         "{} holds no weights in safetensors: neither model.safetensors, nor \

@@ -1,17 +1,23 @@
 //! Keys and values of a sequence's past, for one layer.
 
+use crate::mlx::fast::{self, Scores};
 use crate::mlx::{Array, MlxError};
+
+use super::kv_format::KvFormat;
 
 /// Positions that are allocated at once, as many as in mlx-lm's `KVCache`.
 const STEP: i32 = 256;
 
-/// Keys and values of every position so far, each `[1, kv_heads, capacity, head_dim]`.
+/// Keys and values of every position so far.
 ///
 /// The buffers grow by whole steps of 256 positions, so that most updates write in place. A clone
 /// shares them until either writes: MLX then copies.
 #[derive(Clone, Default)]
 pub struct KvCache {
-    buffers: Option<(Array, Array)>,
+    format: KvFormat,
+    /// The arrays that the format takes for the keys, then those for the values, each
+    /// `[1, kv_heads, capacity, ..]`; none in an empty cache.
+    buffers: Vec<Array>,
     len: i32,
 }
 
@@ -19,6 +25,11 @@ impl KvCache {
     /// An empty cache.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Keeps keys and values in this format from now on. For an empty cache.
+    pub(super) fn set_format(&mut self, format: KvFormat) {
+        self.format = format;
     }
 
     /// Positions held.
@@ -33,30 +44,59 @@ impl KvCache {
 
     /// Positions that the buffers have room for.
     pub fn capacity(&self) -> i32 {
-        self.buffers.as_ref().map_or(0, |(keys, _)| keys.dim(2))
+        self.buffers.first().map_or(0, |buffer| buffer.dim(2))
     }
 
     /// Appends the keys and values of new positions, each `[1, kv_heads, new, head_dim]`, and gives
-    /// those of all positions, each `[1, kv_heads, len, head_dim]`.
+    /// those of all positions, each `[1, kv_heads, len, head_dim]`. Fails where they are packed.
     #[track_caller]
     pub fn update(&mut self, keys: &Array, values: &Array) -> Result<(Array, Array), MlxError> {
-        let new = keys.dim(2);
-        let end = self.len + new;
-        let capacity = self.capacity();
-        let (old_keys, old_values) = match self.buffers.take() {
-            Some(buffers) if end <= capacity => buffers,
-            old => {
-                let (old_keys, old_values) = old.unzip();
-                (
-                    grow(old_keys.as_ref(), self.len, keys)?,
-                    grow(old_values.as_ref(), self.len, values)?,
-                )
-            }
-        };
-        let keys = write(&old_keys, keys, self.len)?;
-        let values = write(&old_values, values, self.len)?;
-        let all = (first(&keys, end)?, first(&values, end)?);
-        self.buffers = Some((keys, values));
+        if let KvFormat::Packed(_) = self.format {
+            return Err(MlxError::new(
+                "a layer of this architecture reads its cache in another way than attention does",
+            ));
+        }
+        match &self.append(keys, values)?[..] {
+            [keys, values] => Ok((keys.clone(), values.clone())),
+            _ => Err(MlxError::new("keys and values are two arrays")),
+        }
+    }
+
+    /// Appends the keys and values of new positions, and gives what `queries` find, as
+    /// [`attention`](fast::attention) does.
+    #[track_caller]
+    pub fn attend(
+        &mut self,
+        queries: &Array,
+        keys: &Array,
+        values: &Array,
+        scores: &Scores,
+    ) -> Result<Array, MlxError> {
+        let all = self.append(keys, values)?;
+        let all: Vec<&Array> = all.iter().collect();
+        let (keys, values) = all.split_at(all.len() / 2);
+        fast::attention_over(queries, keys, values, self.format.affine(), scores)
+    }
+
+    /// Appends new positions, and gives the buffers as far as they are filled.
+    #[track_caller]
+    fn append(&mut self, keys: &Array, values: &Array) -> Result<Vec<Array>, MlxError> {
+        let mut new = self.format.encode(keys)?;
+        new.append(&mut self.format.encode(values)?);
+        let end = self.len + keys.dim(2);
+        let fits = end <= self.capacity();
+        let mut old = std::mem::take(&mut self.buffers).into_iter();
+        let mut all = Vec::with_capacity(new.len());
+        for new in &new {
+            // Moved, so that it is written in place where nobody else has it.
+            let buffer = match old.next() {
+                Some(buffer) if fits => buffer,
+                buffer => grow(buffer.as_ref(), self.len, new)?,
+            };
+            let buffer = write(&buffer, new, self.len)?;
+            all.push(first(&buffer, end)?);
+            self.buffers.push(buffer);
+        }
         self.len = end;
         Ok(all)
     }
@@ -64,121 +104,85 @@ impl KvCache {
     /// Lets go of the first `count` positions; those behind them move up.
     #[track_caller]
     pub(super) fn forget(&mut self, count: i32) -> Result<(), MlxError> {
-        if count <= 0 {
+        if count <= 0 || self.buffers.is_empty() {
             return Ok(());
         }
-        if let Some((keys, values)) = self.buffers.take() {
-            self.buffers = Some((
-                positions(&keys, count, self.len)?,
-                positions(&values, count, self.len)?,
-            ));
-            self.len -= count;
+        for buffer in &mut self.buffers {
+            *buffer = positions(buffer, count, self.len)?;
         }
+        self.len -= count;
         Ok(())
     }
 
     /// A copy of the keys and values of positions `start..stop`; `None` where they are not held.
     #[track_caller]
     pub fn segment(&self, start: i32, stop: i32) -> Result<Option<KvSegment>, MlxError> {
-        let Some((keys, values)) = &self.buffers else {
-            return Ok(None);
-        };
-        if start < 0 || start >= stop || stop > self.len {
+        if self.buffers.is_empty() || start < 0 || start >= stop || stop > self.len {
             return Ok(None);
         }
-        KvSegment::join(
-            &positions(keys, start, stop)?,
-            &positions(values, start, stop)?,
-        )
-        .map(Some)
+        let copies = self.buffers.iter().map(|buffer| copy(buffer, start, stop));
+        Ok(Some(KvSegment(copies.collect::<Result<_, _>>()?)))
     }
 
-    /// A cache with the positions of the segments, in their order.
+    /// Fills an empty cache with the positions of the segments, in their order.
     #[track_caller]
-    pub fn restore<'a>(segments: impl Iterator<Item = &'a KvSegment>) -> Result<Self, MlxError> {
-        let (mut keys, mut values) = (Vec::new(), Vec::new());
-        let mut len = 0;
-        for segment in segments {
-            let (segment_keys, segment_values) = segment.parts()?;
-            len += segment_keys.dim(2);
-            keys.push(segment_keys);
-            values.push(segment_values);
-        }
+    pub fn restore<'a>(
+        &mut self,
+        segments: impl Iterator<Item = &'a KvSegment>,
+    ) -> Result<(), MlxError> {
+        let segments: Vec<_> = segments.collect();
+        let Some(one) = segments.first() else {
+            return Ok(());
+        };
+        let len: i32 = segments.iter().map(|segment| segment.len()).sum();
         // Whoever restores goes on.
         let room = capacity(len + 1) - len;
-        let pad = |parts: Vec<Array>| {
-            if parts.is_empty() {
-                return Ok(None);
-            }
-            Array::concatenate_with_room(&parts.iter().collect::<Vec<_>>(), 2, room).map(Some)
-        };
-        let buffers = pad(keys)?.zip(pad(values)?);
-        Ok(Self { buffers, len })
+        self.buffers = (0..one.0.len())
+            .map(|index| {
+                let parts = segments.iter().filter_map(|segment| segment.0.get(index));
+                Array::concatenate_with_room(&parts.collect::<Vec<_>>(), 2, room)
+            })
+            .collect::<Result<_, _>>()?;
+        self.len = len;
+        Ok(())
     }
 
     /// The arrays to be evaluated with a step.
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
-        self.buffers
-            .iter()
-            .flat_map(|(keys, values)| [keys, values])
+        self.buffers.iter()
     }
 }
 
-/// Keys and values of some consecutive positions of one layer, in memory of their own.
+/// Keys and values of some consecutive positions of one layer, in memory of their own: the arrays of a
+/// [`KvCache`], cut to these positions.
 #[derive(Clone)]
-pub struct KvSegment {
-    /// `[1, kv_heads, positions, key_dim + value_dim]`.
-    joined: Array,
-    key_dim: i32,
-}
+pub struct KvSegment(Vec<Array>);
 
 impl KvSegment {
-    /// Copies `keys` and `values`, each `[1, kv_heads, positions, dim]`.
-    #[track_caller]
-    fn join(keys: &Array, values: &Array) -> Result<Self, MlxError> {
-        Ok(Self {
-            joined: Array::concatenate(&[keys, values], 3)?,
-            key_dim: keys.dim(3),
-        })
-    }
-
-    #[track_caller]
-    fn parts(&self) -> Result<(Array, Array), MlxError> {
-        let [_, heads, len, dim] = *self.joined.shape() else {
-            return Err(MlxError::new("a segment has four dimensions"));
-        };
-        Ok((
-            self.joined.slice(&[0; 4], &[1, heads, len, self.key_dim])?,
-            self.joined
-                .slice(&[0, 0, 0, self.key_dim], &[1, heads, len, dim])?,
-        ))
+    fn len(&self) -> i32 {
+        self.0.first().map_or(0, |array| array.dim(2))
     }
 
     /// A look at its first `len` positions.
     #[track_caller]
     pub fn first(&self, len: i32) -> Result<Self, MlxError> {
-        Ok(Self {
-            joined: first(&self.joined, len)?,
-            key_dim: self.key_dim,
-        })
+        let looks = self.0.iter().map(|array| first(array, len));
+        Ok(Self(looks.collect::<Result<_, _>>()?))
     }
 
     /// Copies of what lies before position `at` and of the rest.
     #[track_caller]
     pub fn split(&self, at: i32) -> Result<(Self, Self), MlxError> {
-        let (keys, values) = self.parts()?;
-        let copy = |start, stop| {
-            Self::join(
-                &positions(&keys, start, stop)?,
-                &positions(&values, start, stop)?,
-            )
+        let part = |start, stop| {
+            let copies = self.0.iter().map(|array| copy(array, start, stop));
+            copies.collect::<Result<_, _>>().map(Self)
         };
-        Ok((copy(0, at)?, copy(at, self.joined.dim(2))?))
+        Ok((part(0, at)?, part(at, self.len())?))
     }
 
-    /// The array to be evaluated before its source goes on.
-    pub fn array(&self) -> &Array {
-        &self.joined
+    /// The arrays to be evaluated before their source goes on.
+    pub fn arrays(&self) -> impl Iterator<Item = &Array> {
+        self.0.iter()
     }
 }
 
@@ -220,6 +224,12 @@ fn first(buffer: &Array, len: i32) -> Result<Array, MlxError> {
 #[track_caller]
 fn positions(buffer: &Array, start: i32, stop: i32) -> Result<Array, MlxError> {
     buffer.slice(&[0, 0, start, 0], &[1, buffer.dim(1), stop, buffer.dim(3)])
+}
+
+/// Positions `start..stop` in memory of their own.
+#[track_caller]
+fn copy(buffer: &Array, start: i32, stop: i32) -> Result<Array, MlxError> {
+    Array::concatenate(&[&positions(buffer, start, stop)?], 2)
 }
 
 #[cfg(test)]
@@ -279,7 +289,8 @@ mod tests {
         let segment = |start, stop| cache.segment(start, stop).unwrap().unwrap();
         let (left, right) = segment(100, 256).split(50).unwrap();
         let parts = [segment(0, 100), left, right.first(106).unwrap()];
-        let mut restored = KvCache::restore(parts.iter()).unwrap();
+        let mut restored = KvCache::new();
+        restored.restore(parts.iter()).unwrap();
         assert_eq!((restored.len(), restored.capacity()), (256, 512));
         let (keys, values) = restored
             .update(&counting(256, 1), &counting(256, 1))
@@ -287,6 +298,8 @@ mod tests {
         let expected = counting(0, 257).to_vec_f32().unwrap();
         assert_eq!(keys.to_vec_f32().unwrap(), expected);
         assert_eq!(values.to_vec_f32().unwrap(), expected);
-        assert!(KvCache::restore([].iter()).unwrap().is_empty());
+        let mut empty = KvCache::new();
+        empty.restore([].iter()).unwrap();
+        assert!(empty.is_empty());
     }
 }

@@ -10,6 +10,7 @@ mod builder;
 mod config;
 mod error;
 mod kv_cache;
+mod kv_format;
 #[allow(
     dead_code,
     unused_imports,
@@ -36,6 +37,7 @@ mod windows;
 pub use batch::{Batch, RowView};
 pub use error::LoadError;
 pub use kv_cache::KvCache;
+pub use kv_format::{KvFormat, with_kv_format};
 pub use load::{LoadOptions, LoadProgress, load};
 pub use memory::available_memory;
 pub use registry::supported;

@@ -49,7 +49,7 @@ impl Segment {
 
     /// Its arrays, to be evaluated before their source goes on.
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
-        self.layers.iter().map(KvSegment::array)
+        self.layers.iter().flat_map(KvSegment::arrays)
     }
 }
 

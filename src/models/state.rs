@@ -1,5 +1,6 @@
 //! What a sequence's layers remember between steps.
 
+use crate::mlx::fast::{self, Scores};
 use crate::mlx::{Array, MlxError};
 
 use super::kv_cache::KvCache;
@@ -76,6 +77,24 @@ impl SequenceState {
         }
     }
 
+    /// Appends keys and values to an attention layer's as [`extend`](Self::extend) does, in whatever
+    /// format it keeps them, and gives what `queries` find there.
+    #[track_caller]
+    pub fn attend(
+        &mut self,
+        layer: usize,
+        queries: &Array,
+        keys: &Array,
+        values: &Array,
+        scores: &Scores,
+    ) -> Result<Array, MlxError> {
+        if let Some(LayerState::Kv(cache)) = self.layers.get_mut(layer) {
+            return cache.attend(queries, keys, values, scores);
+        }
+        let (keys, values) = self.extend(layer, keys, values)?;
+        fast::attention(queries, &keys, &values, scores)
+    }
+
     /// What a recurrent layer carries.
     #[track_caller]
     pub fn rolling(&mut self, layer: usize) -> Result<&mut Vec<Array>, MlxError> {
@@ -132,11 +151,10 @@ impl SequenceState {
         for layer in &mut self.layers {
             match layer {
                 LayerState::Kv(cache) => {
-                    *cache = KvCache::restore(
-                        segments
-                            .iter()
-                            .filter_map(|segment| segment.layers.get(kv_layers)),
-                    )?;
+                    let own = segments
+                        .iter()
+                        .filter_map(|segment| segment.layers.get(kv_layers));
+                    cache.restore(own)?;
                     kv_layers += 1;
                 }
                 other => {

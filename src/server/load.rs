@@ -9,6 +9,7 @@ use super::terms::Policy;
 use crate::engine::{self, EngineHandle, EngineOptions, StartError};
 use crate::hub::{self, HubError, HubOptions};
 use crate::mlx::Device;
+use crate::models::KvFormat;
 use crate::text::output::ToolFormat;
 
 /// Requests that may wait beyond those in the batch.
@@ -29,6 +30,8 @@ pub struct ModelOptions {
     pub n_parallel: usize,
     /// Bytes for the states of requests; `None` is by the device's memory.
     pub kv_cache_budget: Option<u64>,
+    /// In what keys and values are kept.
+    pub kv_format: KvFormat,
     /// Whether the states of earlier prompts are kept.
     pub prefix_cache: bool,
     /// On which terms requests are served.
@@ -115,6 +118,7 @@ fn start(
         n_parallel: options.n_parallel,
         queue_size: QUEUE_SIZE,
         kv_cache_budget: options.kv_cache_budget,
+        kv_format: options.kv_format,
         prefix_cache: options.prefix_cache,
         force: options.force,
         warmup: options.warmup,

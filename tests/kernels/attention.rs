@@ -2,10 +2,10 @@
 
 use mlxcel::mlx::fast::{self, Scores};
 use mlxcel::mlx::kernels::set_threads;
-use mlxcel::mlx::{Array, Dtype};
+use mlxcel::mlx::{Affine, Array, Dtype};
 use proptest::prelude::*;
 
-use super::{floats, on_every_isa, same_bits, typed};
+use super::{close, floats, on_every_isa, same_bits, typed};
 
 /// `[1, heads, seq, dim]` whose heads lie apart in something longer, as in a cache.
 fn cached(seed: u64, heads: i32, seq: i32, dim: i32) -> Array {
@@ -130,4 +130,61 @@ fn arrays_are_put_behind_one_another_whatever_their_layout() {
         prop_assert!(rest.iter().all(|&x| x == 0.0));
         Ok(())
     });
+}
+
+#[test]
+fn a_cache_in_fewer_bits_is_read_as_the_numbers_it_stands_for() {
+    let shapes = (1..4i32, 1..4i32, 1..20i32, 0..600i32, 1..5i32);
+    let bits = prop::sample::select(vec![16, 8, 4]);
+    let groups = prop::sample::select(vec![32, 64]);
+    let strategy = (shapes, bits, groups, any::<u32>());
+    on_every_isa(30, strategy, |(shape, bits, group_size, seed)| {
+        let (kv_heads, group, seq, past, groups) = shape;
+        let (heads, total, dim) = (kv_heads * group, past + seq, groups * group_size);
+        let seed = u64::from(seed);
+        let queries = floats(seed, &[1, heads, seq, dim]);
+        let keys = floats(seed + 1, &[1, kv_heads, total, dim]);
+        let values = floats(seed + 2, &[1, kv_heads, total, dim]);
+        let scores = Scores::plain(dim);
+        let affine = Affine { group_size, bits };
+        let kept = |x: &Array| match bits {
+            16 => vec![x.astype(Dtype::Float16).unwrap()],
+            _ => x.quantize(affine).unwrap().into(),
+        };
+        let read = |kept: &[Array]| match kept {
+            [half] => half.astype(Dtype::Float32).unwrap(),
+            // One at each feature in turn: the rows that products with them give are the numbers.
+            [words, scales, biases] => {
+                let flat = |x: &Array| x.reshape(&[kv_heads * total, -1]).unwrap();
+                let one = |i: i32| f32::from(u8::from(i % (dim + 1) == 0));
+                let ones: Vec<f32> = (0..dim * dim).map(one).collect();
+                let ones = Array::from_f32(&ones, &[dim, dim]).unwrap();
+                let (words, scales, biases) = (flat(words), flat(scales), flat(biases));
+                let columns = ones.quantized_matmul(&words, &scales, &biases, affine);
+                let rows = columns.unwrap().transpose(&[1, 0]).unwrap();
+                let rows = Array::concatenate(&[&rows], 0).unwrap();
+                rows.reshape(&[1, kv_heads, total, dim]).unwrap()
+            }
+            _ => panic!("one array or three"),
+        };
+        let (kept_keys, kept_values) = (kept(&keys), kept(&values));
+        let expected = attend(&queries, &read(&kept_keys), &read(&kept_values));
+        let packed = (bits < 16).then_some(affine);
+        let (k, v) = (each(&kept_keys), each(&kept_values));
+        let all = fast::attention_over(&queries, &k, &v, packed, &scores).unwrap();
+        close(&all, &expected, 1)?;
+        let s = seq / 2;
+        let cut = |kept: &[Array]| -> Vec<Array> {
+            kept.iter().map(|it| part(it, 0, past + s + 1)).collect()
+        };
+        let (k, v) = (cut(&kept_keys), cut(&kept_values));
+        let (k, v) = (each(&k), each(&v));
+        let alone = part(&queries, s, s + 1);
+        let alone = fast::attention_over(&alone, &k, &v, packed, &scores).unwrap();
+        same_bits(&alone, &part(&all, s, s + 1))
+    });
+}
+
+fn each(arrays: &[Array]) -> Vec<&Array> {
+    arrays.iter().collect()
 }

@@ -11,6 +11,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_model
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 TOP = 5
@@ -37,9 +38,9 @@ class Reference:
         """The first `tokens` greedy steps after each prompt."""
         return [self._generate(prompt, tokens) for prompt in prompts]
 
-    def read(self, prompt: list[int]) -> list[Step]:
+    def read(self, prompt: list[int], cache: Callable[[Any], list[Any]] = make_prompt_cache) -> list[Step]:
         """What the model expected at each token of a prompt, from the second on."""
-        logits = self._model(mx.array(prompt)[None])[0, :-1]
+        logits = self._model(mx.array(prompt)[None], cache=cache(self._model))[0, :-1]
         return [_step(row, token) for row, token in zip(logits, prompt[1:], strict=True)]
 
     def _generate(self, prompt: list[int], tokens: int) -> list[Step]:

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from mlxcel import ManagedServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from checkpoints import Recipe
 
@@ -43,10 +43,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @contextmanager
-def serving(model: str, binary: Path) -> Iterator[Ask]:
+def serving(model: str, binary: Path, extra_args: Sequence[str] = ()) -> Iterator[Ask]:
     """A server, as a function from prompts to the choice for each, all asked for in one request."""
     with (
-        ManagedServer(model, binary=binary) as server,
+        ManagedServer(model, binary=binary, extra_args=extra_args) as server,
         httpx2.Client(
             transport=httpx2.HTTPTransport(uds=server.socket_path),
             headers={"Authorization": f"Bearer {server.api_key}"},

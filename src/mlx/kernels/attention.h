@@ -17,6 +17,69 @@ constexpr std::size_t SEGMENT = 256;
 constexpr std::size_t QUERIES = 2 * Vec::TILE;
 constexpr float MINUS_INFINITY = -__builtin_inff();
 
+template <class T>
+void widen(const T* in, std::size_t size, float* out) {
+  std::size_t i = 0;
+  for (; i + Vec::LANES <= size; i += Vec::LANES) {
+    Vec::store(out + i, Vec::load(in + i));
+  }
+  for (; i < size; i++) {
+    out[i] = to_float(in[i]);
+  }
+}
+
+/// Position `t` of packed rows. The loops are as long as the compiler knows, so that it makes vectors
+/// of them.
+template <int BITS>
+void unpack_position(const CacheRows& rows, std::size_t t, std::size_t dim, float* out) {
+  constexpr std::size_t STEP = 32;
+  const unsigned char* in = rows.data + t * rows.stride;
+  const float* scales = rows.scales + t * rows.scale_stride;
+  const float* biases = rows.biases + t * rows.scale_stride;
+  for (std::size_t from = 0; from < dim; from += STEP) {
+    const float scale = scales[from / rows.group], bias = biases[from / rows.group];
+    if constexpr (BITS == 8) {
+      for (std::size_t i = 0; i < STEP; i++) {
+        out[from + i] = scale * static_cast<float>(in[from + i]) + bias;
+      }
+    } else {
+      static_assert(BITS == 4);
+      unsigned char numbers[STEP];
+      for (std::size_t i = 0; i < STEP / 2; i++) {
+        numbers[2 * i] = in[from / 2 + i] & 15;
+        numbers[2 * i + 1] = in[from / 2 + i] >> 4;
+      }
+      for (std::size_t i = 0; i < STEP; i++) {
+        out[from + i] = scale * static_cast<float>(numbers[i]) + bias;
+      }
+    }
+  }
+}
+
+/// The features of position `t` as `length` floats, those behind the last one zeros: where they lie, or
+/// in `copy`.
+inline const float* features_of(
+    const CacheRows& rows, std::size_t t, std::size_t dim, std::size_t length, float* copy) {
+  const unsigned char* data = rows.data + t * rows.stride;
+  if (rows.bits == 8) {
+    unpack_position<8>(rows, t, dim, copy);
+  } else if (rows.bits == 4) {
+    unpack_position<4>(rows, t, dim, copy);
+  } else if (rows.element == Element::f16) {
+    widen(reinterpret_cast<const Half*>(data), dim, copy);
+  } else if (rows.element == Element::bf16) {
+    widen(reinterpret_cast<const BFloat*>(data), dim, copy);
+  } else if (dim == length) {
+    return reinterpret_cast<const float*>(data);
+  } else {
+    __builtin_memcpy(copy, data, dim * sizeof(float));
+  }
+  for (std::size_t i = dim; i < length; i++) {
+    copy[i] = 0;
+  }
+  return copy;
+}
+
 /// The sum over features `FEATURE`, `FEATURE + WIDTH` and so on of a query and as many keys as there are
 /// lanes, in halves.
 template <int FEATURE = 0, int WIDTH = 1>
@@ -43,14 +106,8 @@ inline void scores_of_small(
     typename Vec::F keys[Vec::LANES];
 #pragma GCC unroll 16
     for (std::size_t i = 0; i < Vec::LANES; i++) {
-      const float* key = head.keys + least(t + i, to - 1) * head.key_stride;
-      if (head.dim == Vec::LANES) {
-        keys[i] = Vec::load(key);
-      } else {
-        float filled[Vec::LANES] = {};
-        __builtin_memcpy(filled, key, head.dim * sizeof(float));
-        keys[i] = Vec::load(filled);
-      }
+      float copy[Vec::LANES];
+      keys[i] = Vec::load(features_of(head.keys, least(t + i, to - 1), head.dim, Vec::LANES, copy));
     }
     Vec::transpose(keys);
     for (std::size_t m = 0; m < count; m++) {
@@ -77,15 +134,7 @@ inline void scores_of(
     const float* w[STRIP];
 #pragma GCC unroll 16
     for (std::size_t r = 0; r < STRIP; r++) {
-      const float* key = head.keys + least(t + r, to - 1) * head.key_stride;
-      if (length != head.dim) {
-        // The lanes behind the last feature would read the next key.
-        float* copy = keys + r * length;
-        __builtin_memset(copy, 0, length * sizeof(float));
-        __builtin_memcpy(copy, key, head.dim * sizeof(float));
-        key = copy;
-      }
-      w[r] = key;
+      w[r] = features_of(head.keys, least(t + r, to - 1), head.dim, length, keys + r * length);
     }
     for (std::size_t m = 0; m < count; m += Vec::TILE) {
       tile_of(
@@ -180,7 +229,7 @@ void attend(const AttentionHead& head, const AttentionRow* rows, std::size_t cou
   float* sums = queries + QUERIES * length;
   float* scores = sums + QUERIES * length;
   float* keys = scores + QUERIES * SEGMENT;
-  float* padded = keys + STRIP * length;
+  float* copies = keys + STRIP * length;
   float maxima[QUERIES], totals[QUERIES];
   std::size_t first = rows[0].first, last = 0;
   for (std::size_t m = 0; m < count; m++) {
@@ -242,14 +291,12 @@ void attend(const AttentionHead& head, const AttentionRow* rows, std::size_t cou
         Vec::store(sum, Vec::mul(Vec::load(sum), Vec::set1(keep)));
       }
     }
-    const float* values = head.values + from * head.value_stride;
-    std::size_t stride = head.value_stride;
-    if (length != dim) {
-      for (std::size_t t = 0; t < to - from; t++) {
-        __builtin_memset(padded + t * length, 0, length * sizeof(float));
-        __builtin_memcpy(padded + t * length, values + t * stride, dim * sizeof(float));
+    const float* values = features_of(head.values, from, dim, length, copies);
+    std::size_t stride = head.values.stride / sizeof(float);
+    if (values == copies) {
+      for (std::size_t t = 1; t < to - from; t++) {
+        features_of(head.values, from + t, dim, length, copies + t * length);
       }
-      values = padded;
       stride = length;
     }
     weigh_of(count, scores, values, stride, to - from, sums, length);

@@ -59,12 +59,28 @@ struct Activation {
   bool operator==(const Activation&) const = default;
 };
 
+/// Keys or values of one head, a row a position, as the cache has them.
+struct CacheRows {
+  /// The numbers, or their packed integers.
+  const unsigned char* data;
+  /// Bytes from one position to the next.
+  std::size_t stride;
+  /// Type of the numbers, where they are not packed.
+  Element element;
+  /// Bits of a packed integer, 8 or 4; 0 where there is none.
+  int bits;
+  /// Features that share a scale and a bias; a multiple of 32.
+  std::size_t group;
+  const float* scales;
+  const float* biases;
+  /// Scales from one position to the next.
+  std::size_t scale_stride;
+};
+
 /// Keys and values of one head, as many rows as there are positions.
 struct AttentionHead {
-  const float* keys;
-  const float* values;
-  std::size_t key_stride;
-  std::size_t value_stride;
+  CacheRows keys;
+  CacheRows values;
   /// Features of a key and of a value.
   std::size_t dim;
   /// What scores are multiplied by.

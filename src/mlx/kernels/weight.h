@@ -83,13 +83,25 @@ struct Scores {
   bool operator==(const Scores&) const = default;
 };
 
+/// How keys and values are packed, as by MLX's affine quantization.
+struct CachePacking {
+  int group;
+  /// 8 or 4; 0 where they are not packed.
+  int bits;
+
+  /// How many arrays hold the keys, and how many the values: the numbers, or words, scales and biases.
+  std::size_t arrays() const { return bits > 0 ? 3 : 1; }
+  bool operator==(const CachePacking&) const = default;
+};
+
 /// Causal attention of the last `seq` of `total` positions: queries `[1, heads, seq, dim]`, keys and
-/// values `[1, kv_heads, total, dim]`, whose features lie side by side. `sinks`, one a head or null,
-/// take part in the softmax without a value.
+/// values `[1, kv_heads, total, dim]`, in float32 or float16 or packed, whose features lie side by side.
+/// `sinks`, one a head or null, take part in the softmax without a value.
 mlx::core::array attend_causally(
     const mlx::core::array& queries,
-    const mlx::core::array& keys,
-    const mlx::core::array& values,
+    const std::vector<mlx::core::array>& keys,
+    const std::vector<mlx::core::array>& values,
+    CachePacking packing,
     Scores scores,
     const mlx::core::array* sinks);
 

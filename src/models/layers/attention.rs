@@ -1,6 +1,6 @@
 //! Attention over a sequence's own past.
 
-use crate::mlx::fast::{self, Scores};
+use crate::mlx::fast::Scores;
 use crate::mlx::{Activation, Array, MlxError};
 use crate::models::batch::Batch;
 use crate::models::builder::Builder;
@@ -342,11 +342,9 @@ pub fn attend(
 ) -> Result<Array, MlxError> {
     let features = parts[0].dim(1) * parts[2].dim(3);
     let attended = batch.per_row(parts, |[queries, keys, values], row| {
-        let (keys, values) = row
-            .state
-            .extend(layer, &as_sequence(keys)?, &as_sequence(values)?)?;
-        let queries = as_sequence(queries)?;
-        as_tokens(fast::attention(&queries, &keys, &values, scores)?)
+        let (queries, keys) = (as_sequence(queries)?, as_sequence(keys)?);
+        let values = as_sequence(values)?;
+        as_tokens(row.state.attend(layer, &queries, &keys, &values, scores)?)
     })?;
     attended.reshape(&[-1, features])
 }

@@ -13,6 +13,7 @@ use tower::ServiceExt;
 
 use crate::engine::{EngineHandle, EngineOptions};
 use crate::mlx::Device;
+use crate::models::KvFormat;
 use crate::server::auth::Keys;
 use crate::server::model::{Names, ServedModel, TextFiles};
 use crate::server::sites::Sites;
@@ -28,6 +29,7 @@ fn engine(n_parallel: usize, queue_size: usize) -> EngineHandle {
         ctx_size: Some(512),
         n_parallel,
         queue_size,
+        kv_format: KvFormat::default(),
         kv_cache_budget: None,
         prefix_cache: true,
         force: false,

@@ -1,0 +1,81 @@
+"""Decoding over a long context beside a short one, with the cache as computed and in fewer bits.
+
+All servers run at once and are asked in turn. Printed are the median milliseconds a token over the rounds,
+and the speed over the long context relative to the same server's over the short one (aim: 0.6).
+
+    python bench/long_context.py [--shape 90M-4bit] [--long 8100] [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import statistics
+import tempfile
+from pathlib import Path
+
+import random_models
+import servers
+from load.client import body, send
+from load.prompts import Prompts
+from load.run import Target
+
+SHORT, TOKENS = 128, 48
+CACHES: dict[str, list[str]] = {
+    "float32": [],
+    "16 bits": ["--kv-bits", "16"],
+    "8 bits": ["--kv-bits", "8"],
+    "4 bits": ["--kv-bits", "4"],
+}
+
+
+async def token_ms(target: Target, prompt: str) -> float:
+    """Median milliseconds between two tokens after the first few."""
+    async with target.session() as session:
+        record = await send(session, target.url, body("completions", target.model, prompt, TOKENS, {}))
+    if not record.ok:
+        raise SystemExit(record.error)
+    return 1000 * statistics.median(record.itl[4:])
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shape", choices=random_models.SHAPES, default="90M-4bit")
+    parser.add_argument("--long", type=int, default=8100)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cache", choices=CACHES, action="append", help="repeat for several; default: all")
+    arguments = parser.parse_args()
+    caches = arguments.cache or list(CACHES)
+    prompts = Prompts(random_models.TINY, seed=1)
+    # The same text each time: only the first request computes it.
+    lengths = {SHORT: prompts.draw(SHORT), arguments.long: prompts.draw(arguments.long)}
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / arguments.shape
+        random_models.write(random_models.SHAPES[arguments.shape], folder)
+        targets = {}
+        for cache in caches:
+            server = stack.enter_context(servers.mlxcel(folder, extra_args=CACHES[cache], n_parallel=1))
+            targets[cache] = Target(server.base_url, server.model, server.headers)
+        times: dict[tuple[str, int], list[float]] = {}
+        for turn in range(arguments.rounds + 1):
+            for cache, target in targets.items():
+                for length, prompt in lengths.items():
+                    spent = await token_ms(target, prompt)
+                    if turn:
+                        times.setdefault((cache, length), []).append(spent)
+        machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+        print(f"{arguments.shape} on {machine}, {arguments.rounds} rounds")
+        for cache in caches:
+            short, long = (statistics.median(times[cache, length]) for length in lengths)
+            print(
+                f"{cache:8} {short:7.2f} ms a token at {SHORT}, {long:7.2f} ms at {arguments.long}:"
+                f" {short / long:5.2f} of the speed"
+            )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,139 @@
+//! In how many bits keys and values are kept, and a model that keeps them so.
+
+use crate::mlx::{Affine, Array, Dtype, MlxError};
+
+use super::error::LoadError;
+use super::state::{LayerState, SequenceState};
+use super::{Logits, Model, ModelInfo, Row, StateSize, token_ids};
+
+/// How the cache keeps a number of a key or a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KvFormat {
+    /// As it was computed.
+    #[default]
+    Computed,
+    /// As float16.
+    Half,
+    /// As an integer with a scale and a bias for each group of a head's features, like weights
+    /// (mlx-lm's `QuantizedKVCache`).
+    Packed(Affine),
+}
+
+impl KvFormat {
+    /// The arrays that hold `x`, `[1, kv_heads, positions, head_dim]`, each with as many positions.
+    #[track_caller]
+    pub(super) fn encode(self, x: &Array) -> Result<Vec<Array>, MlxError> {
+        Ok(match self {
+            Self::Computed => vec![x.clone()],
+            Self::Half => vec![x.astype(Dtype::Float16)?],
+            Self::Packed(affine) => x.quantize(affine)?.into(),
+        })
+    }
+
+    /// How [`Packed`](Self::Packed) packs.
+    pub(super) fn affine(self) -> Option<Affine> {
+        match self {
+            Self::Packed(affine) => Some(affine),
+            Self::Computed | Self::Half => None,
+        }
+    }
+
+    /// Bytes for `bytes` of numbers that are computed in `dtype`.
+    fn bytes(self, bytes: u64, dtype: Dtype) -> u64 {
+        let size = dtype.size() as u64;
+        let numbers = bytes / size;
+        match self {
+            Self::Computed => bytes,
+            Self::Half => 2 * numbers,
+            Self::Packed(Affine { group_size, bits }) => {
+                let groups = numbers / u64::from(group_size.unsigned_abs()).max(1);
+                numbers * u64::from(bits.unsigned_abs()) / 8 + groups * 2 * size
+            }
+        }
+    }
+}
+
+/// A model whose layers that keep every position keep them in another format.
+struct WithKvFormat {
+    model: Box<dyn Model>,
+    info: ModelInfo,
+    format: KvFormat,
+}
+
+/// The model, keeping its keys and values as `format` says; those of sliding windows stay as they are.
+/// Fails where the model's heads cannot be kept so.
+pub fn with_kv_format(
+    model: Box<dyn Model>,
+    format: KvFormat,
+) -> Result<Box<dyn Model>, LoadError> {
+    if format == KvFormat::Computed {
+        return Ok(model);
+    }
+    let info = model.info();
+    let computed = Dtype::ALL.into_iter().find(|it| it.name() == info.dtype);
+    let dtype = computed.unwrap_or(Dtype::Float32);
+    let info = ModelInfo {
+        state: StateSize {
+            per_token: format.bytes(info.state.per_token, dtype),
+            ..info.state.clone()
+        },
+        ..info.clone()
+    };
+    let model = WithKvFormat {
+        model,
+        info,
+        format,
+    };
+    // The graph of one token shows what does not fit; nothing is computed.
+    let mut state = model.new_state();
+    let mut rows = [Row {
+        len: 1,
+        state: &mut state,
+        logits: Logits::Last,
+    }];
+    let unfit = |error: MlxError| LoadError::KvFormat(error.message().to_owned());
+    token_ids(&[0], model.info.vocab_size)
+        .and_then(|tokens| model.forward(&tokens, &mut rows))
+        .map_err(unfit)?;
+    Ok(Box::new(model))
+}
+
+impl Model for WithKvFormat {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn new_state(&self) -> SequenceState {
+        let mut state = self.model.new_state();
+        for layer in &mut state.layers {
+            if let LayerState::Kv(cache) = layer {
+                cache.set_format(self.format);
+            }
+        }
+        state
+    }
+
+    fn forward(&self, tokens: &Array, rows: &mut [Row<'_>]) -> Result<Option<Array>, MlxError> {
+        self.model.forward(tokens, rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_takes_its_bits_and_its_scales() {
+        let packed = |bits, group_size| KvFormat::Packed(Affine { group_size, bits });
+        // 128 numbers.
+        for (format, float32, half) in [
+            (KvFormat::Computed, 512, 256),
+            (KvFormat::Half, 256, 256),
+            (packed(8, 64), 128 + 2 * 8, 128 + 2 * 4),
+            (packed(4, 32), 64 + 4 * 8, 64 + 4 * 4),
+        ] {
+            assert_eq!(format.bytes(512, Dtype::Float32), float32, "{format:?}");
+            assert_eq!(format.bytes(256, Dtype::Bfloat16), half, "{format:?}");
+        }
+    }
+}
