@@ -148,9 +148,9 @@ impl Memory {
         let mlx = mlx::Memory::now();
         Self {
             rss_bytes: resident::bytes(),
-            active_bytes: mlx.active as u64,
-            peak_bytes: mlx.peak as u64,
-            cache_bytes: mlx.cache as u64,
+            active_bytes: mlx.active,
+            peak_bytes: mlx.peak,
+            cache_bytes: mlx.cache,
         }
     }
 }
