@@ -37,13 +37,13 @@ PROMPT_SHARE = 0.1  # of the tokens that are not the model's to write, in the lo
 POSITIONS = Shape().max_position_embeddings
 TOKENS_A_STEP = 8192  # of all processes together
 # (share of the time, sequence lengths by turns): short while the tasks are learnt, then
-# with long ones among them, so that a long prompt does not throw the model off.
+# with long ones among them, so that a long prompt does not throw the model off. Not shorter
+# than 512: half of the conversations with tools would not fit.
 CURRICULUM = (
-    (0.45, (256,)),
-    (0.25, (512,)),
+    (0.70, (512,)),
     (0.30, (512, 512, 512, 2048) * 3 + (512, 512, 512, 4096)),
 )
-COMPILED = (256, 512)
+COMPILED = (512,)
 CHECKPOINT_SECONDS = 480
 
 
@@ -69,7 +69,9 @@ class Encoder:
                 continue
             at += len(self.header)
             if ids[at : at + len(self.no_thought)] == self.no_thought:
-                at += len(self.no_thought)  # the template writes this, not the model
+                after = at + len(self.no_thought)
+                chances[at:after] = [0.0] * len(self.no_thought)  # the template writes this, not the model
+                at = after
             end = ids.index(self.end_of_turn, at) + 1
             chances[at:end] = [1.0] * (end - at)
             at = end
