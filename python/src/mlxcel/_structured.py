@@ -72,9 +72,13 @@ def settle(result: Result[Any], shape: Shape) -> MlxcelFormatError | None:
         except MlxcelFormatError as fault:
             fault.result = result
             choice.with_fault(fault)
-            if first is None and fault.reason != "tool_calls":
+            if first is None and not _calls_instead(choice):
                 first = fault
     return first
+
+
+def _calls_instead(choice: Result[Any]) -> bool:
+    return bool(choice.tool_calls) and not choice.strip()
 
 
 def _read(choice: Result[Any], shape: Shape) -> Any:
@@ -83,7 +87,7 @@ def _read(choice: Result[Any], shape: Shape) -> Any:
         raise MlxcelRefusalError(
             f"the model refused: {choice.refusal}", text=choice.refusal, reason="refusal"
         )
-    if choice.tool_calls and not text.strip():
+    if _calls_instead(choice):
         message = "the model called a tool instead of giving the answer: look at tool_calls"
         raise MlxcelFormatError(message, text=text, reason="tool_calls")
     try:

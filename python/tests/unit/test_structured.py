@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import pickle
@@ -303,6 +304,8 @@ def test_a_tool_call_instead_is_no_error_until_the_answer_is_wanted() -> None:
     with pytest.raises(MlxcelFormatError, match="tool_calls") as caught:
         _ = result.parsed
     assert caught.value.reason == "tool_calls"
+    with pytest.raises(MlxcelTruncatedError):
+        read(Person, '{"name"', "tool_calls")  # it says so, but calls nothing
 
 
 def test_several_choices_are_each_parsed() -> None:
@@ -426,3 +429,25 @@ def test_a_partial_object_only_grows(team: Team, data: st.DataObject) -> None:
         assert mine.age in (None, whole.age)
         assert mine.name is None or whole.name.startswith(mine.name)
     assert partial(Team, text) == team
+
+
+CLASSES: list[Any] = [Person, Point, Movie, Team, Node, Names, Colour]
+FORMATS: list[Any] = [*CLASSES, int, float, bool, str, list[int], SCHEMA, {"type": "json_object"}]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+
+
+@given(
+    st.sampled_from(FORMATS),
+    st.text() | JSON.map(json.dumps) | st.sampled_from(["[" * 5000, '{"a":' * 5000, "1" * 5000]),
+    st.sampled_from(["stop", "length", "tool_calls"]),
+    st.integers(0),
+)
+def test_whatever_comes_is_a_value_or_a_typed_error(wanted: Any, text: str, ended: str, cut: int) -> None:
+    text = text[: cut % (len(text) + 1)] or text
+    seen = partial(wanted, text)
+    with contextlib.suppress(MlxcelFormatError):
+        result = read(wanted, text, ended)
+        assert seen == result.parsed or not text.rstrip().endswith(("}", "]", '"'))
