@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import pickle
+import sys
 from datetime import date
 from decimal import Decimal
 from enum import Enum
@@ -193,6 +194,17 @@ def test_a_type_without_a_schema() -> None:
         as_format(dict[str, Callable[[], int]])
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="pydantic takes typing's own from there on")
+def test_a_typeddict_that_pydantic_cannot_take_says_what_to_write() -> None:
+    import typing
+
+    class Old(typing.TypedDict):
+        a: int
+
+    with pytest.raises(MlxcelConfigError, match=r"typing_extensions\.TypedDict"):
+        as_format(Old)
+
+
 def test_a_schema_that_makes_no_sense_is_named_if_the_server_did_not() -> None:
     for wrong in ({"type": "object", "properties": {"a": {"type": 5}}}, {"$ref": "#/nowhere"}):
         with pytest.raises(MlxcelConfigError, match="response_format"):
@@ -306,6 +318,12 @@ def test_a_tool_call_instead_is_no_error_until_the_answer_is_wanted() -> None:
     assert caught.value.reason == "tool_calls"
     with pytest.raises(MlxcelTruncatedError):
         read(Person, '{"name"', "tool_calls")  # it says so, but calls nothing
+    for text in ("Let me see.", "[1"):
+        beside = read(Person, text, "tool_calls", tool_calls=[ToolCall("c", "f", "{}")])
+        with pytest.raises(MlxcelFormatError, match="called a tool"):
+            _ = beside.parsed
+    both = read(Person, BOB, "tool_calls", tool_calls=[ToolCall("c", "f", "{}")])
+    assert both.parsed.name == "Bob"
 
 
 def test_several_choices_are_each_parsed() -> None:
