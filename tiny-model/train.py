@@ -6,7 +6,8 @@
 The learning rate and the sequence length follow the clock, not a step count: the
 budget is what is fixed, whatever the machine is shared with. A checkpoint is
 written every eight minutes; `--resume` goes on from it with the time that is left.
-`--from-weights` starts a new run, with a warm-up of its own, from exported weights.
+`--from-weights` starts a new run, with a warm-up of its own, from exported weights;
+`--average` then gives back what a short run lost (model soups, arXiv:2203.05482).
 """
 
 from __future__ import annotations
@@ -323,6 +324,12 @@ def main() -> None:
         "--spent", type=float, metavar="MINUTES", help="with --resume: take this for the time already spent"
     )
     parser.add_argument("--export-only", action="store_true", help="export the checkpoint and stop")
+    parser.add_argument(
+        "--average",
+        type=Path,
+        metavar="FOLDER",
+        help="with --export-only: the mean of the checkpoint and these weights",
+    )
     parser.add_argument("--compile", action="store_true", help="needs a C++ compiler; a third faster")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lr", type=float, default=4e-3)
@@ -331,6 +338,9 @@ def main() -> None:
         encode = Encoder()
         run = new_run(encode, options.lr)
         run.load(options.checkpoint)
+        if options.average:
+            older = load_file(options.average / "model.safetensors")
+            run.model.load_state_dict({k: (v + older[k].float()) / 2 for k, v in run.model.state_dict().items()})
         export(run.model, encode, chat.MODEL)
         return
     with tempfile.TemporaryDirectory() as folder:
