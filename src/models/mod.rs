@@ -1,16 +1,26 @@
 //! Language models: what an architecture promises to the engine, and how one is loaded.
 
 mod batch;
-#[allow(dead_code, unused_imports, reason = "for the architectures that come next")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "for the architectures that come next"
+)]
 mod builder;
 mod config;
 mod error;
 mod kv_cache;
-#[allow(dead_code, unused_imports, reason = "for the architectures that come next")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "for the architectures that come next"
+)]
 mod layers;
 mod llama;
 mod load;
 mod memory;
+#[cfg(test)]
+mod mortal;
 mod quantization;
 mod registry;
 mod shard;
