@@ -4,6 +4,10 @@
 //! thread while a graph runs: MLX keeps it and throws it again where the result is waited for.
 
 mod array;
+#[allow(
+    clippy::too_many_arguments,
+    reason = "C++ takes them one by one, and `cxx` has no other way"
+)]
 mod bridge;
 mod cores;
 mod device;
