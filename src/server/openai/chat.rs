@@ -273,6 +273,7 @@ mod tests {
             },
             stop: None,
             calls,
+            reasoning_tokens: 0,
             mean_logprob: None,
         }
     }
@@ -350,6 +351,9 @@ mod tests {
             "total_tokens": 0,
             "prompt_tokens_details": {
               "cached_tokens": 0
+            },
+            "completion_tokens_details": {
+              "reasoning_tokens": 0
             }
           },
           "timings": {
@@ -389,6 +393,6 @@ mod tests {
         insta::assert_snapshot!(chunk(vec![ChunkChoice::role(1, false)], Some(None)), @r#"{"choices":[{"index":1,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"usage":null}"#);
         insta::assert_snapshot!(chunk(vec![ChunkChoice::delta(0, output("x"), false, CallIds::default(), none)], None), @r#"{"choices":[{"index":0,"delta":{"content":"x"},"logprobs":null,"finish_reason":null}]}"#);
         insta::assert_snapshot!(chunk(vec![ChunkChoice::end(0, &summary(FinishReason::Length, 0))], None), @r#"{"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"length"}]}"#);
-        insta::assert_snapshot!(chunk(vec![], Some(Some(Usage::default()))), @r#"{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0,"prompt_tokens_details":{"cached_tokens":0}}}"#);
+        insta::assert_snapshot!(chunk(vec![], Some(Some(Usage::default()))), @r#"{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}"#);
     }
 }

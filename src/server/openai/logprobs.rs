@@ -1,6 +1,7 @@
 //! Log-probabilities, in the two shapes of OpenAI's API.
 
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::server::generate::{Delta, ShownToken};
 use crate::server::model::Piece;
@@ -9,7 +10,7 @@ use crate::server::model::Piece;
 pub const MAX_TOP: i64 = 20;
 
 /// Of a chat choice.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct ChatLogprobs {
     /// One entry a token.
     pub content: Vec<ChatToken>,
@@ -18,14 +19,14 @@ pub struct ChatLogprobs {
 }
 
 /// A token and those that could have been in its place.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct ChatToken {
     #[serde(flatten)]
     chosen: Candidate,
     top_logprobs: Vec<Candidate>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 struct Candidate {
     token: String,
     logprob: f32,

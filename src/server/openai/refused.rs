@@ -6,14 +6,10 @@ use crate::server::body::Body;
 use crate::server::error::ApiError;
 
 /// A field, the values that ask for nothing beyond what happens anyway, and what to do instead.
-type Refused = (&'static str, fn(&Value) -> bool, &'static str);
+pub type Refused = (&'static str, fn(&Value) -> bool, &'static str);
 
-const NEITHER: &[Refused] = &[
-    (
-        "store",
-        |v| v == false,
-        "nothing is stored here; leave it out",
-    ),
+/// By every API.
+pub const EVERYWHERE: &[Refused] = &[
     (
         "service_tier",
         |v| v == "auto" || v == "default",
@@ -81,7 +77,14 @@ const NEITHER: &[Refused] = &[
     ),
 ];
 
+const STORE: Refused = (
+    "store",
+    |v| v == false,
+    "only /v1/responses keeps what it makes; leave it out",
+);
+
 const COMPLETIONS: &[Refused] = &[
+    STORE,
     (
         "suffix",
         |v| v == "",
@@ -95,6 +98,7 @@ const COMPLETIONS: &[Refused] = &[
 ];
 
 const CHAT: &[Refused] = &[
+    STORE,
     (
         "best_of",
         |v| v == &json!(1),
@@ -135,21 +139,23 @@ const CHAT: &[Refused] = &[
     ),
 ];
 
-fn is_empty_list(value: &Value) -> bool {
+/// Whether a value is a list without anything in it.
+pub fn is_empty_list(value: &Value) -> bool {
     value.as_array().is_some_and(Vec::is_empty)
 }
 
 /// Refuses what `/v1/completions` knows and cannot honour.
 pub fn completions(body: &mut Body) -> Result<(), ApiError> {
-    check(body, &[NEITHER, COMPLETIONS])
+    check(body, &[EVERYWHERE, COMPLETIONS])
 }
 
 /// Refuses what `/v1/chat/completions` knows and cannot honour.
 pub fn chat(body: &mut Body) -> Result<(), ApiError> {
-    check(body, &[NEITHER, CHAT])
+    check(body, &[EVERYWHERE, CHAT])
 }
 
-fn check(body: &mut Body, lists: &[&[Refused]]) -> Result<(), ApiError> {
+/// Refuses the fields of the lists, but for values that change nothing.
+pub fn check(body: &mut Body, lists: &[&[Refused]]) -> Result<(), ApiError> {
     for (name, harmless, instead) in lists.iter().copied().flatten() {
         body.know([*name]);
         if body.get(name).is_some_and(|value| !harmless(value)) {

@@ -135,7 +135,7 @@ impl Answer {
         };
         let mut by_prompt: Vec<Vec<(Delta, Summary)>> = Vec::new();
         for (prompt, delta, summary) in try_join_all(outputs.into_iter().map(collect)).await? {
-            self.account.add(prompt, &summary.finish);
+            self.account.add(prompt, &summary);
             by_prompt.resize_with(by_prompt.len().max(prompt + 1), Vec::new);
             by_prompt[prompt].push((delta, summary));
         }
@@ -201,7 +201,7 @@ impl Shape for Answer {
     }
 
     fn end(&mut self, index: usize, prompt: usize, summary: &Summary) -> Vec<Event> {
-        self.account.add(prompt, &summary.finish);
+        self.account.add(prompt, summary);
         let reason = Some(summary.finish.reason);
         let choice = CompletionChoice::new(index, String::new(), None, reason);
         self.chunk(choice, Some(TimingsOut::of(&summary.finish)))

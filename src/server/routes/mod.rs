@@ -7,6 +7,7 @@ mod health;
 mod lease;
 mod models;
 mod props;
+mod responses;
 mod root;
 mod tokenize;
 
@@ -34,6 +35,27 @@ fn table() -> Vec<Route> {
         ("GET", "/v1/models/{*id}", get(models::retrieve)),
         ("POST", "/v1/completions", post(completions::post)),
         ("POST", "/v1/chat/completions", post(chat_completions::post)),
+        ("POST", "/v1/responses", post(responses::create)),
+        (
+            "POST",
+            "/v1/responses/input_tokens",
+            post(responses::input_tokens),
+        ),
+        (
+            "GET",
+            "/v1/responses/{id}",
+            get(responses::kept::retrieve).delete(responses::kept::delete),
+        ),
+        (
+            "GET",
+            "/v1/responses/{id}/input_items",
+            get(responses::kept::input_items),
+        ),
+        (
+            "POST",
+            "/v1/responses/{id}/cancel",
+            post(responses::kept::cancel),
+        ),
         ("POST", "/tokenize", post(tokenize::post)),
         ("POST", "/detokenize", post(detokenize::post)),
         ("GET", "/props", get(props::get)),
