@@ -18,7 +18,7 @@ import mlxcel
 from mlxcel import LLM, AsyncLLM, MlxcelError, _sdk_errors, errors
 from scripted import Exchange, Scripted
 
-DOCS = Path(__file__).parents[3] / "docs" / "python-client.md"
+DOCS = Path(__file__).parents[3] / "docs" / "python-client" / "errors.md"
 LINE = re.compile(r"(Mlxcel\w+)(?: \((\w+)\))?")
 CLASSES: list[type[Exception]] = [getattr(errors, name) for name in errors.__all__]
 
@@ -81,7 +81,7 @@ def read_on(llm: LLM) -> None:
 
 
 def bad_argument(llm: LLM) -> None:
-    llm.chat(5, model="m")  # type: ignore[arg-type]
+    llm.chat(5, model="m")  # type: ignore[call-overload]
 
 
 def unknown_model(llm: LLM) -> None:

@@ -2,15 +2,23 @@
 //! batch, `[tokens, features]`; only attention looks at single rows.
 
 mod attention;
+mod block;
+mod decoder;
 mod embedding;
 mod linear;
 mod mlp;
 mod norm;
 mod rope;
+mod rope_scaling;
 
-pub use attention::{Attention, AttentionShape};
+pub use attention::{
+    Attention, AttentionConfig, AttentionShape, Growth, NormOver, QueryKeyNorms, as_sequence,
+    as_tokens, attend,
+};
+pub use block::{Around, Block, BlockConfig, DecoderLayer};
+pub use decoder::{Decoder, DecoderConfig, Head};
 pub use embedding::Embedding;
 pub use linear::{Linear, Packed};
-pub use mlp::SwiGlu;
-pub use norm::RmsNorm;
+pub use mlp::{FeedForward, Mlp, activation, only_activation};
+pub use norm::{LayerNorm, Norm, RmsNorm};
 pub use rope::{Rope, RopeConfig};
