@@ -1,12 +1,20 @@
 //! Language models: what an architecture promises to the engine, and how one is loaded.
 
 mod batch;
-#[allow(dead_code, unused_imports, reason = "for the architectures that come next")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "for the architectures that come next"
+)]
 mod builder;
 mod config;
 mod error;
 mod kv_cache;
-#[allow(dead_code, unused_imports, reason = "for the architectures that come next")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "for the architectures that come next"
+)]
 mod layers;
 mod llama;
 mod load;
