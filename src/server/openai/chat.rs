@@ -5,11 +5,11 @@ use serde_json::{Map, Value};
 
 use super::logprobs::{self, ChatLogprobs, MAX_TOP};
 use super::message::{CallIds, Message, MessageDelta};
-use super::messages;
 use super::ranges::integer;
 use super::tools::Tools;
 use super::usage::{TimingsOut, Usage};
 use super::{FINGERPRINT, completions::StreamOptions};
+use super::{messages, metadata};
 use crate::engine::FinishReason;
 use crate::server::body::Body;
 use crate::server::conversation::Conversation;
@@ -75,6 +75,8 @@ impl ChatFields {
 
 /// Takes what is to be continued out of the body.
 pub fn conversation(body: &mut Body, fields: ChatFields) -> Result<Conversation, ApiError> {
+    let thinking = fields.thinking();
+    metadata::checked(fields.metadata)?;
     let missing = || ApiError::missing("messages", "`messages` is required");
     let messages = body.take("messages").ok_or_else(missing)?;
     let messages = messages::normalize(messages)?;
@@ -85,7 +87,7 @@ pub fn conversation(body: &mut Body, fields: ChatFields) -> Result<Conversation,
     )?;
     Ok(Conversation {
         tools,
-        thinking: fields.thinking(),
+        thinking,
         template_kwargs: fields.chat_template_kwargs.unwrap_or_default(),
         add_generation_prompt: fields.add_generation_prompt.unwrap_or(true),
         ..Conversation::new(messages, &[])

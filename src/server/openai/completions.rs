@@ -30,7 +30,8 @@ pub struct CompletionFields {
     pub echo: Option<bool>,
     best_of: Option<i64>,
     user: Option<String>,
-    metadata: Option<Map<String, Value>>,
+    /// The client's own notes.
+    pub metadata: Option<Map<String, Value>>,
 }
 
 impl CompletionFields {

@@ -56,6 +56,72 @@ pub const EVERYWHERE: &[Refused] = &[
         "use `response_format` with a JSON schema and `enum`",
     ),
     (
+        "structured_outputs",
+        |_| false,
+        "use `response_format` with a JSON schema",
+    ),
+    (
+        "moderation",
+        |_| false,
+        "there is no moderation here; leave it out",
+    ),
+    (
+        "prompt_cache_options",
+        |_| false,
+        "the prefix cache is the server's to set up; see `cache_salt`",
+    ),
+    (
+        "prompt_cache_retention",
+        |v| v == "in_memory",
+        "the prefix cache is in memory; send `in_memory` or leave it out",
+    ),
+    (
+        "chat_template",
+        |_| false,
+        "the model's own template is used; see `chat_template_kwargs`",
+    ),
+    (
+        "continue_final_message",
+        |v| v == false,
+        "a message is always begun anew; send text to be continued to /v1/completions",
+    ),
+    (
+        "stop_token_ids",
+        is_empty_list,
+        "use `stop` with their text",
+    ),
+    (
+        "min_tokens",
+        |v| v == &json!(0),
+        "use `logit_bias` on the stop tokens",
+    ),
+    (
+        "include_stop_str_in_output",
+        |v| v == false,
+        "a stop string is never part of the output",
+    ),
+    (
+        "skip_special_tokens",
+        |v| v == true,
+        "special tokens are never part of the output",
+    ),
+    (
+        "use_beam_search",
+        |v| v == false,
+        "use `best_of` of /v1/completions",
+    ),
+    (
+        "prompt_logprobs",
+        |v| v == &json!(0),
+        "use `echo` with `logprobs` of /v1/completions",
+    ),
+    ("n_probs", |v| v == &json!(0), "use `logprobs`"),
+    (
+        "samplers",
+        |_| false,
+        "the order of the samplers is fixed; leave it out",
+    ),
+    (
         "ignore_eos",
         |v| v == false,
         "a stop token always ends the output",

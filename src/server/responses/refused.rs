@@ -29,24 +29,9 @@ const RESPONSES: &[Refused] = &[
     ),
     ("image", |_| false, "this server reads text only"),
     (
-        "moderation",
-        |_| false,
-        "there is no moderation here; leave it out",
-    ),
-    (
         "prompt",
         |_| false,
         "prompts are not kept; send `input` and `instructions`",
-    ),
-    (
-        "prompt_cache_options",
-        |_| false,
-        "the prefix cache is the server's to set up; see `cache_salt`",
-    ),
-    (
-        "prompt_cache_retention",
-        |v| v == "in_memory",
-        "the prefix cache is in memory; send `in_memory` or leave it out",
     ),
     ("messages", |_| false, "send `input`"),
     ("response_format", |_| false, "send `text.format`"),

@@ -21,7 +21,7 @@ use crate::server::openai::completions::{
 use crate::server::openai::logprobs::{CompletionLogprobs, CompletionOffsets};
 use crate::server::openai::sampling::SamplingFields;
 use crate::server::openai::usage::{Account, TimingsOut};
-use crate::server::openai::{refused, response_format};
+use crate::server::openai::{metadata, refused, response_format};
 use crate::server::sse::{self, Shape};
 use crate::server::state::{App, Ready};
 use crate::server::submit::{Job, Output, interleave, offload, submit};
@@ -88,6 +88,7 @@ fn prepare(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Prepared, 
     sampling.prompt_only = true;
     let vocab = model.engine.model().vocab_size;
     let mut sampling = sampling.resolve(&model.text.defaults.0, vocab)?;
+    metadata::checked(fields.metadata.clone())?;
     let n = sampling.n;
     sampling.n = fields.best_of(n)?;
     let logprobs = fields.logprobs()?;

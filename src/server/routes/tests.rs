@@ -414,6 +414,64 @@ async fn fields_that_cannot_be_honoured_are_named() {
             json!({"messages": user, "stream_options": {}}),
             "stream_options",
         ),
+        (
+            json!({"messages": user, "functions": [{"name": "f"}]}),
+            "functions",
+        ),
+        (
+            json!({"messages": user, "function_call": "auto"}),
+            "function_call",
+        ),
+        (json!({"messages": user, "audio": {}}), "audio"),
+        (
+            json!({"messages": user, "prediction": {"type": "content", "content": "x"}}),
+            "prediction",
+        ),
+        (
+            json!({"messages": user, "web_search_options": {}}),
+            "web_search_options",
+        ),
+        (json!({"messages": user, "verbosity": "low"}), "verbosity"),
+        (json!({"messages": user, "store": true}), "store"),
+        (
+            json!({"messages": user, "service_tier": "flex"}),
+            "service_tier",
+        ),
+        (
+            json!({"messages": user, "moderation": {"model": "m"}}),
+            "moderation",
+        ),
+        (
+            json!({"messages": user, "prompt_cache_retention": "24h"}),
+            "prompt_cache_retention",
+        ),
+        (
+            json!({"messages": user, "prompt_cache_options": {}}),
+            "prompt_cache_options",
+        ),
+        (json!({"messages": user, "user": 3}), "user"),
+        (
+            json!({"messages": user, "metadata": {"a": 1}}),
+            "metadata.a",
+        ),
+        (
+            json!({"messages": user, "reasoning_effort": "low"}),
+            "reasoning_effort",
+        ),
+        (
+            json!({"messages": user, "reasoning_effort": "huge"}),
+            "reasoning_effort",
+        ),
+        (
+            json!({"messages": user, "enable_thinking": true, "reasoning_effort": "none"}),
+            "enable_thinking",
+        ),
+        (
+            json!({"messages": user, "tools": [{"type": "custom", "custom": {"name": "c"}}]}),
+            "tools[0].type",
+        ),
+        // More than runs and waits at a time.
+        (json!({"messages": user, "n": 21}), "n"),
         (json!({"messages": user, "n": 129}), "n"),
         (
             json!({"messages": user, "temperature": "hot"}),
