@@ -19,6 +19,8 @@ mod layers;
 mod llama;
 mod load;
 mod memory;
+#[cfg(test)]
+mod mortal;
 mod quantization;
 mod registry;
 mod shard;

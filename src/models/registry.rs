@@ -10,7 +10,11 @@ use super::load::{LoadFn, load_as};
 use super::weights::Weights;
 
 /// By `model_type`.
-const ARCHITECTURES: &[(&str, LoadFn)] = &[("llama", load_as::<Llama>)];
+const ARCHITECTURES: &[(&str, LoadFn)] = &[
+    ("llama", load_as::<Llama>),
+    #[cfg(test)]
+    ("mortal", load_as::<super::mortal::Mortal>),
+];
 
 /// Types that are another one under their own name, as in mlx-lm.
 const REMAPPED: &[(&str, &str)] = &[("mistral", "llama")];
