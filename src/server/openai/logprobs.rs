@@ -15,6 +15,7 @@ pub struct ChatLogprobs {
     /// One entry a token.
     pub content: Vec<ChatToken>,
     /// Never: there is no separate refusal text.
+    #[schema(value_type = Option<String>)]
     pub refusal: Option<()>,
 }
 
@@ -34,11 +35,12 @@ struct Candidate {
 }
 
 /// Of a completion: lists of one length, one entry a token.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct CompletionLogprobs {
     tokens: Vec<String>,
     /// The first token of an echoed prompt has none.
     token_logprobs: Vec<Option<f32>>,
+    #[schema(value_type = Option<Vec<Option<std::collections::HashMap<String, f32>>>>)]
     top_logprobs: Option<Vec<Option<Likeliest>>>,
     /// Where each token begins in the text, in characters.
     text_offset: Vec<usize>,

@@ -37,6 +37,7 @@ pub struct CompletionTokensDetails {
 
 /// llama-server's `timings`, in milliseconds; `queued_ms` is ours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
+#[schema(as = Timings)]
 pub struct TimingsOut {
     /// Prompt tokens that were not computed again.
     pub cache_n: usize,

@@ -12,6 +12,7 @@ use crate::server::sse::data;
 /// What happens to a response.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(tag = "type")]
+#[schema(as = ResponseEvent)]
 pub enum Event {
     /// It is there.
     #[serde(rename = "response.created")]
@@ -143,6 +144,7 @@ pub enum Event {
 
 /// A part of an item.
 #[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = ResponsePlace)]
 pub struct Place {
     /// The item.
     pub item_id: String,

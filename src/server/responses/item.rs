@@ -9,6 +9,7 @@ use crate::server::openai::logprobs::ChatToken;
 /// How far an item is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ResponseItemStatus)]
 pub enum ItemStatus {
     /// More of it comes.
     InProgress,
@@ -21,6 +22,7 @@ pub enum ItemStatus {
 /// One item of a response's output.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[schema(as = ResponseItem)]
 pub enum Item {
     /// A thought.
     Reasoning(Reasoning),
@@ -32,6 +34,7 @@ pub enum Item {
 
 /// A thought, told in full.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = ResponseReasoning)]
 pub struct Reasoning {
     /// `rs_…`
     pub id: String,
@@ -46,6 +49,7 @@ pub struct Reasoning {
 
 /// What the model says.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = ResponseMessage)]
 pub struct Message {
     /// `msg_…`
     pub id: String,
@@ -59,6 +63,7 @@ pub struct Message {
 
 /// A call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ResponseFunctionCall)]
 pub struct FunctionCall {
     /// `fc_…`
     pub id: String,
@@ -75,6 +80,7 @@ pub struct FunctionCall {
 /// A part of a thought or a message.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[schema(as = ResponsePart)]
 pub enum Part {
     /// Of a thought.
     ReasoningText {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::response::{ReasoningSettings, Response, Settings, Status, Truncation};
 use super::store::{Kept, Store};
@@ -36,18 +37,19 @@ const INCLUDES: [&str; 2] = [LOGPROBS, "reasoning.encrypted_content"];
 
 /// The request's own fields. `input`, `tools`, `tool_choice` and `text` are taken out of the body by
 /// themselves.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[allow(dead_code, reason = "some fields are only checked for their type")]
 pub struct ResponseFields {
     model: Option<String>,
     background: Option<bool>,
+    #[schema(value_type = Option<Object>)]
     chat_template_kwargs: Option<Map<String, Value>>,
     enable_thinking: Option<bool>,
     include: Option<Vec<String>>,
     instructions: Option<String>,
     max_output_tokens: Option<i64>,
     max_tool_calls: Option<i64>,
+    #[schema(value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
     parallel_tool_calls: Option<bool>,
     previous_response_id: Option<String>,
@@ -58,25 +60,18 @@ pub struct ResponseFields {
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
     top_logprobs: Option<i64>,
-    truncation: Option<TruncationField>,
+    truncation: Option<Truncation>,
     user: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = ResponseReasoningFields)]
 struct ReasoningFields {
     effort: Option<Effort>,
     summary: Option<String>,
     generate_summary: Option<String>,
     context: Option<String>,
     mode: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum TruncationField {
-    Auto,
-    Disabled,
 }
 
 /// A request that makes sense.
@@ -320,10 +315,7 @@ impl ResponseFields {
             tools: Value::Null,
             top_logprobs: 0,
             top_p: 1.0,
-            truncation: match self.truncation {
-                Some(TruncationField::Auto) => Truncation::Auto,
-                Some(TruncationField::Disabled) | None => Truncation::Disabled,
-            },
+            truncation: self.truncation.unwrap_or_default(),
             user: self.user,
         })
     }

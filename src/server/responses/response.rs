@@ -1,6 +1,6 @@
 //! A response: the object that clients create, read and continue.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -13,6 +13,7 @@ use crate::server::thinking::Effort;
 /// How far a response is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ResponseStatus)]
 pub enum Status {
     /// It waits.
     Queued,
@@ -68,6 +69,7 @@ pub struct Response {
 
 /// What a request said, or what holds where it said nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = ResponseSettings)]
 pub struct Settings {
     /// Whether it is made while nobody waits.
     pub background: bool,
@@ -78,6 +80,7 @@ pub struct Settings {
     /// Most calls of tools that a server makes itself; there are none here.
     pub max_tool_calls: Option<usize>,
     /// The client's own notes.
+    #[schema(value_type = Object)]
     pub metadata: Map<String, Value>,
     /// Whether several calls may be made.
     pub parallel_tool_calls: bool,
@@ -113,16 +116,19 @@ pub struct Settings {
 
 /// Of [`Settings`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ResponseReasoningSettings)]
 pub struct ReasoningSettings {
     /// As asked.
     pub effort: Option<Effort>,
     /// Never: thoughts are told in full.
+    #[schema(value_type = Option<Object>)]
     pub summary: Option<()>,
 }
 
 /// What happens to a conversation that is too long.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ResponseTruncation)]
 pub enum Truncation {
     /// It loses its oldest turns.
     Auto,
@@ -133,6 +139,7 @@ pub enum Truncation {
 
 /// Why a response failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ResponseFailure)]
 pub struct Failure {
     /// OpenAI's word.
     pub code: &'static str,
@@ -142,6 +149,7 @@ pub struct Failure {
 
 /// Why a response is not whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ResponseIncomplete)]
 pub struct Incomplete {
     /// `max_output_tokens`, also where the context was full.
     pub reason: &'static str,
@@ -158,6 +166,7 @@ pub struct ResponseUsage {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ResponseInputTokens)]
 struct InputTokens {
     cached_tokens: usize,
     /// Always 0: nobody pays for what the prefix cache keeps.
@@ -165,6 +174,7 @@ struct InputTokens {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ResponseOutputTokens)]
 struct OutputTokens {
     reasoning_tokens: usize,
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 
 use crate::server::auth::KeyId;
-use crate::server::error::ApiError;
+use crate::server::error::{ApiError, Envelope};
 use crate::server::openai::ranges::integer;
 use crate::server::responses::response::Response;
 use crate::server::responses::store::Kept;
@@ -23,6 +23,7 @@ type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
 /// That a response is forgotten.
 #[derive(Serialize, ToSchema)]
+#[schema(as = ResponseDeleted)]
 pub struct Deleted {
     id: String,
     object: &'static str,
@@ -31,6 +32,7 @@ pub struct Deleted {
 
 /// A page of a response's input.
 #[derive(Serialize, ToSchema)]
+#[schema(as = ResponseInputItems)]
 pub struct InputItems {
     object: &'static str,
     data: Vec<Value>,
@@ -39,6 +41,14 @@ pub struct InputItems {
     has_more: bool,
 }
 
+/// A response that is kept
+#[utoipa::path(
+    get,
+    path = "/v1/responses/{id}",
+    tag = "responses",
+    params(("id" = String, Path, description = "Of a response of the same key.")),
+    responses((status = 200, body = Response), (status = 404, body = Envelope))
+)]
 pub async fn retrieve(
     State(app): State<App>,
     owner: KeyId,
@@ -63,6 +73,14 @@ pub async fn retrieve(
     Ok(Json(find(&app, owner, id)?.response))
 }
 
+/// Forget a response
+#[utoipa::path(
+    delete,
+    path = "/v1/responses/{id}",
+    tag = "responses",
+    params(("id" = String, Path, description = "Of a response of the same key.")),
+    responses((status = 200, body = Deleted), (status = 404, body = Envelope))
+)]
 pub async fn delete(
     State(app): State<App>,
     owner: KeyId,
@@ -79,6 +97,14 @@ pub async fn delete(
     }))
 }
 
+/// End a response that is made in the background
+#[utoipa::path(
+    post,
+    path = "/v1/responses/{id}/cancel",
+    tag = "responses",
+    params(("id" = String, Path, description = "Of a response of the same key.")),
+    responses((status = 200, body = Response), (status = 404, body = Envelope))
+)]
 pub async fn cancel(
     State(app): State<App>,
     owner: KeyId,
@@ -95,6 +121,19 @@ pub async fn cancel(
     Ok(Json(response))
 }
 
+/// What a response answered, page by page
+#[utoipa::path(
+    get,
+    path = "/v1/responses/{id}/input_items",
+    tag = "responses",
+    params(
+        ("id" = String, Path, description = "Of a response of the same key."),
+        ("limit" = Option<usize>, Query, description = "1 to 100; 20 where it is left out."),
+        ("order" = Option<String>, Query, description = "`asc`, or `desc`: newest first."),
+        ("after" = Option<String>, Query, description = "The id of the last item of the page before."),
+    ),
+    responses((status = 200, body = InputItems), (status = 404, body = Envelope))
+)]
 pub async fn input_items(
     State(app): State<App>,
     owner: KeyId,

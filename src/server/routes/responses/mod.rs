@@ -15,6 +15,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
+use super::documents::{CountRequest, ResponseRequest};
 use crate::server::auth::KeyId;
 use crate::server::body::RawBody;
 use crate::server::error::ApiError;
@@ -23,6 +24,7 @@ use crate::server::model::ServedModel;
 use crate::server::responses::assembly::Assembly;
 use crate::server::responses::event::{Event, Numbers};
 use crate::server::responses::request::{self, Asked};
+use crate::server::responses::response;
 use crate::server::responses::store::Kept;
 use crate::server::sse::{self, Shape};
 use crate::server::state::{App, Ready};
@@ -30,6 +32,19 @@ use crate::server::submit::{Output, interleave, offload};
 use crate::server::terms::Terms;
 use crate::server::usage::Purpose;
 
+/// The next items of a conversation
+///
+/// The response is kept, to be read and continued, unless `store` is false.
+#[utoipa::path(
+    post,
+    path = "/v1/responses",
+    tag = "responses",
+    request_body = ResponseRequest,
+    responses((status = 200, description = "Whole, or a stream of events.", content(
+        (response::Response = "application/json"),
+        (Event = "text/event-stream"),
+    )))
+)]
 pub async fn create(
     State(app): State<App>,
     Ready(model): Ready,
@@ -70,11 +85,20 @@ pub async fn create(
 
 /// How long a prompt is.
 #[derive(Serialize, ToSchema)]
+#[schema(as = ResponseInputTokenCount)]
 pub struct InputTokens {
     object: &'static str,
     input_tokens: usize,
 }
 
+/// How long the prompt of a request would be
+#[utoipa::path(
+    post,
+    path = "/v1/responses/input_tokens",
+    tag = "responses",
+    request_body = CountRequest,
+    responses((status = 200, body = InputTokens))
+)]
 pub async fn input_tokens(
     State(app): State<App>,
     Ready(model): Ready,
