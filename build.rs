@@ -42,6 +42,7 @@ fn main() {
     cxx_build::bridge("src/mlx/bridge.rs")
         .file("src/mlx/bridge.cc")
         .file("src/mlx/composed.cc")
+        .file("src/mlx/kernels/join_primitive.cpp")
         .file("src/mlx/kernels/layer_primitives.cpp")
         .file("src/mlx/kernels/product_primitives.cpp")
         .include("src/mlx")

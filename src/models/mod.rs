@@ -17,6 +17,8 @@ mod llama;
 mod load;
 mod memory;
 mod ministral3;
+#[cfg(test)]
+mod mortal;
 mod olmo2;
 mod olmo3;
 mod phi3;

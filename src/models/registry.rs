@@ -35,6 +35,8 @@ const ARCHITECTURES: &[(&str, LoadFn)] = &[
     ("granite", load_as::<Granite>),
     ("internlm3", load_as::<InternLm3>),
     ("llama", load_as::<Llama>),
+    #[cfg(test)]
+    ("mortal", load_as::<super::mortal::Mortal>),
     ("ministral3", load_as::<Ministral3>),
     ("olmo2", load_as::<Olmo2>),
     ("olmo3", load_as::<Olmo3>),

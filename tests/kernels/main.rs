@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod attention;
+
 use std::sync::{Mutex, MutexGuard};
 
 use half::{bf16, f16};
