@@ -81,7 +81,7 @@ impl Architecture for Olmo3 {
             Some(types) => types
                 .get(index)
                 .is_some_and(|kind| kind != "full_attention"),
-            None => (index + 1) % 4 != 0,
+            None => !(index + 1).is_multiple_of(4),
         };
         let layers = config.num_hidden_layers;
         let windows = match &config.layer_types {
