@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._boundary import boundary
+from ._generation import Generation
 from ._models import ServedModels
 from ._options import (
     IDLE_TIMEOUT,
@@ -21,6 +22,7 @@ from ._options import (
 from ._single import Single
 from ._state import Restart
 from ._timeout import CLIENTS, Timeout, as_timeout, to_httpx2
+from ._tool_prompt import as_protocol
 from .errors import MlxcelStateError
 from .server import ManagedServer
 
@@ -28,9 +30,12 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping, Sequence
 
+    from ._requests import Messages
     from ._shared import SharedServer
     from ._state import StateChange
+    from ._structured import ResponseFormat
     from ._timeout import TimeoutArgument
+    from ._tool_prompt import ToolProtocol
     from ._transport import Endpoint
 
 __all__ = ["ClientBase"]
@@ -78,7 +83,9 @@ class ClientBase(Single, Generic[TransportT, HttpClientT]):
         progress: bool | None = None,
         share: bool = False,
         idle_timeout: float = IDLE_TIMEOUT,
+        tool_protocol: ToolProtocol = "native",
     ) -> None:
+        self._tool_protocol = as_protocol(tool_protocol)
         managed: dict[str, Any] = {
             "binary": binary,
             "host": host,
@@ -182,6 +189,12 @@ class ClientBase(Single, Generic[TransportT, HttpClientT]):
     def _limits(self, timeout: TimeoutArgument) -> Timeout:
         """The limits of one call."""
         return self._timeout if timeout is CLIENTS else as_timeout(timeout)
+
+    def _chat(
+        self, messages: Messages, params: Mapping[str, Any], response_format: ResponseFormat | None
+    ) -> Generation:
+        """A request for chat, with tools as this server takes them."""
+        return Generation.chat(messages, params, response_format, self._tool_protocol)
 
     def _check_open(self) -> None:
         if self._closed:
