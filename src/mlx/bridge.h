@@ -29,6 +29,7 @@ struct ArrayList {
 };
 std::unique_ptr<ArrayList> new_list() noexcept;
 void list_push(ArrayList& list, const Array& array) noexcept;
+ArrayPtr list_get(const ArrayList& list, std::size_t index);
 
 // The library and its devices.
 rust::String library_version() noexcept;
@@ -70,6 +71,10 @@ ArrayPtr add(const Array& a, const Array& b);
 ArrayPtr multiply(const Array& a, const Array& b);
 ArrayPtr per_row(const Array& a, rust::Box<RowOp> op);
 ArrayPtr sigmoid(const Array& a);
+ArrayPtr contiguous(const Array& a);
+ArrayPtr view(const Array& a, std::uint8_t dtype);
+/// From `first` on.
+ArrayPtr every_other(const Array& a, std::int32_t axis, std::int32_t first);
 ArrayPtr inverse(const Array& a);
 
 ArrayPtr matmul(const Array& a, const Array& b);
@@ -83,17 +88,48 @@ ArrayPtr quantized_matmul(
 // Matrices of a checkpoint, and products with them (lazy): our kernels in float32 on the CPU, else MLX.
 using WeightPtr = std::unique_ptr<Weight>;
 WeightPtr dense_weight(const Array& values);
-WeightPtr affine_weight(
+WeightPtr quantized_weight(
     const Array& words,
     const Array& scales,
-    const Array& biases,
+    const ArrayList& biases,
     std::int32_t group_size,
-    std::int32_t bits);
+    std::int32_t bits,
+    std::uint8_t mode);
 void set_offset(Weight& weight, const Array& offset);
+void set_factors(Weight& weight, const Array& factors);
+/// MLX's name.
+const char* mode_name(kernels::Mode mode);
 ArrayPtr linear(const Array& x, const Weight& weight);
 ArrayPtr linear_add(const Array& x, const Weight& weight, const Array& residual);
 ArrayPtr swiglu(const Array& x, const Weight& gate, const Weight& up);
 ArrayPtr weight_rows(const Weight& weight, const Array& indices, std::uint8_t dtype);
+
+// Products with the matrices of experts (lazy): our kernels in float32 on the CPU, else MLX. What is
+// there or not is a list of one or none.
+ArrayPtr gather_linear(const Array& x, const Weight& weight, const Array& choices);
+ArrayPtr gather_gate(
+    const Array& x,
+    const Weight& gate,
+    const Weight& up,
+    const Array& choices,
+    bool clamped,
+    float alpha,
+    float limit);
+ArrayPtr gather_sum(
+    const Array& x,
+    const Weight& weight,
+    const Array& choices,
+    const Array& weights,
+    const ArrayList& residual);
+std::unique_ptr<ArrayList> route(
+    const Array& logits,
+    const ArrayList& correction,
+    std::uint8_t scores,
+    std::int32_t choices,
+    bool normalize,
+    float scale,
+    std::int32_t groups,
+    std::int32_t kept_groups);
 
 // The kernels' threads and instruction set.
 bool choose_isa(rust::Str name) noexcept;

@@ -32,6 +32,9 @@ struct Table {
 
   void (*rms_norm)(const float* x, const float* weight, float eps, std::size_t size, float* out);
   void (*silu_multiply)(float* gate, const float* up, std::size_t size);
+  void (*clamped_silu_multiply)(
+      float* gate, const float* up, float alpha, float limit, std::size_t size);
+  void (*add_scaled)(float* out, const float* other, float factor, std::size_t size);
   void (*add_to)(float* out, const float* other, std::size_t size);
   void (*rotate)(
       const float* x,
