@@ -304,10 +304,13 @@ ArrayPtr quantized_matmul(
     const Array& x,
     const Array& w,
     const Array& scales,
-    const Array& biases,
+    const ArrayList& biases,
     std::int32_t group_size,
-    std::int32_t bits) {
-  return own(mx::quantized_matmul(x, w, scales, biases, true, group_size, bits));
+    std::int32_t bits,
+    std::uint8_t mode) {
+  const auto given = biases.arrays.empty() ? std::nullopt : std::optional(biases.arrays[0]);
+  return own(mx::quantized_matmul(
+      x, w, scales, given, true, group_size, bits, mode_name(static_cast<kernels::Mode>(mode))));
 }
 
 ArrayPtr contiguous(const Array& a) {

@@ -82,9 +82,10 @@ ArrayPtr quantized_matmul(
     const Array& x,
     const Array& w,
     const Array& scales,
-    const Array& biases,
+    const ArrayList& biases,
     std::int32_t group_size,
-    std::int32_t bits);
+    std::int32_t bits,
+    std::uint8_t mode);
 // Matrices of a checkpoint, and products with them (lazy): our kernels in float32 on the CPU, else MLX.
 using WeightPtr = std::unique_ptr<Weight>;
 WeightPtr dense_weight(const Array& values);

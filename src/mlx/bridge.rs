@@ -90,9 +90,10 @@ pub(crate) mod ffi {
             x: &Array,
             w: &Array,
             scales: &Array,
-            biases: &Array,
+            biases: &ArrayList,
             group_size: i32,
             bits: i32,
+            mode: u8,
         ) -> Result<UniquePtr<Array>>;
 
         fn contiguous(a: &Array) -> Result<UniquePtr<Array>>;
@@ -118,11 +119,7 @@ pub(crate) mod ffi {
         fn swiglu(x: &Array, gate: &Weight, up: &Weight) -> Result<UniquePtr<Array>>;
         fn weight_rows(weight: &Weight, indices: &Array, dtype: u8) -> Result<UniquePtr<Array>>;
 
-        fn gather_linear(
-            x: &Array,
-            weight: &Weight,
-            choices: &Array,
-        ) -> Result<UniquePtr<Array>>;
+        fn gather_linear(x: &Array, weight: &Weight, choices: &Array) -> Result<UniquePtr<Array>>;
         fn gather_gate(
             x: &Array,
             gate: &Weight,

@@ -79,10 +79,10 @@ Array drop_groups(const Array& ranks, const Routing& routing) {
 
 std::pair<Array, Array> route_by_mlx(
     const Array& logits, const Array* correction, const Routing& routing) {
-  using Scores = Routing::Scores;
+  using Scoring = Routing::Scoring;
   const auto wide = mx::astype(logits, mx::float32);
-  const auto scores = routing.scores == Scores::softmax ? mx::softmax(wide, -1, true)
-      : routing.scores == Scores::sigmoid             ? mx::sigmoid(wide)
+  const auto scores = routing.scoring == Scoring::softmax ? mx::softmax(wide, -1, true)
+      : routing.scoring == Scoring::sigmoid             ? mx::sigmoid(wide)
                                                       : wide;
   auto ranks = correction == nullptr ? scores : mx::add(scores, *correction);
   if (routing.groups > 1) {
@@ -90,7 +90,7 @@ std::pair<Array, Array> route_by_mlx(
   }
   const auto chosen = best_of(ranks, routing.choices);
   auto weights = mx::take_along_axis(scores, chosen, -1);
-  if (routing.scores == Scores::softmax_of_chosen) {
+  if (routing.scoring == Scoring::softmax_of_chosen) {
     weights = mx::softmax(weights, -1, true);
   }
   if (routing.normalize && routing.choices > 1) {
@@ -151,7 +151,7 @@ std::unique_ptr<ArrayList> route(
     std::int32_t groups,
     std::int32_t kept_groups) {
   const Routing routing{
-      static_cast<Routing::Scores>(scores), choices, normalize, scale, groups, kept_groups};
+      static_cast<Routing::Scoring>(scores), choices, normalize, scale, groups, kept_groups};
   const Array* bias = correction.arrays.empty() ? nullptr : correction.arrays.data();
   const int experts = logits.ndim() == 2 ? logits.shape(1) : 0;
   const bool grouped = groups >= 1 && experts % groups == 0 && kept_groups >= 1 &&

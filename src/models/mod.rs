@@ -14,6 +14,11 @@ mod registry;
 mod shard;
 mod size;
 mod snapshot;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the architectures that have experts come next")
+)]
+mod stacking;
 mod state;
 #[cfg(test)]
 mod testing;

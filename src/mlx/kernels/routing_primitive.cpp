@@ -44,9 +44,9 @@ class Router {
  private:
   void score(const float* logits) {
     std::copy_n(logits, scores_.size(), scores_.begin());
-    if (routing_.scores == Routing::Scores::softmax) {
+    if (routing_.scoring == Routing::Scoring::softmax) {
       softmax(scores_.data(), scores_.size());
-    } else if (routing_.scores == Routing::Scores::sigmoid) {
+    } else if (routing_.scoring == Routing::Scoring::sigmoid) {
       for (auto& score : scores_) {
         score = 1.0f / (1.0f + std::exp(-score));
       }
@@ -55,7 +55,7 @@ class Router {
 
   void weigh(float* weights) const {
     const int count = routing_.choices;
-    if (routing_.scores == Routing::Scores::softmax_of_chosen) {
+    if (routing_.scoring == Routing::Scoring::softmax_of_chosen) {
       softmax(weights, count);
     }
     const float total =

@@ -14,13 +14,13 @@ namespace mlxcel {
 struct Weight {
   mlx::core::array values;
   /// A view of the dense values, for MLX's own product.
-  std::optional<mlx::core::array> transposed;
+  std::optional<mlx::core::array> transposed = {};
   /// `[rows, columns / group]` where the matrix is quantized; biases with affine quantization only.
-  std::optional<mlx::core::array> scales, biases;
+  std::optional<mlx::core::array> scales = {}, biases = {};
   /// Added to a product, `[rows]`.
-  std::optional<mlx::core::array> offset;
+  std::optional<mlx::core::array> offset = {};
   /// What each expert's matrix is multiplied by, `[experts]`.
-  std::optional<mlx::core::array> factors;
+  std::optional<mlx::core::array> factors = {};
   int group = 0;
   int bits = 0;
   kernels::Mode mode = kernels::Mode::affine;
@@ -43,9 +43,9 @@ struct Gate {
 
 /// How experts are chosen from their scores.
 struct Routing {
-  enum class Scores : std::uint8_t { softmax, softmax_of_chosen, sigmoid };
+  enum class Scoring : std::uint8_t { softmax, softmax_of_chosen, sigmoid };
 
-  Scores scores;
+  Scoring scoring;
   /// Experts a token.
   int choices;
   /// Whether the weights of a token's experts are made to sum up to one.

@@ -1,28 +1,9 @@
 //! Linear layers, dense and quantized.
 
-use crate::mlx::{Affine, Array, Matrix, MlxError};
+use crate::mlx::{Array, Matrix, MlxError, Packed};
 
 /// `x Wᵀ + b`.
 pub struct Linear(Matrix);
-
-/// An affine-quantized matrix `[out, in]`.
-pub struct Packed {
-    /// `[out, in · bits / 32]` words.
-    pub words: Array,
-    /// `[out, in / group_size]`.
-    pub scales: Array,
-    /// `[out, in / group_size]`.
-    pub biases: Array,
-    /// How the words are packed.
-    pub affine: Affine,
-}
-
-impl Packed {
-    #[track_caller]
-    pub(super) fn matrix(&self) -> Result<Matrix, MlxError> {
-        Matrix::affine(&self.words, &self.scales, &self.biases, self.affine)
-    }
-}
 
 impl Linear {
     /// A dense layer: `weight` is `[out, in]`, `bias` `[out]`.
@@ -34,7 +15,7 @@ impl Linear {
     /// A quantized layer; `bias` is `[out]`.
     #[track_caller]
     pub fn quantized(packed: &Packed, bias: Option<&Array>) -> Result<Self, MlxError> {
-        Self::new(packed.matrix()?, bias)
+        Self::new(Matrix::quantized(packed)?, bias)
     }
 
     #[track_caller]
@@ -65,6 +46,7 @@ impl Linear {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mlx::Packing;
 
     /// Two rows of 32 values in 4 bits: value `i` of a row is `i mod 16`, before scale and bias.
     fn packed() -> Packed {
@@ -73,11 +55,8 @@ mod tests {
         Packed {
             words: Array::from_u32(&[row, row].concat(), &[2, 4]).unwrap(),
             scales: Array::from_f32(&[1.0, 0.5], &[2, 1]).unwrap(),
-            biases: Array::from_f32(&[0.0, -1.0], &[2, 1]).unwrap(),
-            affine: Affine {
-                group_size: 32,
-                bits: 4,
-            },
+            biases: Some(Array::from_f32(&[0.0, -1.0], &[2, 1]).unwrap()),
+            packing: Packing::affine(4, 32),
         }
     }
 
