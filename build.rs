@@ -43,6 +43,7 @@ fn main() {
         .file("src/mlx/bridge.cc")
         .file("src/mlx/experts.cc")
         .file("src/mlx/kernels/expert_primitives.cpp")
+        .file("src/mlx/composed.cc")
         .file("src/mlx/kernels/layer_primitives.cpp")
         .file("src/mlx/kernels/product_primitives.cpp")
         .file("src/mlx/kernels/routing_primitive.cpp")
@@ -67,6 +68,8 @@ fn main() {
         "src/mlx/bridge.cc",
         "src/mlx/bridge.h",
         "src/mlx/experts.cc",
+        "src/mlx/composed.cc",
+        "src/mlx/composed.h",
         KERNELS,
     ] {
         println!("cargo:rerun-if-changed={input}");

@@ -69,8 +69,10 @@ ArrayPtr concatenate(const ArrayList& list, std::int32_t axis);
 ArrayPtr take(const Array& a, const Array& indices, std::int32_t axis);
 ArrayPtr add(const Array& a, const Array& b);
 ArrayPtr multiply(const Array& a, const Array& b);
+ArrayPtr scale(const Array& a, float factor);
 ArrayPtr per_row(const Array& a, rust::Box<RowOp> op);
 ArrayPtr sigmoid(const Array& a);
+ArrayPtr broadcast_to(const Array& a, Dims shape);
 ArrayPtr contiguous(const Array& a);
 ArrayPtr view(const Array& a, std::uint8_t dtype);
 /// From `first` on.
@@ -102,7 +104,9 @@ void set_factors(Weight& weight, const Array& factors);
 const char* mode_name(kernels::Mode mode);
 ArrayPtr linear(const Array& x, const Weight& weight);
 ArrayPtr linear_add(const Array& x, const Weight& weight, const Array& residual);
-ArrayPtr swiglu(const Array& x, const Weight& gate, const Weight& up);
+ArrayPtr gated_linear(const Array& x, const Weight& gate, const Weight& up, std::uint8_t activation);
+ArrayPtr activate(const Array& x, std::uint8_t activation, float limit);
+ArrayPtr activate_times(const Array& x, const Array& up, std::uint8_t activation);
 ArrayPtr weight_rows(const Weight& weight, const Array& indices, std::uint8_t dtype);
 
 // Products with the matrices of experts (lazy): our kernels in float32 on the CPU, else MLX. What is
@@ -113,6 +117,7 @@ ArrayPtr gather_gate(
     const Weight& gate,
     const Weight& up,
     const Array& choices,
+    std::uint8_t activation,
     bool clamped,
     float alpha,
     float limit);
@@ -140,6 +145,7 @@ void set_kernel_threads(std::size_t threads);
 
 // Fused operations (lazy): our kernels in float32 on the CPU, else MLX's.
 ArrayPtr rms_norm(const Array& x, const Array& weight, float eps);
+ArrayPtr layer_norm(const Array& x, const Array& weight, const ArrayPtr& bias, float eps);
 ArrayPtr rope(
     const Array& x,
     std::int32_t dims,
@@ -154,12 +160,19 @@ ArrayPtr rope_with_freqs(
     const Array& freqs,
     const Array& positions);
 bool computes_here(const Array& x) noexcept;
-ArrayPtr rotate(const Array& x, const Array& positions, const Array& frequencies, bool traditional);
+ArrayPtr rotate(
+    const Array& x,
+    const Array& positions,
+    const Array& frequencies,
+    bool traditional,
+    float amplitude);
 ArrayPtr attention(
     const Array& queries,
     const Array& keys,
     const Array& values,
     float scale,
-    bool causal);
+    std::int32_t window,
+    float soft_cap,
+    const ArrayPtr& sinks);
 
 } // namespace mlxcel

@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "bridge.h"
+#include "composed.h"
 #include "mlxcel/src/mlx/bridge.rs.h"
 
 namespace mx = mlx::core;
@@ -50,7 +51,7 @@ Array gather(const Array& x, const Weight& weight, const Array& choices) {
 
 Array opened(const Array& gate, const Array& up, const Gate& opening) {
   if (!opening.clamped) {
-    return mx::multiply(mx::multiply(gate, mx::sigmoid(gate)), up);
+    return mx::multiply(composed::activate(gate, opening.activation), up);
   }
   const auto number = [&](float value) { return Array(value, gate.dtype()); };
   const auto low = mx::minimum(gate, number(opening.limit));
@@ -113,10 +114,12 @@ ArrayPtr gather_gate(
     const Weight& gate,
     const Weight& up,
     const Array& choices,
+    std::uint8_t activation,
     bool clamped,
     float alpha,
     float limit) {
-  const Gate opening{clamped, alpha, limit};
+  const kernels::Activation kind{static_cast<kernels::Activation::Kind>(activation)};
+  const Gate opening{kind, clamped, alpha, limit};
   if (has_kernels(x)) {
     return own(gathered_gate(x, gate, up, choices, opening));
   }

@@ -5,6 +5,7 @@ use cxx::UniquePtr;
 use super::array::{Array, list};
 use super::bridge::ffi;
 use super::error::{MlxError, OrMlxError};
+use super::ops::Activation;
 use super::packing::Packed;
 
 /// A matrix for each expert, `[experts, out, in]`, each to be multiplied as its transpose.
@@ -45,8 +46,8 @@ pub struct Routing {
 /// What opens the gate of an expert.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Gate {
-    /// `silu(gate) · up`.
-    Silu,
+    /// `activation(gate) · up`.
+    Plain(Activation),
     /// `min(gate, limit) · sigmoid(alpha · min(gate, limit)) · (clip(up, ±limit) + 1)`, as in gpt-oss.
     ClampedSilu {
         /// Steepness of the sigmoid.
@@ -121,15 +122,16 @@ pub fn gated_experts(
     choices: &Array,
     opening: Gate,
 ) -> Result<Array, MlxError> {
-    let (clamped, alpha, limit) = match opening {
-        Gate::Silu => (false, 0.0, 0.0),
-        Gate::ClampedSilu { alpha, limit } => (true, alpha, limit),
+    let (activation, clamped, alpha, limit) = match opening {
+        Gate::Plain(activation) => (activation, false, 0.0, 0.0),
+        Gate::ClampedSilu { alpha, limit } => (Activation::Silu, true, alpha, limit),
     };
     Array::wrap(ffi::gather_gate(
         x.raw(),
         &gate.0,
         &up.0,
         choices.raw(),
+        activation as u8,
         clamped,
         alpha,
         limit,

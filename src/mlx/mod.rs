@@ -22,6 +22,7 @@ pub use device::{Device, check_version, version};
 pub use dtype::Dtype;
 pub use error::MlxError;
 pub use experts::{Experts, Gate, Routing, Scoring, gated_experts, route};
-pub use matrix::{Matrix, swiglu};
+pub use matrix::{Matrix, gated_product};
 pub use memory::{Memory, clear_cache};
+pub use ops::Activation;
 pub use packing::{Mode, Packed, Packing};

@@ -1,9 +1,10 @@
 //! Makes layers of a checkpoint's tensors.
 
-use crate::mlx::{Array, Dtype, Experts, Mode, Packed, Packing};
+use crate::mlx::{self, Array, Dtype, Experts, MlxError, Mode, Packed, Packing};
 
+use super::adapter::{Adapter, LowRank};
 use super::error::LoadError;
-use super::layers::{Embedding, Linear, RmsNorm};
+use super::layers::{Embedding, LayerNorm, Linear, RmsNorm};
 use super::quantization::{self, Quantization};
 use super::weights::Weights;
 use super::{ModelInfo, StateSize};
@@ -16,22 +17,62 @@ pub struct Builder<'w, 'p> {
     parameters: u64,
     bytes: u64,
     dtype: Option<Dtype>,
+    adapter: Option<Adapter>,
 }
 
 /// What only the architecture knows of its model.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Dimensions {
     /// Rows of the output head.
     pub vocab_size: usize,
     /// `max_position_embeddings`.
     pub context_length: usize,
-    /// Numbers of state that a token takes in the layers that keep every position, together.
-    pub state_per_token: u64,
+    /// What a sequence's state takes, in numbers.
+    pub state: StateSize,
 }
 
 enum Matrix {
     Dense(Array),
     Quantized(Packed),
+}
+
+impl Matrix {
+    #[track_caller]
+    fn linear(
+        &self,
+        bias: Option<&Array>,
+        update: Option<(&LowRank, Dtype)>,
+    ) -> Result<Linear, MlxError> {
+        if let Some((update, dtype)) = update {
+            let matrix = match self {
+                Self::Dense(weight) => mlx::Matrix::dense(weight)?,
+                Self::Quantized(packed) => mlx::Matrix::quantized(packed)?,
+            };
+            return Linear::updated(matrix, bias, update, dtype);
+        }
+        match self {
+            Self::Dense(weight) => Linear::dense(weight, bias),
+            Self::Quantized(packed) => Linear::quantized(packed, bias),
+        }
+    }
+
+    /// Rows `start..stop`.
+    #[track_caller]
+    fn rows(&self, start: i32, stop: i32) -> Result<Self, MlxError> {
+        let rows = |array: &Array| array.slice(&[start, 0], &[stop, array.dim(1)]);
+        Ok(match self {
+            Self::Dense(weight) => Self::Dense(rows(weight)?),
+            Self::Quantized(packed) => Self::Quantized(Packed {
+                words: rows(&packed.words)?,
+                scales: rows(&packed.scales)?,
+                biases: match &packed.biases {
+                    Some(biases) => Some(rows(biases)?),
+                    None => None,
+                },
+                packing: packed.packing,
+            }),
+        })
+    }
 }
 
 impl<'w, 'p> Builder<'w, 'p> {
@@ -48,7 +89,18 @@ impl<'w, 'p> Builder<'w, 'p> {
             parameters: 0,
             bytes: 0,
             dtype: None,
+            adapter: None,
         }
+    }
+
+    /// The same, for a checkpoint with an adapter.
+    pub fn with_adapter(self, adapter: Option<Adapter>) -> Self {
+        Self { adapter, ..self }
+    }
+
+    /// Fails where the adapter is for layers that were not taken.
+    pub fn finish(self) -> Result<(), LoadError> {
+        self.adapter.map_or(Ok(()), Adapter::finish)
     }
 
     /// Whether the checkpoint has a tensor.
@@ -65,7 +117,7 @@ impl<'w, 'p> Builder<'w, 'p> {
             context_length: dimensions.context_length,
             parameters: self.parameters,
             weight_bytes: self.bytes,
-            state: StateSize::growing(dimensions.state_per_token * dtype.size() as u64),
+            state: dimensions.state.times(dtype.size() as u64),
             quantization: self.quantization.map(Quantization::describe),
             dtype: dtype.name().to_owned(),
         }
@@ -84,13 +136,62 @@ impl<'w, 'p> Builder<'w, 'p> {
             true => Some(self.vector(&format!("{path}.bias"), outputs)?),
             false => None,
         };
-        Ok(match matrix {
-            Matrix::Dense(weight) => Linear::dense(&weight, bias.as_ref())?,
-            Matrix::Quantized(packed) => Linear::quantized(&packed, bias.as_ref())?,
-        })
+        let update = self.update(path, inputs, outputs)?;
+        let update = update.as_ref().map(|(update, dtype)| (update, *dtype));
+        Ok(matrix.linear(bias.as_ref(), update)?)
     }
 
-    #[expect(dead_code, reason = "the architectures that have experts come next")]
+    /// What the adapter adds to the layer at `path`, and the type that it computes in.
+    fn update(
+        &mut self,
+        path: &str,
+        inputs: i32,
+        outputs: i32,
+    ) -> Result<Option<(LowRank, Dtype)>, LoadError> {
+        let dtype = self.dtype.unwrap_or(Dtype::Float32);
+        let Some(adapter) = &mut self.adapter else {
+            return Ok(None);
+        };
+        let update = adapter.take(path, inputs, outputs)?;
+        Ok(update.map(|update| (update, dtype)))
+    }
+
+    /// The linear layers whose matrices (and biases) lie behind one another in `{path}`, with the given
+    /// numbers of outputs.
+    pub fn fused_linear<const N: usize>(
+        &mut self,
+        path: &str,
+        inputs: i32,
+        outputs: [i32; N],
+        bias: bool,
+    ) -> Result<[Linear; N], LoadError> {
+        let total = outputs.iter().sum();
+        let matrix = self.matrix(path, &[total, inputs])?;
+        let bias = match bias {
+            true => Some(self.vector(&format!("{path}.bias"), total)?),
+            false => None,
+        };
+        let update = self.update(path, inputs, total)?;
+        let mut start = 0;
+        let mut layers = Vec::with_capacity(N);
+        for count in outputs {
+            let stop = start + count;
+            let bias = match &bias {
+                Some(bias) => Some(bias.slice(&[start], &[stop])?),
+                None => None,
+            };
+            let update = match &update {
+                Some((update, dtype)) => Some((update.outputs(start, stop)?, *dtype)),
+                None => None,
+            };
+            let update = update.as_ref().map(|(update, dtype)| (update, *dtype));
+            layers.push(matrix.rows(start, stop)?.linear(bias.as_ref(), update)?);
+            start = stop;
+        }
+        let unequal = |_| LoadError::config(path, "is not divided as it should be");
+        layers.try_into().map_err(unequal)
+    }
+
     /// `{path}.weight` `[experts, outputs, inputs]`, with `{path}.bias` `[experts, outputs]` where `bias`
     /// says so.
     pub fn experts(
@@ -149,7 +250,39 @@ impl<'w, 'p> Builder<'w, 'p> {
         ))
     }
 
-    fn vector(&mut self, name: &str, features: i32) -> Result<Array, LoadError> {
+    /// The same for norms that multiply by `1 + weight`.
+    pub fn offset_rms_norm(
+        &mut self,
+        path: &str,
+        features: i32,
+        eps: f32,
+    ) -> Result<RmsNorm, LoadError> {
+        let weight = self.vector(&format!("{path}.weight"), features)?;
+        let one = Array::from_f32(&[1.0], &[1])?.astype(weight.dtype()?)?;
+        let weight = weight.add(&one)?;
+        // Once, not in every step.
+        Array::eval_all(&[&weight])?;
+        Ok(RmsNorm::new(weight, eps))
+    }
+
+    /// `{path}.weight` `[features]`, with `{path}.bias` `[features]` where `bias` says so.
+    pub fn layer_norm(
+        &mut self,
+        path: &str,
+        features: i32,
+        eps: f32,
+        bias: bool,
+    ) -> Result<LayerNorm, LoadError> {
+        let weight = self.vector(&format!("{path}.weight"), features)?;
+        let bias = match bias {
+            true => Some(self.vector(&format!("{path}.bias"), features)?),
+            false => None,
+        };
+        Ok(LayerNorm::new(weight, bias, eps))
+    }
+
+    /// `name`, `[features]`.
+    pub fn vector(&mut self, name: &str, features: i32) -> Result<Array, LoadError> {
         let array = self.weights.take(name, &[features])?;
         self.count(features as u64, &[&array]);
         Ok(array)
@@ -295,7 +428,7 @@ mod tests {
         let info = builder.info(Dimensions {
             vocab_size: 0,
             context_length: 0,
-            state_per_token: 0,
+            state: StateSize::default(),
         });
         weights.finish("llama")?;
         Ok(info)

@@ -1,28 +1,45 @@
 //! Language models: what an architecture promises to the engine, and how one is loaded.
 
+mod adapter;
 mod batch;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "for the architectures that come next"
+)]
 mod builder;
 mod config;
+mod deepseek_v3;
 mod error;
+mod glm4_moe;
+mod gpt_oss;
+mod granitemoe;
+mod grouped_experts;
 mod kv_cache;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "for the architectures that come next"
+)]
 mod layers;
 mod llama;
 mod load;
 mod memory;
+mod mixtral;
+mod olmoe;
 mod quantization;
+mod qwen3_moe;
 mod registry;
 mod shard;
 mod size;
 mod snapshot;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the architectures that have experts come next")
-)]
 mod stacking;
 mod state;
 #[cfg(test)]
 mod testing;
 mod weights;
+mod window_cache;
+mod windows;
 
 pub use batch::{Batch, RowView};
 pub use error::LoadError;
@@ -33,6 +50,7 @@ pub use registry::supported;
 pub use size::{StateSize, Window};
 pub use snapshot::{Segment, Snapshot};
 pub use state::{LayerState, SequenceState};
+pub use window_cache::WindowCache;
 
 use crate::mlx::{Array, MlxError};
 

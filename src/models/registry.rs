@@ -4,28 +4,51 @@ use serde::de::DeserializeOwned;
 
 use super::Model;
 use super::builder::Builder;
+use super::deepseek_v3::DeepseekV3;
 use super::error::LoadError;
+use super::glm4_moe::Glm4Moe;
+use super::gpt_oss::GptOss;
+use super::granitemoe::GraniteMoe;
 use super::llama::Llama;
 use super::load::{LoadFn, load_as};
+use super::mixtral::Mixtral;
+use super::olmoe::Olmoe;
+use super::qwen3_moe::{Qwen2Moe, Qwen3Moe};
 use super::weights::Weights;
 
 /// By `model_type`.
-const ARCHITECTURES: &[(&str, LoadFn)] = &[("llama", load_as::<Llama>)];
+const ARCHITECTURES: &[(&str, LoadFn)] = &[
+    ("deepseek_v3", load_as::<DeepseekV3>),
+    ("glm4_moe", load_as::<Glm4Moe>),
+    ("gpt_oss", load_as::<GptOss>),
+    ("granitemoe", load_as::<GraniteMoe>),
+    ("llama", load_as::<Llama>),
+    ("mixtral", load_as::<Mixtral>),
+    ("olmoe", load_as::<Olmoe>),
+    ("qwen2_moe", load_as::<Qwen2Moe>),
+    ("qwen3_moe", load_as::<Qwen3Moe>),
+];
 
 /// Types that are another one under their own name, as in mlx-lm.
-const REMAPPED: &[(&str, &str)] = &[("mistral", "llama")];
+const REMAPPED: &[(&str, &str)] = &[("kimi_k2", "deepseek_v3"), ("mistral", "llama")];
 
 /// An architecture: its part of `config.json`, and how its model is built.
-pub trait Architecture: Model + Sized + 'static {
+pub trait Architecture {
     /// The fields of `config.json` that it reads.
     type Config: DeserializeOwned;
+
+    /// What becomes of a checkpoint.
+    type Model: Model + 'static;
 
     /// Checks the configuration, and discards the tensors that the architecture does not use
     /// (mlx-lm's `sanitize`).
     fn sanitize(config: &Self::Config, weights: &mut Weights<'_>) -> Result<(), LoadError>;
 
     /// Takes the tensors, and makes the model of them.
-    fn build(config: &Self::Config, builder: &mut Builder<'_, '_>) -> Result<Self, LoadError>;
+    fn build(
+        config: &Self::Config,
+        builder: &mut Builder<'_, '_>,
+    ) -> Result<Self::Model, LoadError>;
 }
 
 /// The architecture for a `model_type`, and its own name.
@@ -68,7 +91,7 @@ mod tests {
     fn an_unknown_type_lists_the_known_ones() {
         let error = find("rwkv7").unwrap_err().to_string();
         assert!(
-            error.contains("rwkv7") && error.contains("llama, mistral"),
+            error.contains("rwkv7") && error.contains("llama, mistral, mixtral"),
             "{error}"
         );
     }

@@ -98,21 +98,42 @@ impl<'p> Weights<'p> {
             progress: LoadProgress { bytes: 0, total: 0 },
             report,
         };
-        for (index, path) in find_files(dir)?.iter().enumerate() {
-            let (shard, tensors) = Shard::open(path)?;
-            weights.shards.push(shard);
-            let located = tensors.into_iter().map(|(name, info)| {
-                let tensor = Tensor {
-                    dtype: info.dtype,
-                    shape: info.shape.clone(),
-                    parts: vec![Part { shard: index, info }],
-                    make: None,
-                };
-                (name, tensor)
-            });
-            weights.tensors.extend(located);
+        for path in find_files(dir)? {
+            let tensors = weights.read_header(&path)?;
+            weights.tensors.extend(tensors);
         }
         Ok(weights)
+    }
+
+    /// The tensors of a file, which becomes one of the shards.
+    fn read_header(&mut self, path: &Path) -> Result<Vec<(String, Tensor)>, LoadError> {
+        let (shard, tensors) = Shard::open(path)?;
+        let index = self.shards.len();
+        self.shards.push(shard);
+        let located = tensors.into_iter().map(|(name, info)| {
+            let tensor = Tensor {
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                parts: vec![Part { shard: index, info }],
+                make: None,
+            };
+            (name, tensor)
+        });
+        Ok(located.collect())
+    }
+
+    /// Puts the tensors of another file into the places of those that have their names.
+    pub fn replace(&mut self, path: &Path) -> Result<(), LoadError> {
+        for (name, tensor) in self.read_header(path)? {
+            let Some(old) = self.tensors.get_mut(&name) else {
+                return Err(LoadError::Adapter {
+                    path: path.to_owned(),
+                    message: format!("the model has no tensor {name}"),
+                });
+            };
+            *old = tensor;
+        }
+        Ok(())
     }
 
     /// Whether a tensor is there.
@@ -164,6 +185,13 @@ impl<'p> Weights<'p> {
     /// Drops the tensors whose names `unwanted` picks: what an architecture does not use.
     pub fn discard(&mut self, unwanted: impl Fn(&str) -> bool) {
         self.tensors.retain(|name, _| !unwanted(name));
+    }
+
+    /// Drops an output head that some checkpoints carry although the embeddings are it (`tied`).
+    pub fn discard_tied_head(&mut self, tied: Option<bool>) {
+        if tied == Some(true) {
+            self.discard(|name| name.starts_with("lm_head."));
+        }
     }
 
     /// Bytes that the tensors take in memory once they are converted.

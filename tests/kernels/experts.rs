@@ -3,8 +3,8 @@
 
 use mlxcel::mlx::kernels::set_threads;
 use mlxcel::mlx::{
-    Array, Dtype, Experts, Gate, Matrix, Mode, Packed, Packing, Routing, Scoring, gated_experts,
-    route, swiglu,
+    Activation, Array, Dtype, Experts, Gate, Matrix, Mode, Packed, Packing, Routing, Scoring,
+    gated_experts, route,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
@@ -97,7 +97,7 @@ fn a_gate_and_a_sum_are_those_of_the_experts_alone() {
             &Experts::quantized(&gate).unwrap(),
             &Experts::quantized(&up).unwrap(),
             &array,
-            Gate::Silu,
+            Gate::Plain(Activation::Silu),
         )
         .unwrap();
         let experts = Experts::quantized(&down).unwrap();
@@ -108,10 +108,11 @@ fn a_gate_and_a_sum_are_those_of_the_experts_alone() {
         let weight = weights.to_vec_f32().unwrap();
         for (pair, &expert) in chosen.iter().enumerate() {
             let (pair, expert, place) = (pair as i32, expert as i32, pair / each as usize);
-            let alone = swiglu(
+            let alone = gated_product(
                 &token(&x, place as i32),
                 &one(&gate, expert),
                 &one(&up, expert),
+                Activation::Silu,
             );
             let alone = alone.unwrap();
             same_bits(&token(&opened, pair), &alone)?;
@@ -171,7 +172,7 @@ fn mlxs_operations_give_the_same_up_to_their_rounding() {
                 alpha: 1.702,
                 limit: 0.5,
             },
-            false => Gate::Silu,
+            false => Gate::Plain(Activation::Silu),
         };
         let through = |dtype| {
             let x = x.astype(dtype).unwrap();

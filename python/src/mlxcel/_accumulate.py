@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ._measures import item, timings_of, usage_of
+from ._tool_calls import Fragments
 from .errors import MlxcelResponseError
+from .events import Finish, ReasoningDelta, RefusalDelta, TextDelta
 from .results import Result
+
+if TYPE_CHECKING:
+    from ._measures import Timings, Usage
+    from .events import Event
 
 __all__ = ["Accumulator"]
 
@@ -16,36 +22,39 @@ __all__ = ["Accumulator"]
 class _Choice:
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
+    refusal: list[str] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
-    tool_calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    tool_calls: Fragments = field(default_factory=Fragments)
     finish_reason: str | None = None
 
 
 class Accumulator:
     """Feeds on chunks of `/v1/completions` or `/v1/chat/completions`, whichever comes."""
 
-    def __init__(self, *, is_json: bool = False) -> None:
-        self._is_json = is_json
+    def __init__(self) -> None:
         self._choices: dict[int, _Choice] = {}
-        self._usage: Any = None
-        self._timings: Any = None
+        self._usage: Usage | None = None
+        self._timings: Timings | None = None
         self._last: Any = None
         self.moved = False
         """Whether the last chunk carried a piece of an answer, and not only its frame."""
 
-    def add(self, chunk: Any) -> str:
-        """Take one chunk; returns the text it adds to the first choice, often none."""
+    def add(self, chunk: Any) -> list[Event]:
+        """Take one chunk; returns what it brings, often nothing."""
         self._last = chunk
         self.moved = False
-        self._usage = getattr(chunk, "usage", None) or self._usage
-        self._timings = getattr(chunk, "timings", None) or self._timings
-        shown = ""
-        for choice in getattr(chunk, "choices", None) or ():
-            index = getattr(choice, "index", None) or 0
-            text = self._add_choice(self._choices.setdefault(index, _Choice()), choice)
-            if index == 0:
-                shown += text
-        return shown
+        self._usage = usage_of(chunk) or self._usage
+        self._timings = timings_of(chunk) or self._timings
+        events: list[Event] = []
+        for choice in item(chunk, "choices") or ():
+            index = item(choice, "index") or 0
+            self._add_choice(self._choices.setdefault(index, _Choice()), index, choice, events)
+        self.moved = self.moved or bool(events)
+        return events
+
+    def end(self) -> list[Event]:
+        """What is known only at the end: usage counts, which some servers repeat and raise in each chunk."""
+        return [] if self._usage is None else [self._usage]
 
     @property
     def text(self) -> str:
@@ -59,30 +68,33 @@ class Accumulator:
         first, *others = [self._result(choice) for _, choice in sorted(self._choices.items())]
         return first.with_others(others)
 
-    def _add_choice(self, into: _Choice, choice: Any) -> str:
-        finish_reason = getattr(choice, "finish_reason", None)
-        into.finish_reason = finish_reason or into.finish_reason
-        reasoning: str | None = None
-        tool_calls: Any = ()
-        logprobs = getattr(choice, "logprobs", None)
+    def _add_choice(self, into: _Choice, index: int, choice: Any, events: list[Event]) -> None:
+        logprobs = item(choice, "logprobs")
         if logprobs is not None:
             into.logprobs.append(logprobs)
-        delta = getattr(choice, "delta", None)
+            self.moved = True
+        delta = item(choice, "delta")
         if delta is None:  # a completion chunk
-            text = getattr(choice, "text", None) or ""
+            text = item(choice, "text")
         else:
-            text = getattr(delta, "content", None) or ""
-            reasoning = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
+            text = item(delta, "content")
+            reasoning = item(delta, "reasoning_content") or item(delta, "reasoning")
             if reasoning:
                 into.reasoning.append(reasoning)
-            tool_calls = getattr(delta, "tool_calls", None) or ()
-            for call in tool_calls:
-                _add_tool_call(into.tool_calls, call)
+                events.append(ReasoningDelta(reasoning, index))
+            refusal = item(delta, "refusal")
+            if refusal:
+                into.refusal.append(refusal)
+                events.append(RefusalDelta(refusal, index))
         if text:
             into.text.append(text)
-        if text or reasoning or tool_calls or finish_reason or logprobs is not None:
-            self.moved = True
-        return text
+            events.append(TextDelta(text, index))
+        calls = item(delta, "tool_calls") or ()
+        events.extend(into.tool_calls.add(call, index) for call in calls)
+        finish_reason = item(choice, "finish_reason")
+        if finish_reason and into.finish_reason is None:
+            into.finish_reason = finish_reason
+            events.append(Finish(finish_reason, index))
 
     def _result(self, choice: _Choice) -> Result:
         return Result(
@@ -92,33 +104,10 @@ class Accumulator:
             timings=self._timings,
             logprobs=_joined(choice.logprobs),
             reasoning="".join(choice.reasoning) or None,
-            tool_calls=[_tool_call(call) for _, call in sorted(choice.tool_calls.items())],
-            is_json=self._is_json,
+            refusal="".join(choice.refusal) or None,
+            tool_calls=choice.tool_calls.calls(),
             raw=self._last,
         )
-
-
-def _add_tool_call(calls: dict[int, dict[str, Any]], delta: Any) -> None:
-    index = getattr(delta, "index", None)
-    call = calls.setdefault(len(calls) if index is None else index, {"id": None, "name": "", "arguments": ""})
-    call["id"] = getattr(delta, "id", None) or call["id"]
-    function = getattr(delta, "function", None)
-    call["name"] += getattr(function, "name", None) or ""
-    arguments = getattr(function, "arguments", None)
-    if arguments is not None:
-        # Some servers send the whole object instead of its text.
-        call["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments)
-
-
-def _tool_call(call: dict[str, Any]) -> Any:
-    from openai.types.chat import ChatCompletionMessageFunctionToolCall
-    from openai.types.chat.chat_completion_message_function_tool_call import Function
-
-    return ChatCompletionMessageFunctionToolCall.model_construct(
-        id=call["id"],
-        type="function",
-        function=Function.model_construct(name=call["name"], arguments=call["arguments"]),
-    )
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -13,7 +13,17 @@ from openai._models import construct_type
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from mlxcel import MlxcelResponseError, Result, _responses
+from mlxcel import (
+    Finish,
+    MlxcelResponseError,
+    ReasoningDelta,
+    Result,
+    TextDelta,
+    Timings,
+    ToolCall,
+    Usage,
+    _responses,
+)
 from mlxcel._accumulate import Accumulator
 
 USAGE = {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6}
@@ -48,7 +58,7 @@ def test_completion() -> None:
     assert result.finish_reason == "length"
     assert result.usage is not None
     assert result.usage.total_tokens == 6
-    assert result.timings == {"predicted_per_second": 100.0}
+    assert result.timings == Timings(decode_tokens_per_second=100.0, raw={"predicted_per_second": 100.0})
     assert result.logprobs.token_logprobs == [-0.5]
     assert result.choices == [result]
     assert result.raw is reply
@@ -61,7 +71,7 @@ def test_chat_with_reasoning_and_tool_calls() -> None:
     result = _responses.chat(chat(choices=[{"index": 0, "finish_reason": "tool_calls", "message": message}]))
     assert result == ""
     assert result.reasoning == "hm"
-    assert result.tool_calls[0].function.name == "f"
+    assert result.tool_calls == [ToolCall("c1", "f", "{}")]
 
 
 def test_several_choices() -> None:
@@ -94,19 +104,6 @@ def test_other_broken_replies() -> None:
         _responses.text_of({"tokens": []})
 
 
-def test_parsed_is_the_json_that_was_asked_for() -> None:
-    assert _responses.wants_json({"response_format": {"type": "json_object"}})
-    assert _responses.wants_json({"extra_body": {"response_format": {"type": "json_schema"}}})
-    assert not _responses.wants_json({"response_format": {"type": "text"}})
-    assert not _responses.wants_json({})
-    assert Result('{"a": 1}', is_json=True).parsed == {"a": 1}
-    with pytest.raises(MlxcelResponseError, match="cut off") as caught:
-        _ = Result('{"a":', is_json=True, finish_reason="length").parsed
-    assert caught.value.text == '{"a":'
-    with pytest.raises(MlxcelResponseError, match="did not keep to response_format"):
-        _ = Result("no", is_json=True, finish_reason="stop").parsed
-
-
 def test_a_result_is_a_string_in_every_way() -> None:
     result = _responses.completion(
         completion(choices=[{"text": "hello", "index": 0, "finish_reason": "stop"}], usage=USAGE)
@@ -134,7 +131,16 @@ def test_accumulated_chat() -> None:
         {"choices": [{"index": 1, "delta": {}, "finish_reason": "length"}]},
         {"choices": [], "usage": USAGE, "timings": {"x": 1}},
     ]
-    assert [gathered.add(chunk(**piece)) for piece in pieces] == ["", "", "Hel", "", "lo", "", "", ""]
+    assert [event for piece in pieces for event in gathered.add(chunk(**piece))] == [
+        ReasoningDelta("h"),
+        ReasoningDelta("m"),
+        TextDelta("Hel"),
+        TextDelta("other", 1),
+        TextDelta("lo"),
+        Finish("stop"),
+        Finish("length", 1),
+    ]
+    assert gathered.end() == [Usage(4, 2, 6)]
     result = gathered.result()
     assert result == "Hello"
     assert result.reasoning == "hm"
@@ -143,7 +149,7 @@ def test_accumulated_chat() -> None:
     assert [entry.token for entry in result.logprobs.content] == ["Hel", "lo"]
     assert result.usage is not None
     assert result.usage.prompt_tokens == 4
-    assert result.timings == {"x": 1}
+    assert result.timings == Timings(raw={"x": 1})
 
 
 def test_accumulated_completion_logprobs() -> None:
@@ -167,8 +173,8 @@ def test_accumulated_tool_calls() -> None:
         gathered.add(chunk(choices=[{"index": 0, "delta": {"tool_calls": [delta]}}]))
     gathered.add(chunk(choices=[{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]))
     first, second = gathered.result().tool_calls
-    assert (first.id, first.function.name, first.function.arguments) == ("c1", "add", '{"a": 1}')
-    assert (second.id, second.function.name, second.function.arguments) == ("c2", "now", '{"tz": "UTC"}')
+    assert first == ToolCall("c1", "add", '{"a": 1}')
+    assert second == ToolCall("c2", "now", '{"tz": "UTC"}')
 
 
 def test_a_stream_without_a_finish_is_cut_off() -> None:
@@ -185,6 +191,11 @@ def test_a_stream_without_a_finish_is_cut_off() -> None:
 def test_any_cut_of_a_text_gives_the_same_result(text: str, size: int) -> None:
     gathered = Accumulator()
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
-    shown = [gathered.add(completion_chunk(text=piece)) for piece in pieces]
-    gathered.add(completion_chunk(text="", finish_reason="stop"))
-    assert "".join(shown) == gathered.text == gathered.result() == text
+    events = [event for piece in pieces for event in gathered.add(completion_chunk(text=piece))]
+    assert gathered.add(completion_chunk(text="", finish_reason="stop")) == [Finish("stop")]
+    assert (
+        "".join(event.text for event in events if isinstance(event, TextDelta))
+        == gathered.text
+        == gathered.result()
+        == text
+    )

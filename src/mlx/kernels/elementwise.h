@@ -42,14 +42,6 @@ void for_each_vector(std::size_t size, float* out, const float* a, const float* 
   }
 }
 
-/// `gate = gate / (1 + e^-gate) · up`.
-void silu_multiply(float* gate, const float* up, std::size_t size) {
-  for_each_vector(size, gate, gate, up, [](auto g, auto u) {
-    const auto below = Vec::add(Vec::set1(1.0f), exp(Vec::sub(Vec::zero(), g)));
-    return Vec::mul(Vec::div(g, below), u);
-  });
-}
-
 /// `gate = min(gate, limit) · sigmoid(alpha · min(gate, limit)) · (clip(up, ±limit) + 1)`.
 void clamped_silu_multiply(float* gate, const float* up, float alpha, float limit, std::size_t size) {
   const auto top = Vec::set1(limit), bottom = Vec::set1(-limit), one = Vec::set1(1.0f);

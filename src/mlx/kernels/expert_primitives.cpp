@@ -228,7 +228,7 @@ class GatheredGate : public CpuPrimitive {
     if (opening.clamped) {
       kernels.clamped_silu_multiply(gate, up, opening.alpha, opening.limit, size);
     } else {
-      kernels.silu_multiply(gate, up, size);
+      kernels.activate(opening.activation, gate, up, size, gate);
     }
   }
 

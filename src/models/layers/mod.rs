@@ -2,17 +2,27 @@
 //! batch, `[tokens, features]`; only attention looks at single rows.
 
 mod attention;
+mod block;
+mod decoder;
 mod embedding;
-#[expect(dead_code, reason = "the architectures that have experts come next")]
 mod experts;
+mod latent;
 mod linear;
 mod mlp;
 mod norm;
 mod rope;
+mod rope_scaling;
 
-pub use attention::{Attention, AttentionShape};
+pub use attention::{
+    Attention, AttentionConfig, AttentionShape, Growth, NormOver, QueryKeyNorms, as_sequence,
+    as_tokens, attend,
+};
+pub use block::{Around, Block, BlockConfig, DecoderLayer};
+pub use decoder::{Decoder, DecoderConfig, Head};
 pub use embedding::Embedding;
+pub use experts::{Mixture, MixtureConfig, Shared, Sparse, choices, plain_routing};
+pub use latent::{LatentAttention, LatentBlock, LatentShape};
 pub use linear::Linear;
-pub use mlp::SwiGlu;
-pub use norm::RmsNorm;
+pub use mlp::{FeedForward, Mlp, activation, only_activation};
+pub use norm::{LayerNorm, Norm, RmsNorm};
 pub use rope::{Rope, RopeConfig};
