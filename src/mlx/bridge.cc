@@ -278,8 +278,8 @@ ArrayPtr slice_update(const Array& a, const Array& update, Dims start, Dims stop
   return own(mx::slice_update(a, update, to_shape(start), to_shape(stop)));
 }
 
-ArrayPtr concatenate(const ArrayList& list, std::int32_t axis) {
-  return own(mx::concatenate(list.arrays, axis));
+ArrayPtr concatenate(const ArrayList& list, std::int32_t axis, std::int32_t room) {
+  return own(join(list.arrays, axis, room));
 }
 
 ArrayPtr take(const Array& a, const Array& indices, std::int32_t axis) {

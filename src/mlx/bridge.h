@@ -65,7 +65,7 @@ ArrayPtr reshape(const Array& a, Dims shape);
 ArrayPtr transpose(const Array& a, Dims axes);
 ArrayPtr slice(const Array& a, Dims start, Dims stop);
 ArrayPtr slice_update(const Array& a, const Array& update, Dims start, Dims stop);
-ArrayPtr concatenate(const ArrayList& list, std::int32_t axis);
+ArrayPtr concatenate(const ArrayList& list, std::int32_t axis, std::int32_t room);
 ArrayPtr take(const Array& a, const Array& indices, std::int32_t axis);
 ArrayPtr add(const Array& a, const Array& b);
 ArrayPtr multiply(const Array& a, const Array& b);

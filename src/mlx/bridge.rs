@@ -79,7 +79,7 @@ pub(crate) mod ffi {
             start: &[i32],
             stop: &[i32],
         ) -> Result<UniquePtr<Array>>;
-        fn concatenate(list: &ArrayList, axis: i32) -> Result<UniquePtr<Array>>;
+        fn concatenate(list: &ArrayList, axis: i32, room: i32) -> Result<UniquePtr<Array>>;
         fn take(a: &Array, indices: &Array, axis: i32) -> Result<UniquePtr<Array>>;
         fn add(a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
         fn multiply(a: &Array, b: &Array) -> Result<UniquePtr<Array>>;

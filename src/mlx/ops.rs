@@ -87,10 +87,20 @@ impl Array {
         Self::wrap(ffi::slice_update(self.raw(), update.raw(), start, stop))
     }
 
-    /// The arrays behind one another along `axis`.
+    /// The arrays behind one another along `axis`, in memory of their own.
     #[track_caller]
     pub fn concatenate(arrays: &[&Array], axis: i32) -> Result<Self, MlxError> {
-        Self::wrap(ffi::concatenate(&list(arrays), axis))
+        Self::concatenate_with_room(arrays, axis, 0)
+    }
+
+    /// The arrays behind one another along `axis`, and `room` entries of zeros after them.
+    #[track_caller]
+    pub fn concatenate_with_room(
+        arrays: &[&Array],
+        axis: i32,
+        room: i32,
+    ) -> Result<Self, MlxError> {
+        Self::wrap(ffi::concatenate(&list(arrays), axis, room))
     }
 
     /// The entries of `axis` that `indices` names; the indices' shape takes the axis' place.

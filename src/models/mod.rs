@@ -26,6 +26,8 @@ mod llama;
 mod load;
 mod memory;
 mod mixtral;
+#[cfg(test)]
+mod mortal;
 mod olmoe;
 mod quantization;
 mod qwen3_moe;

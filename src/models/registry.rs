@@ -23,6 +23,8 @@ const ARCHITECTURES: &[(&str, LoadFn)] = &[
     ("gpt_oss", load_as::<GptOss>),
     ("granitemoe", load_as::<GraniteMoe>),
     ("llama", load_as::<Llama>),
+    #[cfg(test)]
+    ("mortal", load_as::<super::mortal::Mortal>),
     ("mixtral", load_as::<Mixtral>),
     ("olmoe", load_as::<Olmoe>),
     ("qwen2_moe", load_as::<Qwen2Moe>),

@@ -56,6 +56,38 @@ struct Vec {
     const I heads = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
     _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(heads, v)));
   }
+  /// Lane `i` of row `j` becomes lane `j` of row `i`.
+  static void transpose(F (&r)[LANES]) {
+    F t[LANES];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i += 2) {
+      t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+      t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i += 4) {
+      r[i] = pairs<false>(t[i], t[i + 2]);
+      r[i + 1] = pairs<true>(t[i], t[i + 2]);
+      r[i + 2] = pairs<false>(t[i + 1], t[i + 3]);
+      r[i + 3] = pairs<true>(t[i + 1], t[i + 3]);
+    }
+    // Quarter `q` of row `4 i + j` has column `4 q + j` of rows `4 i` on.
+#pragma GCC unroll 16
+    for (int j = 0; j < 4; j++) {
+      const F a = _mm512_shuffle_f32x4(r[j], r[4 + j], 0x88);
+      const F b = _mm512_shuffle_f32x4(r[j], r[4 + j], 0xDD);
+      const F c = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0x88);
+      const F d = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0xDD);
+      t[j] = _mm512_shuffle_f32x4(a, c, 0x88);
+      t[4 + j] = _mm512_shuffle_f32x4(b, d, 0x88);
+      t[8 + j] = _mm512_shuffle_f32x4(a, c, 0xDD);
+      t[12 + j] = _mm512_shuffle_f32x4(b, d, 0xDD);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) {
+      r[i] = t[i];
+    }
+  }
   static float maximum(F v) { return _mm512_reduce_max_ps(v); }
 
   /// `GROUPS` numbers, each in as many neighbouring lanes as it takes to fill the vector.
@@ -130,6 +162,12 @@ struct Vec {
   }
 
  private:
+  /// Of the pairs in each quarter the first ones, or the second.
+  template <bool SECOND>
+  static F pairs(F a, F b) {
+    const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
+    return _mm512_castpd_ps(SECOND ? _mm512_unpackhi_pd(x, y) : _mm512_unpacklo_pd(x, y));
+  }
   static F widen(I low) { return _mm512_castsi512_ps(_mm512_slli_epi32(low, 16)); }
 
   template <int N>

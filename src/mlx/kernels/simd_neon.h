@@ -48,6 +48,15 @@ struct Vec {
   static void sum4(F a, F b, F c, F d, float* out) {
     vst1q_f32(out, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
   }
+  /// Lane `i` of row `j` becomes lane `j` of row `i`.
+  static void transpose(F (&r)[LANES]) {
+    const F a = vtrn1q_f32(r[0], r[1]), b = vtrn2q_f32(r[0], r[1]);
+    const F c = vtrn1q_f32(r[2], r[3]), d = vtrn2q_f32(r[2], r[3]);
+    r[0] = vcombine_f32(vget_low_f32(a), vget_low_f32(c));
+    r[1] = vcombine_f32(vget_low_f32(b), vget_low_f32(d));
+    r[2] = vcombine_f32(vget_high_f32(a), vget_high_f32(c));
+    r[3] = vcombine_f32(vget_high_f32(b), vget_high_f32(d));
+  }
   static float maximum(F v) { return vmaxvq_f32(v); }
 
   /// `GROUPS` numbers, each in as many neighbouring lanes as it takes to fill the vector.

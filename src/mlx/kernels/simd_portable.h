@@ -50,6 +50,13 @@ struct Vec {
     const float sums[4] = {sum(a), sum(b), sum(c), sum(d)};
     __builtin_memcpy(out, sums, sizeof sums);
   }
+  /// Lane `i` of row `j` becomes lane `j` of row `i`.
+  static void transpose(F (&r)[LANES]) {
+    const F a = r[0], b = r[1], c = r[2], d = r[3];
+    for (int i = 0; i < LANES; i++) {
+      r[i] = F{a[i], b[i], c[i], d[i]};
+    }
+  }
   static float maximum(F v) {
     const F folded = max(v, F{v[2], v[3], v[0], v[1]});
     return folded[0] > folded[1] ? folded[0] : folded[1];

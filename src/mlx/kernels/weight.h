@@ -107,6 +107,10 @@ std::pair<mlx::core::array, mlx::core::array> route_tokens(
 /// The rows that `indices` (uint32 or int32, `[tokens]`) names: `[tokens, columns]`.
 mlx::core::array take_rows(const Weight& weight, const mlx::core::array& indices);
 
+/// The arrays behind one another along `axis`, with `room` entries of zeros after them; always a copy.
+/// On any device.
+mlx::core::array join(const std::vector<mlx::core::array>& arrays, int axis, int room);
+
 /// Over the last dimension.
 mlx::core::array rms_norm_rows(const mlx::core::array& x, const mlx::core::array& weight, float eps);
 

@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod attention;
+mod experts;
+
 use std::sync::{Mutex, MutexGuard};
 
 use half::{bf16, f16};
@@ -16,9 +19,6 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseResult, TestRunner};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-
-#[path = "kernels/experts.rs"]
-mod experts;
 
 static TURN: Mutex<()> = Mutex::new(());
 
