@@ -45,7 +45,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @contextmanager
 def serving(model: str, binary: Path, *arguments: str) -> Iterator[Ask]:
-    """A server with these arguments, as a function from prompts to the choice for each, all asked for in one request."""
+    """A server, as a function from prompts to the choice for each, all asked for in one request."""
     with (
         ManagedServer(model, binary=binary, extra_args=arguments) as server,
         httpx2.Client(
