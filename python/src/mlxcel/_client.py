@@ -38,6 +38,9 @@ __all__ = ["ClientBase"]
 TransportT = TypeVar("TransportT")
 HttpClientT = TypeVar("HttpClientT")
 
+PROPS_SECONDS = 10.0
+"""Limit for asking how many slots a server has; without an answer there is a default."""
+
 _KEY_VARIABLE = "MLXCEL_API_KEY"
 
 _logger = logging.getLogger("mlxcel.client")
@@ -132,6 +135,8 @@ class ClientBase(Single, Generic[TransportT, HttpClientT]):
         self._extra_headers = dict(extra_headers or {})
         self._verify = verify
         self._served = ServedModels()
+        self._progress = progress
+        self._width: int | None = None
         self._closed = False
         self._begin()
 
