@@ -1,31 +1,37 @@
 //! Language models: what an architecture promises to the engine, and how one is loaded.
 
 mod batch;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "for the architectures that come next"
-)]
 mod builder;
+mod cohere2;
 mod config;
 mod error;
+mod exaone4;
+mod gemma2;
+mod gemma3_text;
+mod glm4;
+mod granite;
+mod internlm3;
 mod kv_cache;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "for the architectures that come next"
-)]
 mod layers;
 mod llama;
 mod load;
 mod memory;
+mod ministral3;
 #[cfg(test)]
 mod mortal;
+mod olmo2;
+mod olmo3;
+mod phi3;
 mod quantization;
+mod qwen2;
+mod qwen3;
 mod registry;
+mod seed_oss;
 mod shard;
 mod size;
+mod smollm3;
 mod snapshot;
+mod starcoder2;
 mod state;
 #[cfg(test)]
 mod testing;

@@ -4,16 +4,48 @@ use serde::de::DeserializeOwned;
 
 use super::Model;
 use super::builder::Builder;
+use super::cohere2::Cohere2;
 use super::error::LoadError;
+use super::exaone4::Exaone4;
+use super::gemma2::Gemma2;
+use super::gemma3_text::Gemma3;
+use super::glm4::Glm4;
+use super::granite::Granite;
+use super::internlm3::InternLm3;
 use super::llama::Llama;
 use super::load::{LoadFn, load_as};
+use super::ministral3::Ministral3;
+use super::olmo2::Olmo2;
+use super::olmo3::Olmo3;
+use super::phi3::Phi3;
+use super::qwen2::Qwen2;
+use super::qwen3::Qwen3;
+use super::seed_oss::SeedOss;
+use super::smollm3::SmolLm3;
+use super::starcoder2::Starcoder2;
 use super::weights::Weights;
 
 /// By `model_type`.
 const ARCHITECTURES: &[(&str, LoadFn)] = &[
+    ("cohere2", load_as::<Cohere2>),
+    ("exaone4", load_as::<Exaone4>),
+    ("gemma2", load_as::<Gemma2>),
+    ("gemma3_text", load_as::<Gemma3>),
+    ("glm4", load_as::<Glm4>),
+    ("granite", load_as::<Granite>),
+    ("internlm3", load_as::<InternLm3>),
     ("llama", load_as::<Llama>),
     #[cfg(test)]
     ("mortal", load_as::<super::mortal::Mortal>),
+    ("ministral3", load_as::<Ministral3>),
+    ("olmo2", load_as::<Olmo2>),
+    ("olmo3", load_as::<Olmo3>),
+    ("phi3", load_as::<Phi3>),
+    ("qwen2", load_as::<Qwen2>),
+    ("qwen3", load_as::<Qwen3>),
+    ("seed_oss", load_as::<SeedOss>),
+    ("smollm3", load_as::<SmolLm3>),
+    ("starcoder2", load_as::<Starcoder2>),
 ];
 
 /// Types that are another one under their own name, as in mlx-lm.
@@ -78,7 +110,7 @@ mod tests {
     fn an_unknown_type_lists_the_known_ones() {
         let error = find("rwkv7").unwrap_err().to_string();
         assert!(
-            error.contains("rwkv7") && error.contains("llama, mistral"),
+            error.contains("rwkv7") && error.contains("llama, ministral3, mistral"),
             "{error}"
         );
     }

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::usage::{LEASE_LIMIT, Refused};
 use crate::engine::EngineError;
@@ -12,7 +13,8 @@ use crate::engine::EngineError;
 const RETRY_AFTER: u32 = 1;
 
 /// An answer that is not a success, in OpenAI's envelope.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Error)]
 pub struct ApiError {
     #[serde(skip)]
     status: StatusCode,
@@ -30,7 +32,8 @@ pub struct ApiError {
 }
 
 /// The body around an [`ApiError`].
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ErrorEnvelope)]
 pub struct Envelope<'a> {
     /// What went wrong.
     pub error: &'a ApiError,
@@ -159,6 +162,27 @@ impl ApiError {
         )
     }
 
+    /// 400: a response that is to be continued and is not kept.
+    pub fn previous_response_not_found(id: &str) -> Self {
+        let message = format!("the response `{id}` is not kept, or not any more");
+        Self::bad_request(
+            "previous_response_not_found",
+            "previous_response_id",
+            message,
+        )
+    }
+
+    /// 404: a response that is not kept, or is another key's.
+    pub fn response_not_found(id: &str) -> Self {
+        let message = format!("the response `{id}` is not kept, or not any more");
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "invalid_request_error",
+            "response_not_found",
+            message,
+        )
+    }
+
     /// 405.
     pub fn method_not_allowed(method: &str, path: &str) -> Self {
         let message = format!("{path} does not answer {method}");
@@ -235,6 +259,12 @@ impl ApiError {
         Self::unavailable("too_many_leases", message).retry(RETRY_AFTER)
     }
 
+    /// 503: all of the batch's places are taken, which was asked for.
+    pub fn no_slot() -> Self {
+        let message = "every slot is taken";
+        Self::unavailable("no_slot_available", message).retry(RETRY_AFTER)
+    }
+
     /// 503: as many connections are open as may be.
     pub fn too_many_connections(limit: usize) -> Self {
         let message = format!("{limit} connections are open, and more are not taken");
@@ -289,6 +319,13 @@ impl ApiError {
                 self.message = self.message.replace(&here, &there);
             }
         }
+        self
+    }
+
+    /// The same error for a request whose fields lack a level of nesting.
+    pub fn without(mut self, level: &str) -> Self {
+        self.param = self.param.map(|param| param.replace(level, ""));
+        self.message = self.message.replace(level, "");
         self
     }
 

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::error::ApiError;
 use super::generate::{Echo, Generation, Step};
+use super::metrics::Tally;
 use super::model::ServedModel;
 use super::openai::sampling::Sampling;
 use super::reader::Reader;
@@ -110,6 +111,14 @@ impl Job {
                 "{} prompts with `n` {} are {outputs} outputs, at most {MAX_OUTPUTS} are made",
                 prompts.len(),
                 sampling.n
+            );
+            return Err(ApiError::invalid("n", message));
+        }
+        let room = model.engine.room();
+        if outputs > room {
+            let message = format!(
+                "{outputs} outputs are more than this server computes and queues together, {room}; \
+                 ask for fewer at a time"
             );
             return Err(ApiError::invalid("n", message));
         }
@@ -237,7 +246,8 @@ pub fn submit(app: &App, model: &Arc<ServedModel>, job: Job) -> Result<Vec<Outpu
                 tokenizer.clone(),
                 sampling.stop.clone(),
                 prompt_tokens,
-            );
+            )
+            .with_tally(Tally::new(&model.metrics));
             if let Some(echo) = &echo {
                 generation = generation.with_echo(echo.clone());
             }

@@ -11,12 +11,9 @@ mod norm;
 mod rope;
 mod rope_scaling;
 
-pub use attention::{
-    Attention, AttentionConfig, AttentionShape, Growth, NormOver, QueryKeyNorms, as_sequence,
-    as_tokens, attend,
-};
+pub use attention::{Attention, AttentionConfig, AttentionShape, Growth, NormOver, QueryKeyNorms};
 pub use block::{Around, Block, BlockConfig, DecoderLayer};
-pub use decoder::{Decoder, DecoderConfig, Head};
+pub use decoder::{Decoder, DecoderConfig};
 pub use embedding::Embedding;
 pub use linear::{Linear, Packed};
 pub use mlp::{FeedForward, Mlp, activation, only_activation};

@@ -2,14 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::logprobs::{self, ChatLogprobs, MAX_TOP};
 use super::message::{CallIds, Message, MessageDelta};
-use super::messages;
 use super::ranges::integer;
 use super::tools::Tools;
 use super::usage::{TimingsOut, Usage};
 use super::{FINGERPRINT, completions::StreamOptions};
+use super::{messages, metadata};
 use crate::engine::FinishReason;
 use crate::server::body::Body;
 use crate::server::conversation::Conversation;
@@ -20,10 +21,10 @@ use crate::server::thinking::{Effort, Thinking};
 
 /// What chat has beyond the fields of sampling. `messages`, `tools` and `response_format` are taken
 /// out of the body by themselves: they can be large, and are checked with paths of their own.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[allow(dead_code, reason = "some fields are only checked for their type")]
 pub struct ChatFields {
+    /// The id of the model that answers, or anything: see `--strict-model`.
     model: Option<String>,
     /// Stream the answer as server-sent events.
     pub stream: Option<bool>,
@@ -32,6 +33,7 @@ pub struct ChatFields {
     logprobs: Option<bool>,
     top_logprobs: Option<i64>,
     /// Further variables for the template.
+    #[schema(value_type = Option<Object>)]
     pub chat_template_kwargs: Option<Map<String, Value>>,
     /// Whether to end the prompt with the header of the assistant's turn; absent is yes.
     pub add_generation_prompt: Option<bool>,
@@ -42,6 +44,7 @@ pub struct ChatFields {
     user: Option<String>,
     safety_identifier: Option<String>,
     prompt_cache_key: Option<String>,
+    #[schema(value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
 }
 
@@ -75,6 +78,8 @@ impl ChatFields {
 
 /// Takes what is to be continued out of the body.
 pub fn conversation(body: &mut Body, fields: ChatFields) -> Result<Conversation, ApiError> {
+    let thinking = fields.thinking();
+    metadata::checked(fields.metadata)?;
     let missing = || ApiError::missing("messages", "`messages` is required");
     let messages = body.take("messages").ok_or_else(missing)?;
     let messages = messages::normalize(messages)?;
@@ -85,7 +90,7 @@ pub fn conversation(body: &mut Body, fields: ChatFields) -> Result<Conversation,
     )?;
     Ok(Conversation {
         tools,
-        thinking: fields.thinking(),
+        thinking,
         template_kwargs: fields.chat_template_kwargs.unwrap_or_default(),
         add_generation_prompt: fields.add_generation_prompt.unwrap_or(true),
         ..Conversation::new(messages, &[])
@@ -93,7 +98,7 @@ pub fn conversation(body: &mut Body, fields: ChatFields) -> Result<Conversation,
 }
 
 /// What every answer and chunk of one request has in common.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Head {
     /// `chatcmpl-…`.
     pub id: String,
@@ -121,7 +126,7 @@ impl Head {
 }
 
 /// The whole answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ChatCompletion {
     /// Id, model, time.
     #[serde(flatten)]
@@ -135,7 +140,7 @@ pub struct ChatCompletion {
 }
 
 /// One answer of several.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ChatChoice {
     index: usize,
     message: Message,
@@ -164,7 +169,7 @@ impl ChatChoice {
 }
 
 /// A part of a streamed answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ChatChunk<'a> {
     /// Id, model, time.
     #[serde(flatten)]
@@ -173,6 +178,7 @@ pub struct ChatChunk<'a> {
     pub choices: Vec<ChunkChoice>,
     /// Outer: asked for by `include_usage`; inner: only in the last chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Usage>)]
     pub usage: Option<Option<Usage>>,
     /// In the chunk that ends a choice, and in the one with the usage.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -180,7 +186,7 @@ pub struct ChatChunk<'a> {
 }
 
 /// What is new in one choice.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ChunkChoice {
     index: usize,
     delta: MessageDelta,
@@ -273,6 +279,7 @@ mod tests {
             },
             stop: None,
             calls,
+            reasoning_tokens: 0,
             mean_logprob: None,
         }
     }
@@ -350,6 +357,9 @@ mod tests {
             "total_tokens": 0,
             "prompt_tokens_details": {
               "cached_tokens": 0
+            },
+            "completion_tokens_details": {
+              "reasoning_tokens": 0
             }
           },
           "timings": {
@@ -389,6 +399,6 @@ mod tests {
         insta::assert_snapshot!(chunk(vec![ChunkChoice::role(1, false)], Some(None)), @r#"{"choices":[{"index":1,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"usage":null}"#);
         insta::assert_snapshot!(chunk(vec![ChunkChoice::delta(0, output("x"), false, CallIds::default(), none)], None), @r#"{"choices":[{"index":0,"delta":{"content":"x"},"logprobs":null,"finish_reason":null}]}"#);
         insta::assert_snapshot!(chunk(vec![ChunkChoice::end(0, &summary(FinishReason::Length, 0))], None), @r#"{"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"length"}]}"#);
-        insta::assert_snapshot!(chunk(vec![], Some(Some(Usage::default()))), @r#"{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0,"prompt_tokens_details":{"cached_tokens":0}}}"#);
+        insta::assert_snapshot!(chunk(vec![], Some(Some(Usage::default()))), @r#"{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}"#);
     }
 }

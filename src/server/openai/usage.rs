@@ -1,11 +1,13 @@
 //! What a request took, in tokens and in time.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::engine::Finish;
+use crate::server::generate::Summary;
 
 /// OpenAI's `usage`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Usage {
     /// Tokens of the prompts, each counted once however many outputs it has.
     pub prompt_tokens: usize,
@@ -15,17 +17,27 @@ pub struct Usage {
     pub total_tokens: usize,
     /// What the prompts' tokens are made of.
     pub prompt_tokens_details: PromptTokensDetails,
+    /// What the generated tokens are made of.
+    pub completion_tokens_details: CompletionTokensDetails,
 }
 
 /// A part of [`Usage`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PromptTokensDetails {
     /// Tokens that were not computed again.
     pub cached_tokens: usize,
 }
 
+/// A part of [`Usage`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct CompletionTokensDetails {
+    /// Tokens of thoughts.
+    pub reasoning_tokens: usize,
+}
+
 /// llama-server's `timings`, in milliseconds; `queued_ms` is ours.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
+#[schema(as = Timings)]
 pub struct TimingsOut {
     /// Prompt tokens that were not computed again.
     pub cache_n: usize,
@@ -52,6 +64,7 @@ pub struct Account {
     prompts: Vec<Option<(usize, usize)>>,
     outputs: usize,
     completion_tokens: usize,
+    reasoning_tokens: usize,
     timings: TimingsOut,
 }
 
@@ -65,7 +78,8 @@ impl Account {
     }
 
     /// Adds an output of the prompt with this index.
-    pub fn add(&mut self, prompt: usize, finish: &Finish) {
+    pub fn add(&mut self, prompt: usize, summary: &Summary) {
+        let finish = &summary.finish;
         if let Some(entry) = self.prompts.get_mut(prompt) {
             let cached = entry.map_or(finish.cached_tokens, |(_, old)| {
                 old.min(finish.cached_tokens)
@@ -74,6 +88,7 @@ impl Account {
         }
         self.outputs += 1;
         self.completion_tokens += finish.completion_tokens;
+        self.reasoning_tokens += summary.reasoning_tokens;
         let one = TimingsOut::of(finish);
         let all = &mut self.timings;
         all.cache_n += one.cache_n;
@@ -95,6 +110,9 @@ impl Account {
             completion_tokens: self.completion_tokens,
             total_tokens: prompt_tokens + self.completion_tokens,
             prompt_tokens_details: PromptTokensDetails { cached_tokens },
+            completion_tokens_details: CompletionTokensDetails {
+                reasoning_tokens: self.reasoning_tokens,
+            },
         }
     }
 
@@ -157,8 +175,8 @@ mod tests {
     use crate::engine::{FinishReason, Timings};
     use std::time::Duration;
 
-    fn finish(prompt: usize, cached: usize, completion: usize, decode_ms: u64) -> Finish {
-        Finish {
+    fn finish(prompt: usize, cached: usize, completion: usize, decode_ms: u64) -> Summary {
+        let finish = Finish {
             reason: FinishReason::Stop,
             prompt_tokens: prompt,
             cached_tokens: cached,
@@ -168,6 +186,13 @@ mod tests {
                 prefill: Duration::from_millis(10),
                 decode: Duration::from_millis(decode_ms),
             },
+        };
+        Summary {
+            finish,
+            stop: None,
+            calls: 0,
+            reasoning_tokens: 1,
+            mean_logprob: None,
         }
     }
 
@@ -187,6 +212,7 @@ mod tests {
             (15, 8, 23)
         );
         assert_eq!(usage.prompt_tokens_details.cached_tokens, 2);
+        assert_eq!(usage.completion_tokens_details.reasoning_tokens, 3);
         let timings = account.timings();
         assert_eq!((timings.predicted_n, timings.predicted_ms), (8, 200.0));
         assert_eq!(timings.predicted_per_second, 25.0);
@@ -194,7 +220,7 @@ mod tests {
 
     #[test]
     fn rates_of_nothing_are_zero_not_infinite() {
-        let timings = TimingsOut::of(&finish(3, 0, 1, 0));
+        let timings = TimingsOut::of(&finish(3, 0, 1, 0).finish);
         assert_eq!(timings.predicted_per_second, 0.0);
         assert_eq!(timings.prompt_per_second, 300.0);
     }

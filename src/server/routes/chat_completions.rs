@@ -8,6 +8,7 @@ use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures::future::try_join_all;
 
+use super::documents::ChatRequest;
 use crate::server::body::{Body, Ignored, RawBody};
 use crate::server::conversation::{Manner, Prepared};
 use crate::server::error::ApiError;
@@ -35,6 +36,17 @@ struct Asked {
     ignored: Ignored,
 }
 
+/// A conversation in, its next message out
+#[utoipa::path(
+    post,
+    path = "/v1/chat/completions",
+    tag = "generation",
+    request_body = ChatRequest,
+    responses((status = 200, description = "Whole, or a stream of chunks.", content(
+        (ChatCompletion = "application/json"),
+        (ChatChunk = "text/event-stream"),
+    )))
+)]
 pub async fn post(
     State(app): State<App>,
     Ready(model): Ready,
@@ -121,7 +133,7 @@ impl Answer {
         for (index, prompt, delta, summary) in
             try_join_all(outputs.into_iter().map(collect)).await?
         {
-            self.account.add(prompt, &summary.finish);
+            self.account.add(prompt, &summary);
             let (logprobs, ids) = (self.logprobs, self.ids);
             let piece = |id| self.model.piece(id);
             choices.push(ChatChoice::new(
@@ -164,7 +176,7 @@ impl Shape for Answer {
     }
 
     fn end(&mut self, index: usize, prompt: usize, summary: &Summary) -> Vec<Event> {
-        self.account.add(prompt, &summary.finish);
+        self.account.add(prompt, summary);
         let timings = Some(TimingsOut::of(&summary.finish));
         vec![self.chunk(ChunkChoice::end(index, summary), timings)]
     }
