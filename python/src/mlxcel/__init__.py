@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._timeout import Timeout
     from .async_llm import AsyncLLM
     from .errors import (
+        MlxcelBatchError,
         MlxcelBinaryNotFoundError,
         MlxcelConfigError,
         MlxcelConnectionError,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         MlxcelUnsupportedError,
     )
     from .events import Event, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+    from .iterators import AsyncResultIterator, ResultIterator
     from .llm import LLM
     from .results import Result, Timings, ToolCall, Usage
     from .server import ManagedServer
@@ -50,12 +52,14 @@ __all__ = [
     "LLM",
     "AsyncEventStream",
     "AsyncLLM",
+    "AsyncResultIterator",
     "AsyncTextStream",
     "Event",
     "EventStream",
     "Finish",
     "ManagedServer",
     "Memory",
+    "MlxcelBatchError",
     "MlxcelBinaryNotFoundError",
     "MlxcelConfigError",
     "MlxcelConnectionError",
@@ -78,6 +82,7 @@ __all__ = [
     "ResponseFormat",
     "Restart",
     "Result",
+    "ResultIterator",
     "ServerState",
     "SharedServer",
     "StateChange",
@@ -99,6 +104,9 @@ __all__ = [
 ]
 
 _HOME = {
+    "AsyncResultIterator": "iterators",
+    "ResultIterator": "iterators",
+    "MlxcelBatchError": "errors",
     "AsyncEventStream": "streams",
     "AsyncLLM": "async_llm",
     "AsyncTextStream": "streams",

@@ -7,7 +7,6 @@ import os
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._boundary import boundary
-from ._generation import Generation
 from ._models import ServedModels
 from ._options import (
     IDLE_TIMEOUT,
@@ -30,10 +29,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping, Sequence
 
-    from ._requests import Messages
     from ._shared import SharedServer
     from ._state import StateChange
-    from ._structured import ResponseFormat
     from ._timeout import TimeoutArgument
     from ._tool_prompt import ToolProtocol
     from ._transport import Endpoint
@@ -42,6 +39,9 @@ __all__ = ["ClientBase"]
 
 TransportT = TypeVar("TransportT")
 HttpClientT = TypeVar("HttpClientT")
+
+PROPS_SECONDS = 10.0
+"""Limit for asking how many slots a server has; without an answer there is a default."""
 
 _KEY_VARIABLE = "MLXCEL_API_KEY"
 
@@ -139,6 +139,8 @@ class ClientBase(Single, Generic[TransportT, HttpClientT]):
         self._extra_headers = dict(extra_headers or {})
         self._verify = verify
         self._served = ServedModels()
+        self._progress = progress
+        self._width: int | None = None
         self._closed = False
         self._begin()
 
@@ -189,12 +191,6 @@ class ClientBase(Single, Generic[TransportT, HttpClientT]):
     def _limits(self, timeout: TimeoutArgument) -> Timeout:
         """The limits of one call."""
         return self._timeout if timeout is CLIENTS else as_timeout(timeout)
-
-    def _chat(
-        self, messages: Messages, params: Mapping[str, Any], response_format: ResponseFormat | None
-    ) -> Generation:
-        """A request for chat, with tools as this server takes them."""
-        return Generation.chat(messages, params, response_format, self._tool_protocol)
 
     def _check_open(self) -> None:
         if self._closed:

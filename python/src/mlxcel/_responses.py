@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import httpx2
     from openai.types import Model
 
-__all__ = ["chat", "check_stream", "completion", "model_ids", "models", "text_of", "tokens_of"]
+__all__ = ["chat", "check_stream", "completion", "model_ids", "models", "slots_of", "text_of", "tokens_of"]
 
 
 def check_stream(response: httpx2.Response) -> None:
@@ -85,6 +85,12 @@ def text_of(body: object) -> str:
     if not isinstance(content, str):
         raise MlxcelResponseError("the reply of /detokenize has no text in 'content'")
     return content
+
+
+def slots_of(body: object) -> int | None:
+    """Requests that a server computes side by side, from the native `/props`; None where it does not tell."""
+    slots = body.get("total_slots") if isinstance(body, dict) else None
+    return slots if isinstance(slots, int) and not isinstance(slots, bool) and slots > 0 else None
 
 
 def model_ids(models: Iterable[Model]) -> list[str]:

@@ -8,14 +8,15 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from . import _requests, _responses
+from ._async_asking import AsyncAsking
 from ._boundary import Explained, boundary
-from ._client import ClientBase
+from ._client import PROPS_SECONDS, ClientBase
 from ._deadline import Deadline
 from ._generation import Generation
 from ._imports import without_collections
 from ._retry import queue_pause
 from ._routes import NativeRoute, keeps_no_list, leaves_model_unchecked
-from ._timeout import CLIENTS, to_httpx2
+from ._timeout import CLIENTS, as_timeout, to_httpx2
 from ._tool_loop import ToolLoop
 from ._tool_run import AsyncRun
 from ._waiting import close, sleep, waiting
@@ -46,7 +47,7 @@ StreamT = TypeVar("StreamT", AsyncTextStream[Any], AsyncEventStream[Any])
 _STOP_INTERVAL = 0.05
 
 
-class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
+class AsyncLLM(AsyncAsking, ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
     """A language model to talk to from async code; options and methods are those of `LLM`.
 
         async with AsyncLLM("mlxcel-tiny") as llm:
@@ -93,41 +94,6 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
                 raise MlxcelStateError("the server was not started yet: await llm.ready() first")
             return self._open()
         return self._client
-
-    @overload
-    async def generate(
-        self,
-        prompt: Prompt,
-        *,
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[T]: ...
-
-    @overload
-    async def generate(
-        self,
-        prompt: Prompt,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result: ...
-
-    @boundary
-    async def generate(
-        self,
-        prompt: Prompt,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[Any]:
-        """Continue a prompt (text, or token ids): `/v1/completions`."""
-        return await self._answer(Generation.completion(prompt, params, response_format), model, timeout)
 
     @overload
     def stream(
@@ -193,41 +159,6 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
         if events:
             return self._stream(asked, model, timeout, AsyncEventStream)
         return self._stream(asked, model, timeout, AsyncTextStream)
-
-    @overload
-    async def chat(
-        self,
-        messages: Messages,
-        *,
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[T]: ...
-
-    @overload
-    async def chat(
-        self,
-        messages: Messages,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result: ...
-
-    @boundary
-    async def chat(
-        self,
-        messages: Messages,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[Any]:
-        """Answer a conversation, or a string as the user's one message: `/v1/chat/completions`."""
-        return await self._answer(self._chat(messages, params, response_format), model, timeout)
 
     @overload
     def chat_stream(
@@ -466,6 +397,13 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
         options: Any = {"timeout": to_httpx2(deadline.timeout)}
         client = await self._opened()
         return _responses.models(await client.get("/models", cast_to=object, options=options))
+
+    async def _get(self, route: str) -> object:
+        client = await self._opened()
+        deadline = Deadline(as_timeout(PROPS_SECONDS))
+        options: Any = {"timeout": to_httpx2(deadline.timeout)}
+        with Explained(deadline, self._where), deadline, waiting(deadline):
+            return await client.get(f"{self._root_url}{route}", cast_to=object, options=options)
 
     async def _post(self, route: str, body: dict[str, Any], timeout: TimeoutArgument) -> object:
         # Through the SDK for its errors, its key and its timeouts; native routes lie outside /v1.

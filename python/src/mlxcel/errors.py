@@ -15,6 +15,8 @@
     │   │   └── MlxcelRefusalError                the model refused
     │   └── MlxcelToolArgumentsError              a tool call that cannot be executed as written
     ├── MlxcelToolStepsError (RuntimeError)       run_tools used up its steps
+    │   └── MlxcelToolArgumentsError              a tool call whose arguments are no JSON object
+    ├── MlxcelBatchError                          one of many prompts failed
     ├── MlxcelModelNotServedError (LookupError)   the server has no such model
     └── MlxcelUnsupportedError (NotImplementedError)   the server has no such route
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from .tools import ToolRun
 
 __all__ = [
+    "MlxcelBatchError",
     "MlxcelBinaryNotFoundError",
     "MlxcelConfigError",
     "MlxcelConnectionError",
@@ -207,6 +210,22 @@ class MlxcelToolStepsError(MlxcelError, RuntimeError):
     def __init__(self, message: str, *, run: ToolRun | None = None) -> None:
         super().__init__(message)
         self.run = run
+
+
+class MlxcelBatchError(MlxcelError):
+    """One of many prompts failed; its own error is the `__cause__`.
+
+    `index` is that of the first prompt that failed, from 0. `results` has, in the order of the prompts,
+    what came of each: its `Result`, its exception, or None where it was not asked any more because nobody
+    could answer. It is empty for an iterator of prompts, whose earlier results were given out already.
+    """
+
+    def __init__(
+        self, message: str, *, index: int = 0, results: Sequence[Result | Exception | None] = ()
+    ) -> None:
+        super().__init__(message)
+        self.index = index
+        self.results = list(results)
 
 
 class MlxcelModelNotServedError(MlxcelError, LookupError):

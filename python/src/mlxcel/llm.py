@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from . import _requests, _responses
+from . import _interrupt, _requests, _responses
+from ._asking import Asking
 from ._boundary import Explained, boundary
-from ._client import ClientBase
+from ._client import PROPS_SECONDS, ClientBase
 from ._deadline import Deadline
 from ._generation import Generation
 from ._imports import without_collections
 from ._retry import queue_pause
 from ._routes import NativeRoute, keeps_no_list, leaves_model_unchecked
-from ._timeout import CLIENTS, to_httpx2
+from ._timeout import CLIENTS, as_timeout, to_httpx2
 from ._tool_loop import ToolLoop
 from ._tool_run import BlockingRun
 from .errors import MlxcelStateError
@@ -41,7 +41,7 @@ T = TypeVar("T")
 StreamT = TypeVar("StreamT", TextStream[Any], EventStream[Any])
 
 
-class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
+class LLM(Asking, ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
     """A language model to talk to.
 
         with LLM("mlxcel-tiny") as llm:
@@ -121,41 +121,6 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
         return self._opened()
 
     @overload
-    def generate(
-        self,
-        prompt: Prompt,
-        *,
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[T]: ...
-
-    @overload
-    def generate(
-        self,
-        prompt: Prompt,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result: ...
-
-    @boundary
-    def generate(
-        self,
-        prompt: Prompt,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[Any]:
-        """Continue a prompt (text, or token ids): `/v1/completions`."""
-        return self._answer(Generation.completion(prompt, params, response_format), model, timeout)
-
-    @overload
     def stream(
         self,
         prompt: Prompt,
@@ -219,41 +184,6 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
         if events:
             return self._stream(asked, model, timeout, EventStream)
         return self._stream(asked, model, timeout, TextStream)
-
-    @overload
-    def chat(
-        self,
-        messages: Messages,
-        *,
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[T]: ...
-
-    @overload
-    def chat(
-        self,
-        messages: Messages,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result: ...
-
-    @boundary
-    def chat(
-        self,
-        messages: Messages,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[Any]:
-        """Answer a conversation, or a string as the user's one message: `/v1/chat/completions`."""
-        return self._answer(self._chat(messages, params, response_format), model, timeout)
 
     @overload
     def chat_stream(
@@ -465,7 +395,7 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
                 pause = queue_pause(error)
                 if pause is None:
                     raise
-                time.sleep(deadline.pause(pause))
+                _interrupt.sleep(deadline.pause(pause))
 
     def _model_for(self, wanted: str | None, deadline: Deadline) -> str:
         if (known := self._served.find(wanted)) is not None:
@@ -484,6 +414,13 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
     def _list_models(self, deadline: Deadline) -> list[Model]:
         options: Any = {"timeout": to_httpx2(deadline.timeout)}
         return _responses.models(self._opened().get("/models", cast_to=object, options=options))
+
+    def _get(self, route: str) -> object:
+        client = self._opened()
+        deadline = Deadline(as_timeout(PROPS_SECONDS))
+        options: Any = {"timeout": to_httpx2(deadline.timeout)}
+        with Explained(deadline, self._where), deadline:
+            return client.get(f"{self._root_url}{route}", cast_to=object, options=options)
 
     def _post(self, route: str, body: dict[str, Any], timeout: TimeoutArgument) -> object:
         # Through the SDK for its errors, its key and its timeouts; native routes lie outside /v1.
