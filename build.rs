@@ -43,6 +43,8 @@ fn main() {
         .file("src/mlx/bridge.cc")
         .file("src/mlx/kernels/layer_primitives.cpp")
         .file("src/mlx/kernels/product_primitives.cpp")
+        .file("src/mlx/kernels/recurrent_graph.cpp")
+        .file("src/mlx/kernels/recurrent_primitives.cpp")
         .include("src/mlx")
         .include(mlx.join("include"))
         .std("c++20")

@@ -14,6 +14,7 @@ pub mod kernels;
 mod matrix;
 mod memory;
 mod ops;
+pub mod recurrent;
 
 pub use array::Array;
 pub use device::{Device, check_version, version};
