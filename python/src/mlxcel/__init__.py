@@ -31,10 +31,11 @@ if TYPE_CHECKING:
         MlxcelServerError,
         MlxcelStateError,
         MlxcelTimeoutError,
+        MlxcelToolArgumentsError,
         MlxcelUnsupportedError,
     )
     from .llm import LLM
-    from .results import Result
+    from .results import Result, Timings, ToolCall, Usage
     from .server import ManagedServer
     from .streams import AsyncTextStream, TextStream
 
@@ -55,6 +56,7 @@ __all__ = [
     "MlxcelServerError",
     "MlxcelStateError",
     "MlxcelTimeoutError",
+    "MlxcelToolArgumentsError",
     "MlxcelUnsupportedError",
     "Restart",
     "Result",
@@ -64,6 +66,9 @@ __all__ = [
     "TextStream",
     "Throughput",
     "Timeout",
+    "Timings",
+    "ToolCall",
+    "Usage",
     "__version__",
 ]
 
@@ -84,6 +89,7 @@ _HOME = {
     "MlxcelServerError": "errors",
     "MlxcelStateError": "errors",
     "MlxcelTimeoutError": "errors",
+    "MlxcelToolArgumentsError": "errors",
     "MlxcelUnsupportedError": "errors",
     "Restart": "_state",
     "Result": "results",
@@ -93,6 +99,9 @@ _HOME = {
     "TextStream": "streams",
     "Timeout": "_timeout",
     "Throughput": "_facts",
+    "Timings": "results",
+    "ToolCall": "results",
+    "Usage": "results",
 }
 
 

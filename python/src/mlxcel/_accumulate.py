@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ._measures import timings_of, usage_of
+from ._tool_calls import Fragments
 from .errors import MlxcelResponseError
 from .results import Result
+
+if TYPE_CHECKING:
+    from ._measures import Timings, Usage
 
 __all__ = ["Accumulator"]
 
@@ -16,8 +20,9 @@ __all__ = ["Accumulator"]
 class _Choice:
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
+    refusal: list[str] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
-    tool_calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    tool_calls: Fragments = field(default_factory=Fragments)
     finish_reason: str | None = None
 
 
@@ -27,8 +32,8 @@ class Accumulator:
     def __init__(self, *, is_json: bool = False) -> None:
         self._is_json = is_json
         self._choices: dict[int, _Choice] = {}
-        self._usage: Any = None
-        self._timings: Any = None
+        self._usage: Usage | None = None
+        self._timings: Timings | None = None
         self._last: Any = None
         self.moved = False
         """Whether the last chunk carried a piece of an answer, and not only its frame."""
@@ -37,8 +42,8 @@ class Accumulator:
         """Take one chunk; returns the text it adds to the first choice, often none."""
         self._last = chunk
         self.moved = False
-        self._usage = getattr(chunk, "usage", None) or self._usage
-        self._timings = getattr(chunk, "timings", None) or self._timings
+        self._usage = usage_of(chunk) or self._usage
+        self._timings = timings_of(chunk) or self._timings
         shown = ""
         for choice in getattr(chunk, "choices", None) or ():
             index = getattr(choice, "index", None) or 0
@@ -75,9 +80,12 @@ class Accumulator:
             reasoning = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
             if reasoning:
                 into.reasoning.append(reasoning)
+            refusal = getattr(delta, "refusal", None)
+            if refusal:
+                into.refusal.append(refusal)
             tool_calls = getattr(delta, "tool_calls", None) or ()
             for call in tool_calls:
-                _add_tool_call(into.tool_calls, call)
+                into.tool_calls.add(call)
         if text:
             into.text.append(text)
         if text or reasoning or tool_calls or finish_reason or logprobs is not None:
@@ -92,33 +100,11 @@ class Accumulator:
             timings=self._timings,
             logprobs=_joined(choice.logprobs),
             reasoning="".join(choice.reasoning) or None,
-            tool_calls=[_tool_call(call) for _, call in sorted(choice.tool_calls.items())],
+            refusal="".join(choice.refusal) or None,
+            tool_calls=choice.tool_calls.calls(),
             is_json=self._is_json,
             raw=self._last,
         )
-
-
-def _add_tool_call(calls: dict[int, dict[str, Any]], delta: Any) -> None:
-    index = getattr(delta, "index", None)
-    call = calls.setdefault(len(calls) if index is None else index, {"id": None, "name": "", "arguments": ""})
-    call["id"] = getattr(delta, "id", None) or call["id"]
-    function = getattr(delta, "function", None)
-    call["name"] += getattr(function, "name", None) or ""
-    arguments = getattr(function, "arguments", None)
-    if arguments is not None:
-        # Some servers send the whole object instead of its text.
-        call["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments)
-
-
-def _tool_call(call: dict[str, Any]) -> Any:
-    from openai.types.chat import ChatCompletionMessageFunctionToolCall
-    from openai.types.chat.chat_completion_message_function_tool_call import Function
-
-    return ChatCompletionMessageFunctionToolCall.model_construct(
-        id=call["id"],
-        type="function",
-        function=Function.model_construct(name=call["name"], arguments=call["arguments"]),
-    )
 
 
 def _joined(parts: list[Any]) -> Any:

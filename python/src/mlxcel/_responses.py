@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._measures import timings_of, usage_of
+from ._tool_calls import tool_calls_of
 from .errors import MlxcelResponseError
 from .results import Result
 
@@ -63,7 +65,8 @@ def chat(reply: Any, *, is_json: bool = False) -> Result:
                 getattr(message, "content", None) or "",
                 is_json=is_json,
                 reasoning=_reasoning(message),
-                tool_calls=getattr(message, "tool_calls", None) or (),
+                refusal=getattr(message, "refusal", None) or None,
+                tool_calls=tool_calls_of(getattr(message, "tool_calls", None)),
             )
         )
     return results[0].with_others(results[1:])
@@ -104,9 +107,9 @@ def _choices(reply: Any) -> list[Any]:
 def _result(reply: Any, choice: Any, text: str, **more: Any) -> Result:
     return Result(
         text,
-        usage=getattr(reply, "usage", None),
+        usage=usage_of(reply),
         finish_reason=getattr(choice, "finish_reason", None),
-        timings=getattr(reply, "timings", None),
+        timings=timings_of(reply),
         logprobs=getattr(choice, "logprobs", None),
         raw=reply,
         **more,

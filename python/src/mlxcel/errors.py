@@ -10,6 +10,7 @@
     ├── MlxcelConnectionError (ConnectionError)   nobody answers, or the connection broke
     ├── MlxcelTimeoutError (TimeoutError)         a limit passed, of a start or of a call
     ├── MlxcelResponseError (ValueError)          an answer that cannot be read
+    │   └── MlxcelToolArgumentsError              a tool call whose arguments are no JSON object
     ├── MlxcelModelNotServedError (LookupError)   the server has no such model
     └── MlxcelUnsupportedError (NotImplementedError)   the server has no such route
 
@@ -39,6 +40,7 @@ __all__ = [
     "MlxcelServerError",
     "MlxcelStateError",
     "MlxcelTimeoutError",
+    "MlxcelToolArgumentsError",
     "MlxcelUnsupportedError",
 ]
 
@@ -135,6 +137,19 @@ class MlxcelResponseError(MlxcelError, ValueError):
     def __init__(self, message: str, *, text: str = "") -> None:
         super().__init__(message)
         self.text = text
+
+
+class MlxcelToolArgumentsError(MlxcelResponseError):
+    """The arguments of a tool call are not a JSON object.
+
+    `raw` is what the model wrote for them, `name` and `id` are those of the call.
+    """
+
+    def __init__(self, message: str, *, raw: str = "", name: str = "", id: str = "") -> None:  # noqa: A002
+        super().__init__(message, text=raw)
+        self.raw = raw
+        self.name = name
+        self.id = id
 
 
 class MlxcelModelNotServedError(MlxcelError, LookupError):

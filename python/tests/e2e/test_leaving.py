@@ -281,7 +281,10 @@ import json, sys
 from mlxcel import LLM
 where, method, options = json.loads(sys.argv[1])
 llm = LLM(**where)
-llm.model
+# pydantic builds the SDK's types at their first use, and tells a Ctrl-C in it as a SchemaError.
+answer = getattr(llm, method)("Once", max_tokens=1)
+if "stream" in method:
+    answer.result()
 print("asking", flush=True)
 try:
     answer = getattr(llm, method)("Once", **options)

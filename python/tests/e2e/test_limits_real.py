@@ -52,7 +52,7 @@ def facts(result: Result) -> list[dict[str, Any]]:
             "finish_reason": choice.finish_reason,
             "logprobs": choice.logprobs.model_dump() if choice.logprobs else None,
             "reasoning": choice.reasoning,
-            "timings": sorted(choice.timings or ()),
+            "timings": sorted(choice.timings.raw),
         }
         for choice in result.choices
     ]

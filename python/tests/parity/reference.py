@@ -25,23 +25,32 @@ class Step:
     top: dict[int, float]
 
 
-def greedy(folder: Path, prompts: list[list[int]], tokens: int) -> list[list[Step]]:
-    """The first `tokens` greedy steps after each prompt, in float32 whatever the checkpoint holds."""
-    model = _load(folder)
-    return [_generate(model, prompt, tokens) for prompt in prompts]
+class Reference:
+    """mlx-lm's model of a checkpoint, in float32 whatever that holds."""
 
+    def __init__(self, folder: Path) -> None:
+        mx.set_default_device(mx.cpu)
+        self._model: Any = load_model(folder)[0]
+        self._model.set_dtype(mx.float32)
 
-def read(folder: Path, prompt: list[int]) -> list[Step]:
-    """What the model expected at each token of a prompt, from the second on."""
-    logits = _load(folder)(mx.array(prompt)[None])[0, :-1]
-    return [_step(row, token) for row, token in zip(logits, prompt[1:], strict=True)]
+    def greedy(self, prompts: list[list[int]], tokens: int) -> list[list[Step]]:
+        """The first `tokens` greedy steps after each prompt."""
+        return [self._generate(prompt, tokens) for prompt in prompts]
 
+    def read(self, prompt: list[int]) -> list[Step]:
+        """What the model expected at each token of a prompt, from the second on."""
+        logits = self._model(mx.array(prompt)[None])[0, :-1]
+        return [_step(row, token) for row, token in zip(logits, prompt[1:], strict=True)]
 
-def _load(folder: Path) -> Any:
-    mx.set_default_device(mx.cpu)
-    model, _ = load_model(folder)
-    model.set_dtype(mx.float32)
-    return model
+    def _generate(self, prompt: list[int], tokens: int) -> list[Step]:
+        cache = make_prompt_cache(self._model)
+        steps: list[Step] = []
+        new = prompt
+        while len(steps) < tokens:
+            logits = self._model(mx.array(new)[None], cache=cache)[0, -1]
+            steps.append(_step(logits))
+            new = [steps[-1].token]
+        return steps
 
 
 def _step(logits: mx.array, token: int | None = None) -> Step:
@@ -50,14 +59,3 @@ def _step(logits: mx.array, token: int | None = None) -> Step:
     best = [int(place) for place in np.argsort(-logprobs)[:TOP]]
     chosen = best[0] if token is None else token
     return Step(chosen, float(logprobs[chosen]), {i: float(logprobs[i]) for i in best})
-
-
-def _generate(model: Any, prompt: list[int], tokens: int) -> list[Step]:
-    cache = make_prompt_cache(model)
-    steps: list[Step] = []
-    new = prompt
-    while len(steps) < tokens:
-        logits = model(mx.array(new)[None], cache=cache)[0, -1]
-        steps.append(_step(logits))
-        new = [steps[-1].token]
-    return steps

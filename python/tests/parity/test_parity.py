@@ -4,38 +4,47 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
-from checkpoints import ALL, SAMPLE, VOCAB
-from reference import TOP, Step, greedy, read
+from checkpoints import VOCAB
+from families import recipes
+from reference import TOP, Reference, Step
 from tokenizers import Tokenizer
 
 from mlxcel import ManagedServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from checkpoints import Recipe
+
+    Choice = dict[str, Any]
+    Ask = Callable[..., list[Choice]]
 
 pytestmark = pytest.mark.e2e
 
 TOKENS = 64
 # Shorter and longer than a prefill chunk, and over a step of the KV cache's growth.
 PROMPT_LENGTHS = (1, 7, 700)
+# Tokens of the answer that become prompt.
+CONTINUED = 32
 TINY = Path(__file__).parents[3] / "tiny-model" / "mlxcel-tiny"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "checkpoint" in metafunc.fixturenames:
-        everything = metafunc.config.getoption("--parity") == "all"
-        metafunc.parametrize("checkpoint", ALL if everything else SAMPLE)
+    if "recipe" in metafunc.fixturenames:
+        which = "ALL" if metafunc.config.getoption("--parity") == "all" else "SAMPLE"
+        metafunc.parametrize("recipe", [pytest.param(it, id=name) for name, it in recipes(which).items()])
 
 
-def served(model: str, binary: Path, prompts: list[list[int]], **fields: Any) -> list[dict[str, Any]]:
-    """The server's choice for each prompt, all of them asked for in one request."""
-    body = {"prompt": prompts, "max_tokens": TOKENS, "temperature": 0, "logprobs": TOP} | fields
+@contextmanager
+def serving(model: str, binary: Path) -> Iterator[Ask]:
+    """A server, as a function from prompts to the choice for each, all asked for in one request."""
     with (
         ManagedServer(model, binary=binary) as server,
         httpx2.Client(
@@ -46,13 +55,18 @@ def served(model: str, binary: Path, prompts: list[list[int]], **fields: Any) ->
             trust_env=False,
         ) as http,
     ):
-        response = http.post("/v1/completions", json=body)
-        assert response.status_code == 200, response.text
-        choices: list[dict[str, Any]] = response.json()["choices"]
-    return sorted(choices, key=lambda choice: choice["index"])
+
+        def ask(prompts: list[list[int]], **fields: Any) -> list[Choice]:
+            body = {"prompt": prompts, "max_tokens": TOKENS, "temperature": 0, "logprobs": TOP} | fields
+            response = http.post("/v1/completions", json=body)
+            assert response.status_code == 200, response.text
+            choices: list[Choice] = response.json()["choices"]
+            return sorted(choices, key=lambda choice: choice["index"])
+
+        yield ask
 
 
-def check(choice: dict[str, Any], expected: list[Step], text: Callable[[int], str]) -> None:
+def check(choice: Choice, expected: list[Step], text: Callable[[int], str]) -> None:
     """A choice says what the reference says; tokens are compared as the texts that the API has."""
     found = choice["logprobs"]
     assert found["tokens"] == [text(step.token) for step in expected]
@@ -64,17 +78,35 @@ def check(choice: dict[str, Any], expected: list[Step], text: Callable[[int], st
         assert top == pytest.approx(wanted, abs=1e-3)
 
 
-def test_random_weights(checkpoint: str, tmp_path: Path, real_binary: Path) -> None:
+def word(token: int) -> str:
+    return f"t{token}"
+
+
+def test_random_weights(recipe: Recipe, tmp_path: Path, real_binary: Path) -> None:
     folder = tmp_path / "model"
-    ALL[checkpoint](folder)
+    recipe(folder)
     draw = random.Random(3)
     prompts = [[draw.randrange(VOCAB) for _ in range(length)] for length in PROMPT_LENGTHS]
-    expected = greedy(folder, prompts, TOKENS)
+    reference = Reference(folder)
+    expected = reference.greedy(prompts, TOKENS)
     for steps in expected:
         assert len({step.token for step in steps}) > TOKENS // 4, "the model repeats itself"
-    for choice, steps in zip(served(str(folder), real_binary, prompts), expected, strict=True):
-        assert choice["finish_reason"] == "length"
-        check(choice, steps, lambda token: f"t{token}")
+    with serving(str(folder), real_binary) as ask:
+        together = ask(prompts)
+        for choice, steps in zip(together, expected, strict=True):
+            assert choice["finish_reason"] == "length"
+            check(choice, steps, word)
+
+        # Alone, and from the prefix cache's copy of its state: bit for bit the same.
+        said = [step.token for step in expected[-1]]
+        (rest,) = ask([prompts[-1] + said[:CONTINUED]], max_tokens=TOKENS - CONTINUED)
+        assert rest["logprobs"]["token_logprobs"] == together[-1]["logprobs"]["token_logprobs"][CONTINUED:]
+
+        prompt = [draw.randrange(VOCAB) for _ in range(300)]
+        (choice,) = ask([prompt], echo=True, max_tokens=0)
+        assert choice["logprobs"]["token_logprobs"][0] is None
+        after_first = {name: values[1:] for name, values in choice["logprobs"].items()}
+        check({"logprobs": after_first}, reference.read(prompt), word)
 
 
 def test_the_built_in_model(real_binary: Path) -> None:
@@ -84,19 +116,11 @@ def test_the_built_in_model(real_binary: Path) -> None:
     prompts = [tokenizer.encode(text).ids for text in texts]
     assert len(prompts[-1]) > 256
     expected = [
-        list(takewhile(lambda step: step.token not in stop, steps)) for steps in greedy(TINY, prompts, TOKENS)
+        list(takewhile(lambda step: step.token not in stop, steps))
+        for steps in Reference(TINY).greedy(prompts, TOKENS)
     ]
     assert all(expected)
-    for choice, steps in zip(served("mlxcel-tiny", real_binary, prompts), expected, strict=True):
+    with serving("mlxcel-tiny", real_binary) as ask:
+        choices = ask(prompts)
+    for choice, steps in zip(choices, expected, strict=True):
         check(choice, steps, lambda token: tokenizer.decode([token], skip_special_tokens=False))
-
-
-def test_the_logprobs_of_a_prompt(checkpoint: str, tmp_path: Path, real_binary: Path) -> None:
-    folder = tmp_path / "model"
-    ALL[checkpoint](folder)
-    draw = random.Random(5)
-    prompt = [draw.randrange(VOCAB) for _ in range(300)]
-    (choice,) = served(str(folder), real_binary, [prompt], echo=True, max_tokens=0)
-    assert choice["logprobs"]["token_logprobs"][0] is None
-    rest = {name: values[1:] for name, values in choice["logprobs"].items()}
-    check({"logprobs": rest}, read(folder, prompt), lambda token: f"t{token}")

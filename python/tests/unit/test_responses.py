@@ -13,7 +13,7 @@ from openai._models import construct_type
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from mlxcel import MlxcelResponseError, Result, _responses
+from mlxcel import MlxcelResponseError, Result, Timings, ToolCall, _responses
 from mlxcel._accumulate import Accumulator
 
 USAGE = {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6}
@@ -48,7 +48,7 @@ def test_completion() -> None:
     assert result.finish_reason == "length"
     assert result.usage is not None
     assert result.usage.total_tokens == 6
-    assert result.timings == {"predicted_per_second": 100.0}
+    assert result.timings == Timings(decode_tokens_per_second=100.0, raw={"predicted_per_second": 100.0})
     assert result.logprobs.token_logprobs == [-0.5]
     assert result.choices == [result]
     assert result.raw is reply
@@ -61,7 +61,7 @@ def test_chat_with_reasoning_and_tool_calls() -> None:
     result = _responses.chat(chat(choices=[{"index": 0, "finish_reason": "tool_calls", "message": message}]))
     assert result == ""
     assert result.reasoning == "hm"
-    assert result.tool_calls[0].function.name == "f"
+    assert result.tool_calls == [ToolCall("c1", "f", "{}")]
 
 
 def test_several_choices() -> None:
@@ -143,7 +143,7 @@ def test_accumulated_chat() -> None:
     assert [entry.token for entry in result.logprobs.content] == ["Hel", "lo"]
     assert result.usage is not None
     assert result.usage.prompt_tokens == 4
-    assert result.timings == {"x": 1}
+    assert result.timings == Timings(raw={"x": 1})
 
 
 def test_accumulated_completion_logprobs() -> None:
@@ -167,8 +167,8 @@ def test_accumulated_tool_calls() -> None:
         gathered.add(chunk(choices=[{"index": 0, "delta": {"tool_calls": [delta]}}]))
     gathered.add(chunk(choices=[{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]))
     first, second = gathered.result().tool_calls
-    assert (first.id, first.function.name, first.function.arguments) == ("c1", "add", '{"a": 1}')
-    assert (second.id, second.function.name, second.function.arguments) == ("c2", "now", '{"tz": "UTC"}')
+    assert first == ToolCall("c1", "add", '{"a": 1}')
+    assert second == ToolCall("c2", "now", '{"tz": "UTC"}')
 
 
 def test_a_stream_without_a_finish_is_cut_off() -> None:

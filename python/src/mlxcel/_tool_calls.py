@@ -1,0 +1,154 @@
+"""A model's calls of tools, as it wrote them. Pure; whether a call fits its function is asked elsewhere."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ._measures import item
+from .errors import MlxcelToolArgumentsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Fragments", "ToolCall", "argument_text", "tool_calls_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a function that the model asks for; nothing has been called yet."""
+
+    id: str
+    """The server's name for this call, which the answer to it has to repeat; empty if it gave none."""
+    name: str
+    raw: str
+    """The arguments as the model wrote them: JSON, if all went well."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments by name, a new dict each time.
+
+        Raises MlxcelToolArgumentsError when what the model wrote is not one JSON object,
+        also when it wrote nothing: malformed arguments never become `{}`.
+        """
+        try:
+            value = json.loads(self.raw, parse_constant=_no_number)
+        except (ValueError, RecursionError) as error:
+            raise self._malformed(str(error)) from error
+        if not isinstance(value, dict):
+            raise self._malformed(f"it is {_KINDS.get(type(value), 'null')}")
+        return value
+
+    @property
+    def valid(self) -> bool:
+        """Whether `arguments` can be had."""
+        try:
+            _ = self.arguments
+        except MlxcelToolArgumentsError:
+            return False
+        return True
+
+    def as_dict(self) -> dict[str, Any]:
+        """The call in OpenAI's form, as an assistant's message holds it."""
+        return {
+            "id": self.id,
+            "type": "function",
+            "function": {"name": self.name, "arguments": self.raw},
+        }
+
+    def __str__(self) -> str:
+        try:
+            shown = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        except MlxcelToolArgumentsError:
+            shown = f"malformed: {self.raw!r}"
+        return f"{self.name}({shown})"
+
+    def _malformed(self, why: str) -> MlxcelToolArgumentsError:
+        return MlxcelToolArgumentsError(
+            f"the arguments of the call of {self.name!r} are not a JSON object: {why}",
+            raw=self.raw,
+            name=self.name,
+            id=self.id,
+        )
+
+
+_KINDS: dict[type, str] = {
+    list: "an array",
+    str: "a string",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+}
+
+
+def tool_calls_of(calls: Iterable[Any] | None) -> list[ToolCall]:
+    """Calls from a whole message, as objects of the SDK or dicts."""
+    return [_tool_call(call) for call in calls or ()]
+
+
+def argument_text(arguments: Any) -> str:
+    """Arguments, or a fragment of them, as text: some servers (Ollama's own) send the object itself."""
+    if arguments is None:
+        return ""
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+
+
+class Fragments:
+    """Tool calls of a stream while their pieces come in."""
+
+    def __init__(self) -> None:
+        self._calls: list[_Growing] = []
+        self._at: dict[int, int] = {}
+
+    def add(self, delta: Any) -> int:
+        """Take one piece; returns the place of its call among the answer's calls."""
+        function = item(delta, "function")
+        place = self._place(item(delta, "index"), item(delta, "id"), item(function, "name"))
+        call = self._calls[place]
+        call.id = call.id or str(item(delta, "id") or "")
+        call.name += item(function, "name") or ""
+        call.arguments.append(argument_text(item(function, "arguments")))
+        return place
+
+    def calls(self) -> list[ToolCall]:
+        """The calls so far, in the order in which they began."""
+        return [ToolCall(call.id, call.name, "".join(call.arguments)) for call in self._calls]
+
+    def _place(self, index: int | None, id: str | None, name: str | None) -> int:  # noqa: A002
+        if index is None:
+            place = None if id or name else len(self._calls) - 1  # without both it goes on with the last
+        else:
+            place = self._at.get(index)
+            if place is not None and id and id != (self._calls[place].id or id):
+                place = None  # some servers give each call the index 0: another id is another call
+        if place is None or place < 0:
+            self._calls.append(_Growing())
+            place = len(self._calls) - 1
+        if index is not None:
+            self._at[index] = place
+        return place
+
+
+@dataclass(slots=True)
+class _Growing:
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+
+def _tool_call(call: Any) -> ToolCall:
+    # A custom tool's call has its text in place of arguments.
+    function = item(call, "function")
+    custom = item(call, "custom")
+    name = item(function, "name") or item(custom, "name") or ""
+    given = item(function, "arguments")
+    return ToolCall(
+        str(item(call, "id") or ""),
+        str(name),
+        argument_text(item(custom, "input") if given is None else given),
+    )
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
