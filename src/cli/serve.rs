@@ -14,7 +14,9 @@ use crate::server::auth::Keys;
 use crate::server::lifeline::Lifeline;
 use crate::server::listener::Address;
 use crate::server::load::ModelOptions;
+use crate::server::sites::Origin;
 use crate::server::terms::Policy;
+use crate::server::tls::Tls;
 use crate::server::{ServerOptions, run as serve};
 use crate::text::output::ToolFormat;
 
@@ -25,7 +27,8 @@ const PORT: u16 = 8080;
 ///
 /// Listens at once; GET /health answers 503 with the progress until the model is loaded, then 200.
 /// Once it listens, one line of JSON on stdout says where; logs go to stderr. SIGTERM and SIGINT let
-/// running requests end, for 30 seconds at most; a second one ends at once.
+/// running requests end, for --drain-timeout at most; a second one ends at once. SIGHUP reads the key
+/// file and the certificate anew.
 ///
 /// Every option can also be set through the variable that its help names.
 #[derive(clap::Args)]
@@ -224,7 +227,7 @@ pub struct Args {
     #[arg(help_heading = "Server")]
     port: Option<u16>,
 
-    /// File with API keys, one a line, beside the one in LLAMA_API_KEY
+    /// File with API keys, one a line, beside the one in LLAMA_API_KEY; SIGHUP reads it anew
     #[arg(
         long,
         env = "LLAMA_ARG_API_KEY_FILE",
@@ -234,7 +237,74 @@ pub struct Args {
     #[arg(help_heading = "Server")]
     api_key_file: Option<PathBuf>,
 
-    /// Seconds that a request may take to arrive, and an idle connection stays open
+    /// Serve other machines although no API key is set
+    #[arg(
+        long,
+        env = "LLAMA_ARG_INSECURE",
+        hide_env_values = true,
+        help_heading = "Server"
+    )]
+    #[arg(value_parser = BoolishValueParser::new())]
+    insecure: bool,
+
+    /// Certificate for TLS in PEM, the server's own first, then its chain; SIGHUP reads it anew
+    #[arg(
+        long,
+        env = "LLAMA_ARG_TLS_CERT",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    #[arg(help_heading = "Server", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// Its private key
+    #[arg(
+        long,
+        env = "LLAMA_ARG_TLS_KEY",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    #[arg(help_heading = "Server", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// Names by which clients may address the server, beside this machine's own; a server that other
+    /// machines reach with a key has any
+    #[arg(
+        long,
+        env = "LLAMA_ARG_ALLOWED_HOSTS",
+        hide_env_values = true,
+        value_name = "NAME,…"
+    )]
+    #[arg(help_heading = "Server", value_delimiter = ',')]
+    allowed_hosts: Vec<String>,
+
+    /// Sites whose scripts may call the server from a browser, as scheme://host[:port], or * [default:
+    /// none]
+    #[arg(
+        long,
+        env = "LLAMA_ARG_ALLOWED_ORIGINS",
+        hide_env_values = true,
+        value_name = "ORIGIN,…"
+    )]
+    #[arg(help_heading = "Server", value_delimiter = ',')]
+    allowed_origins: Vec<Origin>,
+
+    /// Refuse requests that name another model, with 404
+    #[arg(
+        long,
+        env = "LLAMA_ARG_STRICT_MODEL",
+        hide_env_values = true,
+        help_heading = "Server"
+    )]
+    #[arg(value_parser = BoolishValueParser::new())]
+    strict_model: bool,
+
+    /// Serve GET /metrics; it always is (llama-server wants to be asked)
+    #[arg(long, hide = true, help_heading = "Server")]
+    metrics: bool,
+
+    /// Seconds that a request may take to arrive, a client may leave unread what it is sent, and an
+    /// idle connection stays open
     #[arg(
         long,
         env = "LLAMA_ARG_TIMEOUT",
@@ -244,6 +314,16 @@ pub struct Args {
     #[arg(help_heading = "Server", default_value_t = 600)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     timeout: u32,
+
+    /// Seconds that running requests have to end after SIGTERM or SIGINT
+    #[arg(
+        long,
+        env = "LLAMA_ARG_DRAIN_TIMEOUT",
+        hide_env_values = true,
+        value_name = "SECONDS"
+    )]
+    #[arg(help_heading = "Server", default_value = "30", value_parser = parse_seconds)]
+    drain_timeout: Duration,
 
     /// Seconds after which a request is given up, waiting included [default: no limit]
     #[arg(
@@ -360,6 +440,7 @@ impl Args {
             policy: Policy {
                 request_timeout: self.request_timeout,
                 cache_per_key: self.prefix_cache_per_key,
+                strict_model: self.strict_model,
             },
             warmup: self.warmup && !self.no_warmup,
             force: self.force,
@@ -369,10 +450,27 @@ impl Args {
             }),
             tool_call_parser: self.tool_call_parser.map(ToolFormat::from),
         };
+        let address = address(&self.host, self.port)?;
+        let tls = match (self.tls_cert, self.tls_key) {
+            (Some(_), Some(_)) if address.host().is_none() => {
+                return Err(
+                    "--host is a Unix socket, which is private without TLS: leave out \
+                            --tls-cert and --tls-key"
+                        .into(),
+                );
+            }
+            (Some(certificate), Some(key)) => Some(Tls::load(certificate, key)?),
+            _ => None,
+        };
         Ok(ServerOptions {
-            address: address(&self.host, self.port)?,
+            address,
             keys,
-            read_timeout: Duration::from_secs(self.timeout.into()),
+            insecure: self.insecure,
+            allowed_hosts: self.allowed_hosts,
+            allowed_origins: self.allowed_origins,
+            tls,
+            timeout: Duration::from_secs(self.timeout.into()),
+            drain_timeout: self.drain_timeout,
             exit_when_idle: self.exit_when_idle,
             lifeline,
             model,
@@ -525,6 +623,10 @@ mod tests {
             &["--threads", "0"],
             &["--cpu-isa", "sse9"],
             &["--tool-call-parser", "xml"],
+            &["--drain-timeout", "0"],
+            &["--tls-cert", "a.pem"],
+            &["--tls-key", "a.pem"],
+            &["--allowed-origins", "example.org"],
         ] {
             assert!(parse(words).is_err(), "{words:?}");
         }

@@ -6,6 +6,7 @@ use super::call_grammar;
 use super::error::ApiError;
 use super::openai::tools::Tools;
 use super::reader::Reader;
+use super::thinking::{Effort, Habits, Switches};
 use crate::engine::grammar::GrammarSpec;
 use crate::text::output::{OutputParser, ReasoningTags, ToolFormat};
 use crate::text::{ChatTemplate, Tokenizer};
@@ -14,13 +15,18 @@ use crate::text::{ChatTemplate, Tokenizer};
 #[derive(Debug, Clone, Default)]
 pub struct Dialect {
     tools: Option<ToolFormat>,
+    switches: Switches,
     /// The template's words, with tools and without.
     template: String,
 }
 
+/// What gpt-oss was trained with; its template writes down whatever it is told.
+const HARMONY_EFFORTS: &[Effort] = &[Effort::Low, Effort::Medium, Effort::High];
+
 impl Dialect {
     /// By the words of the template; `tools` overrides what they say about tool calls.
     pub fn new(template: Option<&ChatTemplate>, tools: Option<ToolFormat>) -> Self {
+        let switches = template.map_or_else(Switches::default, Switches::of);
         let template = template.map_or_else(String::new, |template| {
             // A template that has no default says so when it is rendered.
             let source = |with_tools| template.source(with_tools).unwrap_or_default();
@@ -31,6 +37,7 @@ impl Dialect {
         });
         Self {
             tools: tools.or_else(|| ToolFormat::of_template(&template)),
+            switches,
             template,
         }
     }
@@ -47,6 +54,16 @@ impl Dialect {
             return None;
         }
         ReasoningTags::of_template(&self.template, prompt)
+    }
+
+    /// How the model thinks.
+    pub fn habits(&self) -> Habits {
+        let harmony = self.tools == Some(ToolFormat::Harmony);
+        Habits {
+            switches: self.switches,
+            thinks: harmony || self.thoughts("").is_some(),
+            efforts: harmony.then_some(HARMONY_EFFORTS),
+        }
     }
 
     /// Refuses tools that the model could not be told of.

@@ -106,13 +106,35 @@ impl ApiError {
 
     /// 401.
     pub fn unauthorized() -> Self {
-        let message = "no valid API key: send the header `Authorization: Bearer <key>`";
+        let message =
+            "no valid API key: send the header `Authorization: Bearer <key>` or `x-api-key: <key>`";
         Self::new(
             StatusCode::UNAUTHORIZED,
             "invalid_request_error",
             "invalid_api_key",
             message,
         )
+    }
+
+    /// 403: sent to a name that is none of the server's.
+    pub fn foreign_host(host: &str) -> Self {
+        let host: String = host.chars().take(64).collect();
+        let message = format!(
+            "this server does not go by the name `{host}`; ask 127.0.0.1 or localhost, or start it with \
+             --allowed-hosts"
+        );
+        Self::forbidden("host_not_allowed", message)
+    }
+
+    /// 403: sent by the script of another site.
+    pub fn foreign_origin() -> Self {
+        let message = "this server takes no requests from other sites' scripts; start it with \
+                       --allowed-origins, or with an API key";
+        Self::forbidden("origin_not_allowed", message)
+    }
+
+    fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "permission_error", code, message)
     }
 
     /// 404: a path that is no route.
@@ -213,6 +235,12 @@ impl ApiError {
         Self::unavailable("too_many_leases", message).retry(RETRY_AFTER)
     }
 
+    /// 503: as many connections are open as may be.
+    pub fn too_many_connections(limit: usize) -> Self {
+        let message = format!("{limit} connections are open, and more are not taken");
+        Self::unavailable("too_many_connections", message).retry(RETRY_AFTER)
+    }
+
     fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -227,6 +255,41 @@ impl ApiError {
             retry_after: Some(seconds),
             ..self
         }
+    }
+
+    /// The whole answer as it goes over a connection that then closes, for where there is no handler.
+    pub fn as_http(&self) -> Vec<u8> {
+        let body = serde_json::json!(Envelope { error: self }).to_string();
+        let retry = self
+            .retry_after
+            .map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
+        format!(
+            "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{retry}\
+             connection: close\r\n\r\n{body}",
+            self.status,
+            body.len()
+        )
+        .into_bytes()
+    }
+
+    /// The same error for a request that calls fields by other names: pairs of the name here and the
+    /// one there.
+    pub fn renamed(mut self, names: &[(&str, &str)]) -> Self {
+        for (here, there) in names {
+            let path = self
+                .param
+                .as_deref()
+                .and_then(|param| param.strip_prefix(here));
+            if let Some(path) = path.filter(|path| path.is_empty() || path.starts_with(['.', '[']))
+            {
+                self.param = Some(format!("{there}{path}"));
+            }
+            for end in ["`", ".", "["] {
+                let (here, there) = (format!("`{here}{end}"), format!("`{there}{end}"));
+                self.message = self.message.replace(&here, &there);
+            }
+        }
+        self
     }
 
     /// The status that the answer carries.
@@ -297,5 +360,26 @@ impl IntoResponse for ApiError {
             set(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_go_by_the_names_of_the_request() {
+        let names = [("messages", "input"), ("response_format", "text.format")];
+        let message = "`messages[0].role` and `messages`, not `messages_too`";
+        let error = ApiError::invalid("messages[0].role", message).renamed(&names);
+        assert_eq!(error.param(), Some("input[0].role"));
+        assert_eq!(
+            error.message(),
+            "`input[0].role` and `input`, not `messages_too`"
+        );
+        let error = ApiError::invalid("response_format", "x").renamed(&names);
+        assert_eq!(error.param(), Some("text.format"));
+        let error = ApiError::invalid("messages_too", "x").renamed(&names);
+        assert_eq!(error.param(), Some("messages_too"));
     }
 }

@@ -40,6 +40,14 @@ impl Address {
             Self::Tcp { host, port }
         }
     }
+
+    /// The name or number of a TCP port's host.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Tcp { host, .. } => Some(host),
+            Self::Unix(_) => None,
+        }
+    }
 }
 
 /// Why the server cannot listen.
@@ -84,6 +92,18 @@ pub enum ListenError {
 pub struct Listener {
     socket: Socket,
     address: String,
+    reach: Reach,
+}
+
+/// Who can connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// This user, by the socket's file.
+    File,
+    /// Processes of this machine.
+    Machine,
+    /// Other machines.
+    Network,
 }
 
 enum Socket {
@@ -135,15 +155,16 @@ impl Hangup {
 }
 
 impl Listener {
-    /// Binds. Nothing else is listening there when it succeeds.
-    pub async fn bind(address: &Address) -> Result<Self, ListenError> {
+    /// Binds. Nothing else is listening there when it succeeds. `scheme` is what clients put before
+    /// the address of a TCP port.
+    pub async fn bind(address: &Address, scheme: &str) -> Result<Self, ListenError> {
         match address {
-            Address::Tcp { host, port } => Self::bind_tcp(host, *port).await,
+            Address::Tcp { host, port } => Self::bind_tcp(host, *port, scheme).await,
             Address::Unix(path) => Self::bind_unix(path).await,
         }
     }
 
-    async fn bind_tcp(host: &str, port: u16) -> Result<Self, ListenError> {
+    async fn bind_tcp(host: &str, port: u16, scheme: &str) -> Result<Self, ListenError> {
         let failed = |source: io::Error| {
             let address = format!("{host}:{port}");
             match source.kind() {
@@ -152,10 +173,15 @@ impl Listener {
             }
         };
         let listener = TcpListener::bind((host, port)).await.map_err(failed)?;
-        let address = format!("http://{}", listener.local_addr().map_err(failed)?);
+        let local = listener.local_addr().map_err(failed)?;
         Ok(Self {
             socket: Socket::Tcp(listener),
-            address,
+            address: format!("{scheme}://{local}"),
+            reach: if local.ip().to_canonical().is_loopback() {
+                Reach::Machine
+            } else {
+                Reach::Network
+            },
         })
     }
 
@@ -188,7 +214,13 @@ impl Listener {
                 _file: file,
             },
             address,
+            reach: Reach::File,
         })
+    }
+
+    /// Who can connect.
+    pub fn reach(&self) -> Reach {
+        self.reach
     }
 
     /// The next connection.
@@ -306,6 +338,23 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use tokio::io::AsyncWriteExt;
 
+    async fn bind(address: &Address) -> Result<Listener, ListenError> {
+        Listener::bind(address, "http").await
+    }
+
+    #[tokio::test]
+    async fn who_can_connect_is_known() {
+        for (host, reach) in [
+            ("127.0.0.1", Reach::Machine),
+            ("127.1.2.3", Reach::Machine),
+            ("localhost", Reach::Machine),
+            ("0.0.0.0", Reach::Network),
+        ] {
+            let listener = bind(&Address::new(host, 0)).await.unwrap();
+            assert_eq!(listener.reach(), reach, "{host}");
+        }
+    }
+
     #[test]
     fn a_path_is_a_socket_and_anything_else_a_host() {
         let tcp = |host: &str| Address::Tcp {
@@ -323,7 +372,7 @@ mod tests {
     async fn a_socket_is_private_and_goes_with_its_listener() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
-        let listener = Listener::bind(&Address::Unix(path.clone())).await.unwrap();
+        let listener = bind(&Address::Unix(path.clone())).await.unwrap();
         assert_eq!(
             std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
@@ -338,8 +387,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
         let address = Address::Unix(path.clone());
-        let first = Listener::bind(&address).await.unwrap();
-        let second = Listener::bind(&address).await;
+        let first = bind(&address).await.unwrap();
+        let second = bind(&address).await;
         assert!(matches!(second, Err(ListenError::UnixInUse(_))));
         assert!(path.exists());
         drop(first);
@@ -351,7 +400,7 @@ mod tests {
         let path = dir.path().join("a.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let listener = Listener::bind(&Address::Unix(path.clone())).await.unwrap();
+        let listener = bind(&Address::Unix(path.clone())).await.unwrap();
         UnixStream::connect(&path).await.unwrap();
         drop(listener);
     }
@@ -361,11 +410,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
         std::fs::write(&path, "precious").unwrap();
-        let refused = Listener::bind(&Address::Unix(path.clone())).await;
+        let refused = bind(&Address::Unix(path.clone())).await;
         assert!(matches!(refused, Err(ListenError::NotASocket(_))));
         let link = dir.path().join("link.sock");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        let refused = Listener::bind(&Address::Unix(link)).await;
+        let refused = bind(&Address::Unix(link)).await;
         assert!(matches!(refused, Err(ListenError::NotASocket(_))));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     }
@@ -374,7 +423,7 @@ mod tests {
     async fn a_file_that_took_the_sockets_place_is_not_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
-        let listener = Listener::bind(&Address::Unix(path.clone())).await.unwrap();
+        let listener = bind(&Address::Unix(path.clone())).await.unwrap();
         // Moved, not removed: a new file could else get the old one's inode.
         std::fs::rename(&path, dir.path().join("b.sock")).unwrap();
         std::fs::write(&path, "another's").unwrap();
@@ -385,7 +434,7 @@ mod tests {
     #[tokio::test]
     async fn a_path_that_is_too_long_is_named_with_the_limit() {
         let path = PathBuf::from(format!("/tmp/{}.sock", "x".repeat(200)));
-        let error = Listener::bind(&Address::Unix(path)).await.err().unwrap();
+        let error = bind(&Address::Unix(path)).await.err().unwrap();
         assert!(
             error.to_string().contains(&PATH_LIMIT.to_string()),
             "{error}"
@@ -396,10 +445,7 @@ mod tests {
     async fn a_port_in_use_is_one_clear_line() {
         let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = first.local_addr().unwrap().port();
-        let error = Listener::bind(&Address::new("127.0.0.1", port))
-            .await
-            .err()
-            .unwrap();
+        let error = bind(&Address::new("127.0.0.1", port)).await.err().unwrap();
         assert!(matches!(&error, ListenError::TcpInUse(at) if *at == format!("127.0.0.1:{port}")));
     }
 
@@ -407,8 +453,8 @@ mod tests {
     async fn a_hangup_is_noticed_behind_bytes_that_nobody_reads() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
-        let unix = Listener::bind(&Address::Unix(path.clone())).await.unwrap();
-        let tcp = Listener::bind(&Address::new("127.0.0.1", 0)).await.unwrap();
+        let unix = bind(&Address::Unix(path.clone())).await.unwrap();
+        let tcp = bind(&Address::new("127.0.0.1", 0)).await.unwrap();
         let port = tcp
             .to_string()
             .rsplit(':')

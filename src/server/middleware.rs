@@ -1,7 +1,6 @@
 //! What happens around every handler: ids, the access log, keys, and the wait for the model.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method};
@@ -10,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use tracing::Instrument;
 
+use super::access_log::Access;
 use super::error::ApiError;
 use super::state::App;
 use super::usage::Purpose;
@@ -29,16 +29,25 @@ fn answers_early(path: &str) -> bool {
     is_open(path) || path == "/lease"
 }
 
-/// 401 without a key, then 503 while the model loads.
+/// 403 for a foreign site, 401 without a key, then 503 while the model loads. The handler learns who
+/// asks.
 pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if !is_open(path) && !app.keys().admit(request.headers()) {
-        return ApiError::unauthorized().into_response();
+    let (mut parts, body) = request.into_parts();
+    if let Err(refused) = app.sites().check(&parts) {
+        return refused.into_response();
     }
+    let path = parts.uri.path();
+    let Some(key) = app.keys().admit(&parts.headers) else {
+        if is_open(path) {
+            return next.run(Request::from_parts(parts, body)).await;
+        }
+        return ApiError::unauthorized().into_response();
+    };
     if !answers_early(path) && app.model().is_none() {
         return ApiError::loading().into_response();
     }
-    next.run(request).await
+    parts.extensions.insert(key);
+    next.run(Request::from_parts(parts, body)).await
 }
 
 /// Counts the requests that give the server work. Those that only look (GET) do not keep a server up
@@ -57,26 +66,16 @@ pub async fn count(State(app): State<App>, request: Request, next: Next) -> Resp
 pub async fn access(mut request: Request, next: Next) -> Response {
     let id = request_id(&request);
     request.headers_mut().insert(REQUEST_ID.clone(), id.clone());
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
-    let started = Instant::now();
+    let access = Access::begin(id.to_str().unwrap_or_default(), &request);
     let run = AssertUnwindSafe(next.run(request))
         .catch_unwind()
-        .instrument(span.clone());
+        .instrument(access.span());
     let mut response = run.await.unwrap_or_else(|_| {
         ApiError::internal("the request hit a bug in the server; its log says where")
             .into_response()
     });
-    let status = response.status().as_u16();
-    let ms = started.elapsed().as_secs_f64() * 1e3;
-    // Clients ask for the health several times a second while they wait.
-    span.in_scope(|| match path.as_str() {
-        "/health" => tracing::debug!(%method, path, status, ms, "answered"),
-        _ => tracing::info!(%method, path, status, ms, "answered"),
-    });
     response.headers_mut().insert(REQUEST_ID.clone(), id);
-    response
+    access.until_sent(response)
 }
 
 /// The client's own id if it is one that a log can hold, else a new one.

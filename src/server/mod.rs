@@ -4,13 +4,17 @@
 //! tokens become text ([`generate`]) in the shapes of an endpoint ([`routes`]). All of that happens
 //! on HTTP's threads: the engine's sees token ids only.
 
+mod access_log;
 pub mod auth;
+pub mod blocks;
 pub mod body;
 mod breakers;
 mod call_grammar;
 pub mod clock;
 mod connections;
+pub mod conversation;
 pub mod defaults;
+mod descriptors;
 pub mod dialect;
 pub mod error;
 mod fields;
@@ -22,12 +26,17 @@ mod middleware;
 pub mod model;
 pub mod openai;
 pub mod reader;
+mod reload;
 mod resident;
 pub mod routes;
+pub mod sites;
 mod sse;
+mod stall;
 pub mod state;
 pub mod submit;
 pub mod terms;
+pub mod thinking;
+pub mod tls;
 mod usage;
 
 use std::convert::Infallible;
@@ -40,18 +49,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use self::auth::Keys;
-use self::connections::Connections;
+use self::connections::{Connections, Limits};
 use self::lifeline::{Lifeline, LifelineError};
-use self::listener::{Address, ListenError, Listener};
+use self::listener::{Address, ListenError, Listener, Reach};
 use self::load::{ModelError, ModelOptions};
 use self::model::ServedModel;
+use self::sites::{Origin, Sites};
 use self::state::App;
+use self::tls::Tls;
 use crate::hub::HubOptions;
 
-/// How long running requests may go on after the first signal.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The same when the owner is gone, for whom they most likely ran.
+/// How long running requests may go on when the owner is gone, for whom they most likely ran.
 const ORPHAN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long requests that were cut off may take to tell their clients so.
@@ -67,8 +75,18 @@ pub struct ServerOptions {
     pub address: Address,
     /// Who may ask.
     pub keys: Keys,
-    /// How long a request may take to arrive.
-    pub read_timeout: Duration,
+    /// Serve other machines although no key is wanted.
+    pub insecure: bool,
+    /// Names that the server goes by, beside this machine's own.
+    pub allowed_hosts: Vec<String>,
+    /// Sites whose scripts may call it.
+    pub allowed_origins: Vec<Origin>,
+    /// Speak TLS.
+    pub tls: Option<Tls>,
+    /// How long a request may take to arrive, and a client may not read what it is sent.
+    pub timeout: Duration,
+    /// How long running requests may go on after the first signal.
+    pub drain_timeout: Duration,
     /// How long to stay once nobody uses the server; `None` is for ever.
     pub exit_when_idle: Option<Duration>,
     /// Whom the server works for.
@@ -85,6 +103,12 @@ pub enum ServeError {
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Everybody could use it.
+    #[error(
+        "{0} can be reached from other machines, and no API key is set: set one in LLAMA_API_KEY or \
+         with --api-key-file, or give --insecure to serve everybody"
+    )]
+    Exposed(String),
     /// It has nothing to serve.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -104,13 +128,27 @@ pub async fn run(options: ServerOptions) -> Result<(), ServeError> {
     let owner = options.lifeline.map(Lifeline::watch).transpose()?;
     let mut owner = std::pin::pin!(lost(owner).fuse());
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
-    let listener = Listener::bind(&options.address).await?;
+    let tls = options.tls.map(Arc::new);
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let listener = Listener::bind(&options.address, scheme).await?;
+    let keyed = options.keys.required();
+    if listener.reach() == Reach::Network && !keyed && !options.insecure {
+        return Err(ServeError::Exposed(listener.to_string()));
+    }
     announce(&listener);
-    let app = App::new(options.keys, options.read_timeout);
-    if !app.keys().required() {
+    let names = options.address.host().map(str::to_owned);
+    let names = names.into_iter().chain(options.allowed_hosts).collect();
+    let sites = Sites::new(listener.reach(), keyed, names, options.allowed_origins);
+    let app = App::new(options.keys, sites, options.timeout);
+    if !keyed {
         tracing::warn!(address = %listener, "no API key is set: whoever reaches the server may use it");
     }
-    let connections = Connections::new(routes::router(app.clone()), options.read_timeout);
+    reload::on_hangup(app.clone(), tls.clone()).map_err(ServeError::Signals)?;
+    let limits = Limits {
+        timeout: options.timeout,
+        connections: descriptors::connections(),
+    };
+    let connections = Connections::new(routes::router(app.clone()), limits, tls);
     // A task of its own: whatever a load does, this one hears that it is to stop.
     let mut model = tokio::spawn(keep_a_model(app.clone(), options.model, options.hub));
     let stop = tokio::select! {
@@ -131,7 +169,7 @@ pub async fn run(options: ServerOptions) -> Result<(), ServeError> {
         let running = model.engine.stats().running;
         tracing::info!(reason = stop.reason(), running, "shutting down");
         tokio::select! {
-            () = drain(&app, connections, stop.patience()) => {}
+            () = drain(&app, connections, stop.patience(options.drain_timeout)) => {}
             () = signals.next() => {
                 tracing::warn!("a second signal: requests are cut off");
                 app.abort();
@@ -166,9 +204,9 @@ impl Stop {
     }
 
     /// How long running requests may go on.
-    fn patience(self) -> Duration {
+    fn patience(self, drain_timeout: Duration) -> Duration {
         match self {
-            Self::Signal | Self::Unused => DRAIN_TIMEOUT,
+            Self::Signal | Self::Unused => drain_timeout,
             Self::OwnerGone => ORPHAN_TIMEOUT,
         }
     }
@@ -277,7 +315,7 @@ mod tests {
         let text = TextFiles::load(&dir, None).unwrap();
         let names = Names::new(None, "mortal", &dir);
         let model = ServedModel::new(names, dir, None, Policy::default(), engine, text);
-        let app = App::new(Keys::default(), Duration::from_secs(5));
+        let app = App::new(Keys::default(), Sites::default(), Duration::from_secs(5));
         let death = outlive(&app, Arc::new(model));
         tokio::pin!(death);
         assert!(

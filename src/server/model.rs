@@ -4,6 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use serde_json::Value;
+
+use super::body::Body;
 use super::breakers::BreakerIndex;
 use super::defaults::{DefaultsError, SamplingDefaults};
 use super::dialect::Dialect;
@@ -105,6 +108,16 @@ impl ServedModel {
             text,
             grammar,
             breakers,
+        }
+    }
+
+    /// Refuses a request that names another model, where that matters.
+    pub fn check_name(&self, body: &Body) -> Result<(), ApiError> {
+        match body.get("model").and_then(Value::as_str) {
+            Some(asked) if self.policy.strict_model && asked != self.id => {
+                Err(ApiError::model_not_found(asked, &self.id))
+            }
+            _ => Ok(()),
         }
     }
 

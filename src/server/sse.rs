@@ -26,6 +26,10 @@ pub trait Shape: Send + 'static {
     fn end(&mut self, index: usize, prompt: usize, summary: &Summary) -> Vec<Event>;
     /// After the end of all outputs.
     fn finish(&mut self) -> Vec<Event>;
+    /// It failed: nothing comes after this.
+    fn fail(&mut self, error: &ApiError) -> Vec<Event> {
+        vec![data(&Envelope { error })]
+    }
 }
 
 /// An event that carries JSON.
@@ -97,7 +101,7 @@ impl<S: Stream<Item = Happening> + Unpin, F: Shape> Running<S, F> {
                     Err(error) => {
                         tracing::error!(error = error.message(), "a stream broke off");
                         self.over = true;
-                        vec![data(&Envelope { error: &error })]
+                        self.shape.fail(&error)
                     }
                 },
                 None => {

@@ -12,6 +12,7 @@ use super::auth::Keys;
 use super::clock::unix_seconds;
 use super::error::ApiError;
 use super::model::ServedModel;
+use super::sites::Sites;
 use super::usage::Usage;
 
 /// What the server does before it can answer.
@@ -64,6 +65,7 @@ pub struct App(Arc<Shared>);
 
 struct Shared {
     keys: Keys,
+    sites: Sites,
     read_timeout: Duration,
     progress: Mutex<Progress>,
     model: OnceLock<Arc<ServedModel>>,
@@ -75,12 +77,14 @@ struct Shared {
 }
 
 impl App {
-    /// A server that has no model yet. `read_timeout` bounds how long a body may take to arrive.
-    pub fn new(keys: Keys, read_timeout: Duration) -> Self {
+    /// A server that has no model yet, for those who hold one of `keys` and come from where `sites`
+    /// allows. `read_timeout` bounds how long a body may take to arrive.
+    pub fn new(keys: Keys, sites: Sites, read_timeout: Duration) -> Self {
         let progress = Mutex::new(Progress::start(Stage::Finding));
         let abort = watch::Sender::new(false);
         Self(Arc::new(Shared {
             keys,
+            sites,
             read_timeout,
             progress,
             model: OnceLock::new(),
@@ -95,6 +99,11 @@ impl App {
     /// The keys that open it.
     pub fn keys(&self) -> &Keys {
         &self.0.keys
+    }
+
+    /// Whom browsers may let in.
+    pub fn sites(&self) -> &Sites {
+        &self.0.sites
     }
 
     /// How long a request's body may take to arrive.

@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::auth::bearer;
+use super::auth::KeyId;
 use super::body::Body;
 use super::error::ApiError;
 use super::state::App;
@@ -24,6 +24,8 @@ pub struct Policy {
     /// Whether only requests with the same API key share the prefix cache: by the time a prompt takes,
     /// others could tell whether it was seen before.
     pub cache_per_key: bool,
+    /// Whether a request that names another model is refused.
+    pub strict_model: bool,
 }
 
 /// The terms of one request.
@@ -42,10 +44,11 @@ impl FromRequestParts<App> for Terms {
         let policy = app
             .model()
             .map_or_else(Policy::default, |model| model.policy);
-        let key = bearer(&parts.headers).filter(|_| policy.cache_per_key);
+        let key = KeyId::from_request_parts(parts, app).await?;
+        let apart = policy.cache_per_key && key != KeyId::NOBODY;
         Ok(Self {
             deadline: policy.request_timeout.map(|limit| Instant::now() + limit),
-            cache_salt: key.map(|key| salt(None, key)),
+            cache_salt: apart.then(|| salt(None, key.bytes())),
         })
     }
 }

@@ -5,8 +5,11 @@
     reason = "a test ends by panicking"
 )]
 
+mod access;
+mod drain;
 mod lease;
 mod lifeline;
+mod limits;
 mod process;
 
 use process::{MODEL, Server, command, within};

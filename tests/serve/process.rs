@@ -107,8 +107,20 @@ impl Address {
 
     /// The same, from a server that may be gone.
     pub fn try_request(&self, method: &str, path: &str, body: &str) -> io::Result<Box<dyn Stream>> {
+        let mut stream = self.connect()?;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        Ok(stream)
+    }
+
+    /// A connection on which nothing was said yet; reading gives up after half a minute.
+    pub fn connect(&self) -> io::Result<Box<dyn Stream>> {
         let patience = Some(Duration::from_secs(30));
-        let mut stream: Box<dyn Stream> = if let Some(path) = self.0.strip_prefix("unix:") {
+        let stream: Box<dyn Stream> = if let Some(path) = self.0.strip_prefix("unix:") {
             let stream = UnixStream::connect(Path::new(path))?;
             stream.set_read_timeout(patience)?;
             Box::new(stream)
@@ -117,13 +129,21 @@ impl Address {
             stream.set_read_timeout(patience)?;
             Box::new(stream)
         };
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        )?;
         Ok(stream)
+    }
+
+    /// The answer to a request with a head of one's own, `Name: value` a line.
+    pub fn ask(&self, method: &str, path: &str, head: &[&str], body: &str) -> Answer {
+        let head: String = head.iter().map(|line| format!("{line}\r\n")).collect();
+        let mut stream = self.connect().unwrap();
+        let sent = write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n{head}\r\n{body}",
+            body.len()
+        );
+        // A server that refuses early may have closed before everything was sent; it has answered.
+        drop(sent);
+        Answer::read(stream)
     }
 
     /// The status and the body of an answer.
@@ -146,6 +166,44 @@ impl Address {
     pub fn prop(&self, pointer: &str) -> Value {
         let props: Value = serde_json::from_str(&self.get("/props").1).unwrap();
         props.pointer(pointer).unwrap().clone()
+    }
+}
+
+/// An answer as it came.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// Status line and headers.
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    /// Reads to the end of the connection.
+    pub fn read(mut stream: impl Read) -> Self {
+        let mut bytes = Vec::new();
+        // An end that is broken off shows in what is missing.
+        drop(stream.read_to_end(&mut bytes));
+        let text = String::from_utf8(bytes).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").expect("an answer");
+        Self {
+            status: head.split_whitespace().nth(1).unwrap().parse().unwrap(),
+            head: head.to_owned(),
+            body: body.to_owned(),
+        }
+    }
+
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let fields = self.head.lines().filter_map(|line| line.split_once(": "));
+        let mut found = fields.filter(|(field, _)| field.eq_ignore_ascii_case(name));
+        found.next().map(|(_, value)| value)
+    }
+
+    /// The code of an error.
+    pub fn code(&self) -> String {
+        let body: Value = serde_json::from_str(&self.body).unwrap();
+        body["error"]["code"].as_str().unwrap().to_owned()
     }
 }
 

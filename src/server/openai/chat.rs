@@ -5,13 +5,18 @@ use serde_json::{Map, Value};
 
 use super::logprobs::{self, ChatLogprobs, MAX_TOP};
 use super::message::{CallIds, Message, MessageDelta};
+use super::messages;
 use super::ranges::integer;
+use super::tools::Tools;
 use super::usage::{TimingsOut, Usage};
 use super::{FINGERPRINT, completions::StreamOptions};
 use crate::engine::FinishReason;
+use crate::server::body::Body;
+use crate::server::conversation::Conversation;
 use crate::server::error::ApiError;
 use crate::server::generate::{Delta, Summary};
 use crate::server::model::Piece;
+use crate::server::thinking::{Effort, Thinking};
 
 /// What chat has beyond the fields of sampling. `messages`, `tools` and `response_format` are taken
 /// out of the body by themselves: they can be large, and are checked with paths of their own.
@@ -32,6 +37,8 @@ pub struct ChatFields {
     pub add_generation_prompt: Option<bool>,
     /// Whether an answer may make several calls; absent is yes.
     pub parallel_tool_calls: Option<bool>,
+    reasoning_effort: Option<Effort>,
+    enable_thinking: Option<bool>,
     user: Option<String>,
     safety_identifier: Option<String>,
     prompt_cache_key: Option<String>,
@@ -54,6 +61,35 @@ impl ChatFields {
             (true, top) => Ok(Some(top.unwrap_or(0))),
         }
     }
+}
+
+impl ChatFields {
+    /// Whether to think, and how hard.
+    pub fn thinking(&self) -> Thinking {
+        Thinking {
+            effort: self.reasoning_effort,
+            enabled: self.enable_thinking,
+        }
+    }
+}
+
+/// Takes what is to be continued out of the body.
+pub fn conversation(body: &mut Body, fields: ChatFields) -> Result<Conversation, ApiError> {
+    let missing = || ApiError::missing("messages", "`messages` is required");
+    let messages = body.take("messages").ok_or_else(missing)?;
+    let messages = messages::normalize(messages)?;
+    let tools = Tools::parse(
+        body.take("tools"),
+        body.take("tool_choice"),
+        fields.parallel_tool_calls,
+    )?;
+    Ok(Conversation {
+        tools,
+        thinking: fields.thinking(),
+        template_kwargs: fields.chat_template_kwargs.unwrap_or_default(),
+        add_generation_prompt: fields.add_generation_prompt.unwrap_or(true),
+        ..Conversation::new(messages, &[])
+    })
 }
 
 /// What every answer and chunk of one request has in common.

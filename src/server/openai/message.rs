@@ -85,7 +85,8 @@ impl CallIds {
         }
     }
 
-    fn make(self) -> String {
+    /// A new one.
+    pub fn make(self) -> String {
         let random = uuid::Uuid::new_v4().simple().to_string();
         match self {
             Self::OpenAi => format!("call_{random}"),

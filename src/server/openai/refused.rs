@@ -129,11 +129,6 @@ const CHAT: &[Refused] = &[
         "there is no web search here; leave it out",
     ),
     (
-        "reasoning_effort",
-        |v| v == "none",
-        "set the variable that the model's template reads through `chat_template_kwargs`",
-    ),
-    (
         "verbosity",
         |v| v == "medium",
         "say in the prompt how long the answer should be",

@@ -7,35 +7,31 @@ use axum::extract::State;
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures::future::try_join_all;
-use serde_json::{Map, Value};
 
-use crate::engine::grammar::GrammarSpec;
 use crate::server::body::{Body, Ignored, RawBody};
+use crate::server::conversation::{Manner, Prepared};
 use crate::server::error::ApiError;
 use crate::server::generate::{Delta, Summary};
 use crate::server::model::ServedModel;
 use crate::server::openai::chat::{
-    ChatChoice, ChatChunk, ChatCompletion, ChatFields, ChunkChoice, Head,
+    self, ChatChoice, ChatChunk, ChatCompletion, ChatFields, ChunkChoice, Head,
 };
 use crate::server::openai::completions::include_usage;
 use crate::server::openai::message::CallIds;
 use crate::server::openai::sampling::SamplingFields;
-use crate::server::openai::tools::Tools;
 use crate::server::openai::usage::{Account, TimingsOut};
-use crate::server::openai::{messages, refused, response_format};
+use crate::server::openai::{refused, response_format};
 use crate::server::sse::{self, Shape};
 use crate::server::state::{App, Ready};
-use crate::server::submit::{Job, Output, interleave, offload, submit};
+use crate::server::submit::{Output, interleave, offload};
 use crate::server::terms::Terms;
-use crate::text::TemplateInput;
 
-struct Prepared {
-    job: Job,
-    grammar: Option<GrammarSpec>,
+struct Asked {
+    prepared: Prepared,
+    choices: usize,
+    logprobs: bool,
     stream: bool,
     include_usage: bool,
-    /// Whether the output may call something.
-    tools: bool,
     ignored: Ignored,
 }
 
@@ -46,43 +42,35 @@ pub async fn post(
     RawBody(bytes): RawBody,
 ) -> Result<Response, ApiError> {
     let shared = model.clone();
-    let prepared = offload(bytes.len(), move || prepare(&shared, &bytes, terms)).await?;
-    let Prepared {
-        job,
-        grammar,
-        stream,
-        include_usage,
-        tools,
-        ignored,
-    } = prepared;
-    let job = job.constrain(&model, grammar).await?;
-    let object = if stream {
+    let asked = offload(bytes.len(), move || read(&shared, &bytes, terms)).await?;
+    let object = if asked.stream {
         "chat.completion.chunk"
     } else {
         "chat.completion"
     };
     let answer = Answer {
         head: Head::new("chatcmpl", object, &model.id),
-        account: Account::new(job.prompts.len()),
-        choices: job.sampling.n,
-        logprobs: job.logprobs.is_some(),
-        include_usage,
-        tools,
-        ids: CallIds::of(model.text.dialect.tools()),
+        account: Account::new(1),
+        choices: asked.choices,
+        logprobs: asked.logprobs,
+        include_usage: asked.include_usage,
+        tools: asked.prepared.may_call(),
+        ids: asked.prepared.call_ids(),
         model: model.clone(),
     };
-    let outputs = submit(&app, &model, job)?;
-    let mut response = if stream {
+    let outputs = asked.prepared.submit(&app, &model).await?;
+    let mut response = if asked.stream {
         sse::respond(interleave(outputs), answer)
     } else {
         answer.whole(outputs).await?
     };
-    ignored.report(&mut response);
+    asked.ignored.report(&mut response);
     Ok(response)
 }
 
-fn prepare(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Prepared, ApiError> {
+fn read(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Asked, ApiError> {
     let mut body = Body::parse(bytes)?;
+    model.check_name(&body)?;
     let terms = terms.read(&mut body)?;
     refused::chat(&mut body)?;
     let fields: ChatFields = body.read()?;
@@ -92,71 +80,23 @@ fn prepare(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Prepared, 
     let logprobs = fields.logprobs()?;
     let stream = fields.stream.unwrap_or(false);
     let include_usage = include_usage(stream, fields.stream_options)?;
-    let grammar = response_format::parse(body.take("response_format"))?;
-    let messages = body
-        .take("messages")
-        .ok_or_else(|| ApiError::missing("messages", "`messages` is required"))?;
-    let messages = messages::normalize(messages)?;
-    let tools = Tools::parse(
-        body.take("tools"),
-        body.take("tool_choice"),
-        fields.parallel_tool_calls,
-    )?;
-    let text = &model.text;
-    text.dialect.check(&tools, &model.id)?;
-    let prompt = render(model, &messages, &tools, &fields)?;
-    let grammar = text
-        .dialect
-        .grammar(&text.tokenizer, &tools, grammar, &prompt)?;
-    let readers = text
-        .dialect
-        .readers(&text.tokenizer, &tools, &prompt, sampling.n);
-    // The template writes the special tokens itself.
-    let tokens = model.encode("messages", &prompt, false)?;
-    let job =
-        Job::new(model, "messages", vec![tokens], sampling, logprobs, terms)?.with_readers(readers);
-    Ok(Prepared {
-        job,
-        grammar,
+    let answer = response_format::parse(body.take("response_format"))?;
+    let conversation = chat::conversation(&mut body, fields)?;
+    let choices = sampling.n;
+    let manner = Manner {
+        answer,
+        sampling,
+        logprobs,
+        terms,
+    };
+    Ok(Asked {
+        prepared: conversation.prepare(model, manner)?,
+        choices,
+        logprobs: logprobs.is_some(),
         stream,
         include_usage,
-        tools: tools.offered().is_some(),
         ignored: body.ignored(),
     })
-}
-
-fn render(
-    model: &ServedModel,
-    messages: &Value,
-    tools: &Tools,
-    fields: &ChatFields,
-) -> Result<String, ApiError> {
-    let Some(template) = &model.text.template else {
-        let message = format!(
-            "the model `{}` has no chat template; send a prompt to /v1/completions instead",
-            model.id
-        );
-        return Err(ApiError::unsupported("messages", message));
-    };
-    let none = Map::new();
-    let kwargs = fields.chat_template_kwargs.as_ref().unwrap_or(&none);
-    for name in ["messages", "tools", "add_generation_prompt"] {
-        if kwargs.contains_key(name) {
-            let path = format!("chat_template_kwargs.{name}");
-            let message = format!("send `{name}` as a field of the request itself");
-            return Err(ApiError::invalid(&path, message));
-        }
-    }
-    let add_generation_prompt = fields.add_generation_prompt.unwrap_or(true);
-    let input = TemplateInput {
-        messages,
-        tools: tools.offered(),
-        add_generation_prompt,
-        kwargs,
-    };
-    template
-        .render(&input)
-        .map_err(|error| ApiError::invalid("messages", error.to_string()))
 }
 
 /// Says how the outputs come about, in this endpoint's shapes.

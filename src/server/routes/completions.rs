@@ -80,6 +80,7 @@ pub async fn post(
 
 fn prepare(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Prepared, ApiError> {
     let mut body = Body::parse(bytes)?;
+    model.check_name(&body)?;
     let terms = terms.read(&mut body)?;
     refused::completions(&mut body)?;
     let fields: CompletionFields = body.read()?;

@@ -16,45 +16,53 @@ mod tests;
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 
 use super::error::ApiError;
 use super::middleware::{access, count, guard};
 use super::state::App;
 
-/// Method and path of every route.
-const ROUTES: &[(&str, &str)] = &[
-    ("GET", "/health"),
-    ("GET", "/v1/models"),
-    ("GET", "/v1/models/{id}"),
-    ("POST", "/v1/completions"),
-    ("POST", "/v1/chat/completions"),
-    ("POST", "/tokenize"),
-    ("POST", "/detokenize"),
-    ("GET", "/props"),
-    ("GET", "/lease"),
-];
+/// A method, a path, and what answers there.
+type Route = (&'static str, &'static str, MethodRouter<App>);
+
+/// Every route there is. `{*id}` can hold slashes.
+fn table() -> Vec<Route> {
+    vec![
+        ("GET", "/", get(root::get)),
+        ("GET", "/health", get(health::get)),
+        ("GET", "/v1/models", get(models::list)),
+        ("GET", "/v1/models/{*id}", get(models::retrieve)),
+        ("POST", "/v1/completions", post(completions::post)),
+        ("POST", "/v1/chat/completions", post(chat_completions::post)),
+        ("POST", "/tokenize", post(tokenize::post)),
+        ("POST", "/detokenize", post(detokenize::post)),
+        ("GET", "/props", get(props::get)),
+        ("GET", "/lease", get(lease::get)),
+    ]
+}
+
+/// Method and path of every route, as they are told.
+pub fn listed() -> Vec<(&'static str, String)> {
+    let told = |(method, path, _): Route| (method, path.replace("{*", "{"));
+    table().into_iter().map(told).collect()
+}
 
 /// All routes with what surrounds them.
 pub fn router(app: App) -> Router {
-    Router::new()
-        .route("/", get(root::get))
-        .route("/health", get(health::get))
-        .route("/v1/models", get(models::list))
-        // An id can hold a slash.
-        .route("/v1/models/{*id}", get(models::retrieve))
-        .route("/v1/completions", post(completions::post))
-        .route("/v1/chat/completions", post(chat_completions::post))
-        .route("/tokenize", post(tokenize::post))
-        .route("/detokenize", post(detokenize::post))
-        .route("/props", get(props::get))
-        .route("/lease", get(lease::get))
+    let routes = table()
+        .into_iter()
+        .fold(Router::new(), |router, (_, path, handler)| {
+            router.route(path, handler)
+        })
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(app.clone(), count))
-        .layer(from_fn_with_state(app.clone(), guard))
-        .layer(from_fn(access))
-        .with_state(app)
+        .layer(from_fn_with_state(app.clone(), guard));
+    let routes = match app.sites().cors() {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    };
+    routes.layer(from_fn(access)).with_state(app)
 }
 
 async fn not_found(request: Request) -> ApiError {

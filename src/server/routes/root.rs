@@ -4,8 +4,8 @@ use axum::Json;
 use serde_json::{Value, json};
 
 pub async fn get() -> Json<Value> {
-    let routes = super::ROUTES
-        .iter()
+    let routes = super::listed()
+        .into_iter()
         .map(|(method, path)| format!("{method} {path}"));
     Json(json!({
         "name": "mlxcel",

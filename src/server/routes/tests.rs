@@ -15,6 +15,7 @@ use crate::engine::{EngineHandle, EngineOptions};
 use crate::mlx::Device;
 use crate::server::auth::Keys;
 use crate::server::model::{Names, ServedModel, TextFiles};
+use crate::server::sites::Sites;
 use crate::server::state::{App, Progress, Stage};
 use crate::server::terms::Policy;
 
@@ -45,6 +46,7 @@ fn dir() -> &'static Path {
 fn starting() -> App {
     App::new(
         Keys::load(Some(KEY.to_owned()), None).unwrap(),
+        Sites::default(),
         Duration::from_secs(5),
     )
 }
@@ -229,7 +231,7 @@ async fn errors_of_http_have_the_envelope() {
 
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for() {
-    let app = App::new(Keys::default(), Duration::from_millis(50));
+    let app = App::new(Keys::default(), Sites::default(), Duration::from_millis(50));
     let names = Names::new(None, "mlxcel-tiny", dir());
     let text = TextFiles::load(dir(), None).unwrap();
     let model = ServedModel::new(
@@ -624,7 +626,7 @@ async fn usage_tells_the_hit_and_salts_keep_tenants_apart() {
     let body = |salt: Option<&str>| json!({"prompt": prompt, "max_tokens": 2, "cache_salt": salt});
     for per_key in [false, true] {
         // Open to any key, so that tenants have their own.
-        let app = App::new(Keys::default(), Duration::from_secs(5));
+        let app = App::new(Keys::default(), Sites::default(), Duration::from_secs(5));
         let app = with_model(app, engine(2, 4), |model| {
             model.policy.cache_per_key = per_key;
         });

@@ -1,0 +1,197 @@
+//! What every API for conversations comes down to, whatever it looks like on the wire: messages,
+//! tools and a way to answer in, a job for the engine out.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::error::ApiError;
+use super::model::ServedModel;
+use super::openai::message::CallIds;
+use super::openai::sampling::Sampling;
+use super::openai::tools::Tools;
+use super::state::App;
+use super::submit::{Job, Output, submit};
+use super::terms::Terms;
+use super::thinking::Thinking;
+use crate::engine::grammar::GrammarSpec;
+use crate::text::TemplateInput;
+
+/// What the fields are called on the wire, where that is not what chat calls them: pairs of chat's
+/// name and the other. Errors name fields by it.
+pub type FieldNames = &'static [(&'static str, &'static str)];
+
+/// What a model is to continue.
+#[derive(Debug, Clone)]
+pub struct Conversation {
+    /// As templates read them: see [`messages::normalize`](super::openai::messages::normalize).
+    pub messages: Value,
+    /// The functions that may be called.
+    pub tools: Tools,
+    /// Whether to think first.
+    pub thinking: Thinking,
+    /// Further variables for the template.
+    pub template_kwargs: Map<String, Value>,
+    /// Whether to end the prompt with the header of the assistant's turn.
+    pub add_generation_prompt: bool,
+    /// For errors.
+    pub names: FieldNames,
+}
+
+/// How the answer is made.
+#[derive(Debug)]
+pub struct Manner {
+    /// What the text of an answer has to be; `None` is anything.
+    pub answer: Option<GrammarSpec>,
+    /// How, how many, how long.
+    pub sampling: Sampling,
+    /// Likeliest tokens to report with each token.
+    pub logprobs: Option<usize>,
+    /// On which terms.
+    pub terms: Terms,
+}
+
+impl Conversation {
+    /// With everything but the messages left to the model.
+    pub fn new(messages: Value, names: FieldNames) -> Self {
+        Self {
+            messages,
+            tools: Tools::default(),
+            thinking: Thinking::default(),
+            template_kwargs: Map::new(),
+            add_generation_prompt: true,
+            names,
+        }
+    }
+
+    /// The prompt.
+    pub fn render(&self, model: &ServedModel) -> Result<String, ApiError> {
+        let rendered = self.rendered(model);
+        rendered.map_err(|error| error.renamed(self.names))
+    }
+
+    /// The prompt's tokens.
+    pub fn tokens(&self, model: &ServedModel) -> Result<Vec<u32>, ApiError> {
+        let prompt = self.render(model)?;
+        self.encode(model, &prompt)
+    }
+
+    /// A job that makes the next message. Slow for large conversations: see
+    /// [`offload`](super::submit::offload).
+    pub fn prepare(self, model: &ServedModel, manner: Manner) -> Result<Prepared, ApiError> {
+        let names = self.names;
+        let prepared = self.prepared(model, manner);
+        prepared.map_err(|error| error.renamed(names))
+    }
+
+    fn prepared(self, model: &ServedModel, manner: Manner) -> Result<Prepared, ApiError> {
+        let text = &model.text;
+        let Manner {
+            answer,
+            sampling,
+            logprobs,
+            terms,
+        } = manner;
+        text.dialect.check(&self.tools, &model.id)?;
+        let prompt = self.rendered(model)?;
+        let tools = &self.tools;
+        let tokenizer = &text.tokenizer;
+        let grammar = text.dialect.grammar(tokenizer, tools, answer, &prompt)?;
+        let readers = text.dialect.readers(tokenizer, tools, &prompt, sampling.n);
+        let tokens = self.encode(model, &prompt)?;
+        let job = Job::new(model, "messages", vec![tokens], sampling, logprobs, terms)?;
+        Ok(Prepared {
+            job: job.with_readers(readers),
+            grammar,
+            calls: tools.offered().is_some(),
+            call_ids: CallIds::of(text.dialect.tools()),
+            names: self.names,
+        })
+    }
+
+    fn encode(&self, model: &ServedModel, prompt: &str) -> Result<Vec<u32>, ApiError> {
+        // The template writes the special tokens itself.
+        let tokens = model.encode("messages", prompt, false);
+        tokens.map_err(|error| error.renamed(self.names))
+    }
+
+    fn rendered(&self, model: &ServedModel) -> Result<String, ApiError> {
+        let Some(template) = &model.text.template else {
+            let message = format!(
+                "the model `{}` has no chat template; send a prompt to /v1/completions instead",
+                model.id
+            );
+            return Err(ApiError::unsupported("messages", message));
+        };
+        let kwargs = self.kwargs(model)?;
+        let input = TemplateInput {
+            messages: &self.messages,
+            tools: self.tools.offered(),
+            add_generation_prompt: self.add_generation_prompt,
+            kwargs: &kwargs,
+        };
+        let rendered = template.render(&input);
+        rendered.map_err(|error| ApiError::invalid("messages", error.to_string()))
+    }
+
+    fn kwargs(&self, model: &ServedModel) -> Result<Map<String, Value>, ApiError> {
+        let mut kwargs = self.template_kwargs.clone();
+        let refused = |name: &str, message: String| {
+            let path = format!("chat_template_kwargs.{name}");
+            Err(ApiError::invalid(&path, message))
+        };
+        for name in ["messages", "tools", "add_generation_prompt"] {
+            if kwargs.contains_key(name) {
+                return refused(
+                    name,
+                    format!("send `{name}` as a field of the request itself"),
+                );
+            }
+        }
+        for (name, value) in self.thinking.variables(&model.text.dialect.habits())? {
+            if kwargs.get(&name).is_some_and(|given| *given != value) {
+                let message = format!("`{name}` contradicts another field of the request");
+                return refused(&name, message);
+            }
+            kwargs.insert(name, value);
+        }
+        Ok(kwargs)
+    }
+}
+
+/// A conversation on its way to the engine.
+pub struct Prepared {
+    job: Job,
+    grammar: Option<GrammarSpec>,
+    calls: bool,
+    call_ids: CallIds,
+    names: FieldNames,
+}
+
+impl Prepared {
+    /// Whether the answer may call something.
+    pub fn may_call(&self) -> bool {
+        self.calls
+    }
+
+    /// What ids of calls look like.
+    pub fn call_ids(&self) -> CallIds {
+        self.call_ids
+    }
+
+    /// Tokens of the prompt.
+    pub fn prompt_tokens(&self) -> usize {
+        self.job.prompts.iter().map(Vec::len).sum()
+    }
+
+    /// Hands it to the engine: one output for each choice.
+    pub async fn submit(
+        self,
+        app: &App,
+        model: &Arc<ServedModel>,
+    ) -> Result<Vec<Output>, ApiError> {
+        let job = self.job.constrain(model, self.grammar).await;
+        job.and_then(|job| submit(app, model, job))
+            .map_err(|error| error.renamed(self.names))
+    }
+}

@@ -1,0 +1,113 @@
+//! SIGTERM: nothing new, what runs may end, and then it is over.
+
+use std::io::{BufRead, BufReader, Read};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::process::{Answer, ENDLESS, MODEL, Server, command, within};
+
+fn streamed(body: &str) -> String {
+    let mut body: Value = serde_json::from_str(body).unwrap();
+    body["stream"] = true.into();
+    body.to_string()
+}
+
+#[test]
+fn running_requests_end_well_and_the_socket_file_goes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s.sock");
+    let mut server = Server::start(&mut command(MODEL, socket.to_str().unwrap()));
+    let address = server.ready();
+    let mut body: Value = serde_json::from_str(ENDLESS).unwrap();
+    body["max_tokens"] = 200.into();
+    let whole = address.request("POST", "/v1/completions", &body.to_string());
+    let stream = address.request("POST", "/v1/completions", &streamed(&body.to_string()));
+    within(|| (address.prop("/busy_slots") == 2).then_some(()));
+    server.signal(libc::SIGTERM);
+    within(|| (!socket.exists()).then_some(()));
+    assert!(address.try_request("GET", "/health", "").is_err());
+    let whole = Answer::read(whole);
+    assert_eq!(whole.status, 200, "{whole:?}");
+    assert!(
+        whole.body.contains("\"completion_tokens\":200"),
+        "{whole:?}"
+    );
+    let stream = Answer::read(stream);
+    assert!(stream.body.contains("data: [DONE]"), "{stream:?}");
+    let (code, log) = server.ended();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(!log.contains("cut off"), "{log}");
+}
+
+#[test]
+fn what_runs_longer_than_it_may_ends_with_an_error() {
+    for host in ["127.0.0.1", "socket"] {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s.sock");
+        let host = if host == "socket" {
+            socket.to_str().unwrap()
+        } else {
+            host
+        };
+        let mut server = Server::start(command(MODEL, host).args(["--drain-timeout", "0.5"]));
+        let address = server.ready();
+        let whole = address.request("POST", "/v1/completions", ENDLESS);
+        let stream = address.request("POST", "/v1/completions", &streamed(ENDLESS));
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        while !line.starts_with("data: ") {
+            line.clear();
+            assert_ne!(stream.read_line(&mut line).unwrap(), 0);
+        }
+        within(|| (address.prop("/busy_slots") == 2).then_some(()));
+        let began = Instant::now();
+        server.signal(libc::SIGTERM);
+        let whole = Answer::read(whole);
+        assert_eq!(
+            (whole.status, whole.code().as_str()),
+            (503, "shutting_down")
+        );
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).unwrap();
+        let events: Vec<_> = rest
+            .lines()
+            .filter_map(|l| l.strip_prefix("data: "))
+            .collect();
+        let last: Value = serde_json::from_str(events.last().unwrap()).unwrap();
+        assert_eq!(last["error"]["code"], "shutting_down");
+        // Ended as HTTP ends, not broken off.
+        assert!(rest.ends_with("0\r\n\r\n"), "{rest:?}");
+        let (code, log) = server.ended();
+        assert_eq!(code, Some(0), "{log}");
+        assert!(began.elapsed() >= Duration::from_millis(500));
+        assert!(!socket.exists());
+    }
+}
+
+#[test]
+fn a_connection_that_was_open_before_brings_no_new_request() {
+    let mut server = Server::start(&mut command(MODEL, "127.0.0.1"));
+    let address = server.ready();
+    let running = address.request("POST", "/v1/completions", ENDLESS);
+    within(|| (address.prop("/busy_slots") == 1).then_some(()));
+    let mut idle = address.connect().unwrap();
+    write!(idle, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut some = [0; 64];
+    assert!(idle.read(&mut some).unwrap() > 0);
+    server.signal(libc::SIGTERM);
+    within(|| address.connect().is_err().then_some(()));
+    // Whether it is closed or answered: no work is begun.
+    drop(write!(
+        idle,
+        "POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16\r\n\r\n{{\"content\": \"a\"}}"
+    ));
+    let mut rest = String::new();
+    drop(idle.read_to_string(&mut rest));
+    assert!(!rest.contains("tokens"), "{rest}");
+    // The second signal is for those who do not want to wait.
+    server.signal(libc::SIGINT);
+    let (code, log) = server.ended();
+    assert_eq!(code, Some(0), "{log}");
+    drop(running);
+}
