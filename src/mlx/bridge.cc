@@ -562,15 +562,15 @@ std::unique_ptr<Recurrent> state_space(
     const Array& a_log,
     const Array& dt_bias,
     const Array& skip,
-    float least,
-    float most,
     std::int32_t key_heads,
     std::int32_t key_dim,
     std::int32_t value_dim) {
-  auto layer = recurrent(a_log, dt_bias, skip, key_heads, key_dim, value_dim);
-  layer->least = least;
-  layer->most = most;
-  return layer;
+  return recurrent(a_log, dt_bias, skip, key_heads, key_dim, value_dim);
+}
+
+void set_limits(Recurrent& layer, float least, float most) noexcept {
+  layer.least = least;
+  layer.most = most;
 }
 
 std::unique_ptr<ArrayList> recur(

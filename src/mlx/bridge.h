@@ -141,11 +141,10 @@ std::unique_ptr<Recurrent> state_space(
     const Array& a_log,
     const Array& dt_bias,
     const Array& skip,
-    float least,
-    float most,
     std::int32_t key_heads,
     std::int32_t key_dim,
     std::int32_t value_dim);
+void set_limits(Recurrent& layer, float least, float most) noexcept;
 std::unique_ptr<ArrayList> recur(
     const Array& mixed,
     const ArrayList& gates,

@@ -173,12 +173,11 @@ pub(crate) mod ffi {
             a_log: &Array,
             dt_bias: &Array,
             skip: &Array,
-            least: f32,
-            most: f32,
             key_heads: i32,
             key_dim: i32,
             value_dim: i32,
         ) -> Result<UniquePtr<Recurrent>>;
+        fn set_limits(layer: Pin<&mut Recurrent>, least: f32, most: f32);
         /// `gates` are `dt`, and `beta` where the layer is a delta rule.
         fn recur(
             mixed: &Array,

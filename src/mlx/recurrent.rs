@@ -119,17 +119,17 @@ impl Recurrence {
         limits: (f32, f32),
         heads: RecurrentHeads,
     ) -> Result<Self, MlxError> {
-        let layer = ffi::state_space(
+        let mut layer = ffi::state_space(
             a_log.raw(),
             dt_bias.raw(),
             skip.raw(),
-            limits.0,
-            limits.1,
             heads.keys,
             heads.key_dim,
             heads.value_dim,
-        );
-        Ok(Self(layer.or_mlx()?))
+        )
+        .or_mlx()?;
+        ffi::set_limits(layer.pin_mut(), limits.0, limits.1);
+        Ok(Self(layer))
     }
 
     /// `mixed` holds every token's queries, keys and values, behind one another (of a state space:
