@@ -41,6 +41,7 @@ fn main() {
     build_kernels(&root);
     cxx_build::bridge("src/mlx/bridge.rs")
         .file("src/mlx/bridge.cc")
+        .file("src/mlx/composed.cc")
         .file("src/mlx/kernels/layer_primitives.cpp")
         .file("src/mlx/kernels/product_primitives.cpp")
         .file("src/mlx/kernels/recurrent_graph.cpp")
@@ -65,6 +66,8 @@ fn main() {
         "src/mlx/bridge.rs",
         "src/mlx/bridge.cc",
         "src/mlx/bridge.h",
+        "src/mlx/composed.cc",
+        "src/mlx/composed.h",
         KERNELS,
     ] {
         println!("cargo:rerun-if-changed={input}");

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "composed.h"
 #include "kernels/pool.h"
 #include "kernels/table.h"
 #include "mlx/backend/cpu/encoder.h"
@@ -40,6 +41,14 @@ mx::Shape to_shape(Dims dims) {
 
 std::vector<int> to_axes(Dims dims) {
   return std::vector<int>(dims.begin(), dims.end());
+}
+
+// The order is that of `Activation` in ops.rs.
+kernels::Activation to_activation(std::uint8_t kind, float limit) {
+  if (kind > static_cast<std::uint8_t>(kernels::Activation::Kind::soft_cap)) {
+    throw std::invalid_argument("no such activation");
+  }
+  return {static_cast<kernels::Activation::Kind>(kind), limit};
 }
 
 ArrayPtr own(Array&& array) {
@@ -291,6 +300,10 @@ ArrayPtr multiply(const Array& a, const Array& b) {
   return own(mx::multiply(a, b));
 }
 
+ArrayPtr scale(const Array& a, float factor) {
+  return own(mx::multiply(a, Array(factor, a.dtype())));
+}
+
 ArrayPtr per_row(const Array& a, rust::Box<RowOp> op) {
   auto stream = mx::default_stream(mx::Device::cpu);
   auto rows = mx::contiguous(mx::astype(a, mx::float32, stream), false, stream);
@@ -394,12 +407,26 @@ ArrayPtr linear_add(const Array& x, const Weight& weight, const Array& residual)
   return own(mx::add(linear_of(x, weight), residual));
 }
 
-ArrayPtr swiglu(const Array& x, const Weight& gate, const Weight& up) {
+ArrayPtr gated_linear(
+    const Array& x, const Weight& gate, const Weight& up, std::uint8_t kind) {
+  const auto activation = to_activation(kind, 0);
   if (has_kernels(x)) {
-    return own(gated_product(x, gate, up));
+    return own(gated_product(x, gate, up, activation));
   }
-  auto opened = linear_of(x, gate);
-  return own(mx::multiply(mx::multiply(opened, mx::sigmoid(opened)), linear_of(x, up)));
+  return own(mx::multiply(composed::activate(linear_of(x, gate), activation), linear_of(x, up)));
+}
+
+ArrayPtr activate(const Array& x, std::uint8_t kind, float limit) {
+  const auto activation = to_activation(kind, limit);
+  return own(
+      has_kernels(x) ? activate_numbers(x, nullptr, activation) : composed::activate(x, activation));
+}
+
+ArrayPtr activate_times(const Array& x, const Array& up, std::uint8_t kind) {
+  const auto activation = to_activation(kind, 0);
+  return own(
+      has_kernels(x) ? activate_numbers(x, &up, activation)
+                     : mx::multiply(composed::activate(x, activation), up));
 }
 
 ArrayPtr weight_rows(const Weight& weight, const Array& indices, std::uint8_t index) {
@@ -444,6 +471,14 @@ ArrayPtr rms_norm(const Array& x, const Array& weight, float eps) {
                                                       : mx::fast::rms_norm(x, weight, eps));
 }
 
+ArrayPtr layer_norm(const Array& x, const Array& weight, const ArrayPtr& bias, float eps) {
+  if (has_kernels(x) && weight.dtype() == mx::float32) {
+    return own(layer_norm_rows(x, weight, bias.get(), eps));
+  }
+  return own(mx::fast::layer_norm(
+      x, weight, bias ? std::optional<Array>(*bias) : std::nullopt, eps));
+}
+
 ArrayPtr rope(
     const Array& x,
     std::int32_t dims,
@@ -467,8 +502,13 @@ bool computes_here(const Array& x) noexcept {
   return has_kernels(x);
 }
 
-ArrayPtr rotate(const Array& x, const Array& positions, const Array& frequencies, bool traditional) {
-  return own(rotate_heads(x, positions, frequencies, traditional));
+ArrayPtr rotate(
+    const Array& x,
+    const Array& positions,
+    const Array& frequencies,
+    bool traditional,
+    float amplitude) {
+  return own(rotate_heads(x, positions, frequencies, traditional, amplitude));
 }
 
 ArrayPtr attention(
@@ -476,13 +516,13 @@ ArrayPtr attention(
     const Array& keys,
     const Array& values,
     float scale,
-    bool causal) {
-  // What is not causal is a single query, which sees everything either way.
-  if (has_kernels(queries) && (causal || queries.shape(2) == 1)) {
-    return own(attend_causally(queries, keys, values, scale, 0, nullptr));
-  }
-  return own(mx::fast::scaled_dot_product_attention(
-      queries, keys, values, scale, causal ? "causal" : ""));
+    std::int32_t window,
+    float soft_cap,
+    const ArrayPtr& sinks) {
+  const Scores scores{.scale = scale, .window = window, .soft_cap = soft_cap};
+  return own(
+      has_kernels(queries) ? attend_causally(queries, keys, values, scores, sinks.get())
+                           : composed::attend(queries, keys, values, scores, sinks.get()));
 }
 
 std::unique_ptr<ShortConv> short_conv(const Array& weight, const ArrayList& bias, bool silu) {

@@ -70,6 +70,7 @@ ArrayPtr concatenate(const ArrayList& list, std::int32_t axis);
 ArrayPtr take(const Array& a, const Array& indices, std::int32_t axis);
 ArrayPtr add(const Array& a, const Array& b);
 ArrayPtr multiply(const Array& a, const Array& b);
+ArrayPtr scale(const Array& a, float factor);
 ArrayPtr per_row(const Array& a, rust::Box<RowOp> op);
 ArrayPtr sigmoid(const Array& a);
 ArrayPtr inverse(const Array& a);
@@ -94,7 +95,9 @@ WeightPtr affine_weight(
 void set_offset(Weight& weight, const Array& offset);
 ArrayPtr linear(const Array& x, const Weight& weight);
 ArrayPtr linear_add(const Array& x, const Weight& weight, const Array& residual);
-ArrayPtr swiglu(const Array& x, const Weight& gate, const Weight& up);
+ArrayPtr gated_linear(const Array& x, const Weight& gate, const Weight& up, std::uint8_t activation);
+ArrayPtr activate(const Array& x, std::uint8_t activation, float limit);
+ArrayPtr activate_times(const Array& x, const Array& up, std::uint8_t activation);
 ArrayPtr weight_rows(const Weight& weight, const Array& indices, std::uint8_t dtype);
 
 // The kernels' threads and instruction set.
@@ -105,6 +108,7 @@ void set_kernel_threads(std::size_t threads);
 
 // Fused operations (lazy): our kernels in float32 on the CPU, else MLX's.
 ArrayPtr rms_norm(const Array& x, const Array& weight, float eps);
+ArrayPtr layer_norm(const Array& x, const Array& weight, const ArrayPtr& bias, float eps);
 ArrayPtr rope(
     const Array& x,
     std::int32_t dims,
@@ -119,13 +123,20 @@ ArrayPtr rope_with_freqs(
     const Array& freqs,
     const Array& positions);
 bool computes_here(const Array& x) noexcept;
-ArrayPtr rotate(const Array& x, const Array& positions, const Array& frequencies, bool traditional);
+ArrayPtr rotate(
+    const Array& x,
+    const Array& positions,
+    const Array& frequencies,
+    bool traditional,
+    float amplitude);
 ArrayPtr attention(
     const Array& queries,
     const Array& keys,
     const Array& values,
     float scale,
-    bool causal);
+    std::int32_t window,
+    float soft_cap,
+    const ArrayPtr& sinks);
 
 // Layers that carry a state (lazy). What is carried comes in and goes out with the arrays.
 std::unique_ptr<ShortConv> short_conv(const Array& weight, const ArrayList& bias, bool silu);

@@ -87,6 +87,7 @@ pub(crate) mod ffi {
         fn take(a: &Array, indices: &Array, axis: i32) -> Result<UniquePtr<Array>>;
         fn add(a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
         fn multiply(a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
+        fn scale(a: &Array, factor: f32) -> Result<UniquePtr<Array>>;
         fn per_row(a: &Array, op: Box<RowOp>) -> Result<UniquePtr<Array>>;
         fn sigmoid(a: &Array) -> Result<UniquePtr<Array>>;
         fn matmul(a: &Array, b: &Array) -> Result<UniquePtr<Array>>;
@@ -113,7 +114,14 @@ pub(crate) mod ffi {
         fn set_offset(weight: Pin<&mut Weight>, offset: &Array) -> Result<()>;
         fn linear(x: &Array, weight: &Weight) -> Result<UniquePtr<Array>>;
         fn linear_add(x: &Array, weight: &Weight, residual: &Array) -> Result<UniquePtr<Array>>;
-        fn swiglu(x: &Array, gate: &Weight, up: &Weight) -> Result<UniquePtr<Array>>;
+        fn gated_linear(
+            x: &Array,
+            gate: &Weight,
+            up: &Weight,
+            kind: u8,
+        ) -> Result<UniquePtr<Array>>;
+        fn activate(x: &Array, kind: u8, limit: f32) -> Result<UniquePtr<Array>>;
+        fn activate_times(x: &Array, up: &Array, kind: u8) -> Result<UniquePtr<Array>>;
         fn weight_rows(weight: &Weight, indices: &Array, dtype: u8) -> Result<UniquePtr<Array>>;
 
         fn choose_isa(name: &str) -> bool;
@@ -122,6 +130,13 @@ pub(crate) mod ffi {
         fn set_kernel_threads(threads: usize) -> Result<()>;
 
         fn rms_norm(x: &Array, weight: &Array, eps: f32) -> Result<UniquePtr<Array>>;
+        /// `bias` may be null.
+        fn layer_norm(
+            x: &Array,
+            weight: &Array,
+            bias: &UniquePtr<Array>,
+            eps: f32,
+        ) -> Result<UniquePtr<Array>>;
         fn rope(
             x: &Array,
             dims: i32,
@@ -144,13 +159,17 @@ pub(crate) mod ffi {
             positions: &Array,
             frequencies: &Array,
             traditional: bool,
+            amplitude: f32,
         ) -> Result<UniquePtr<Array>>;
+        /// `window` and `soft_cap` may be 0, `sinks` may be null.
         fn attention(
             queries: &Array,
             keys: &Array,
             values: &Array,
             scale: f32,
-            causal: bool,
+            window: i32,
+            soft_cap: f32,
+            sinks: &UniquePtr<Array>,
         ) -> Result<UniquePtr<Array>>;
 
         /// `bias` holds one array, or none.

@@ -1,5 +1,7 @@
 //! Fused operations: our kernels for float32 on the CPU, else those of `mlx.core.fast`.
 
+use cxx::UniquePtr;
+
 use super::array::Array;
 use super::bridge::ffi;
 use super::error::MlxError;
@@ -29,6 +31,8 @@ pub struct RopeParams {
     pub angles: RopeAngles,
     /// The same angles, for our kernels: pair `i` turns by `position · frequencies[i]`, `[dims / 2]`.
     pub frequencies: Array,
+    /// What the turned features are multiplied by.
+    pub amplitude: f32,
 }
 
 /// Root-mean-square normalization over the last dimension (Zhang & Sennrich, 2019).
@@ -39,12 +43,34 @@ pub fn rms_norm(x: &Array, weight: &Array, eps: f32) -> Result<Array, MlxError> 
     Array::wrap(ffi::rms_norm(x.raw(), weight.raw(), eps))
 }
 
+/// Layer normalization over the last dimension (Ba et al., 2016).
+///
+/// `x` is `[.., features]`, `weight` and `bias` are `[features]`.
+#[track_caller]
+pub fn layer_norm(
+    x: &Array,
+    weight: &Array,
+    bias: Option<&Array>,
+    eps: f32,
+) -> Result<Array, MlxError> {
+    let bias = or_null(bias);
+    Array::wrap(ffi::layer_norm(x.raw(), weight.raw(), &bias, eps))
+}
+
+/// C++'s way to say that there is none.
+fn or_null(array: Option<&Array>) -> UniquePtr<ffi::Array> {
+    array.map_or_else(UniquePtr::null, |array| ffi::clone_array(array.raw()))
+}
+
 /// Rotary position embedding (Su et al., RoFormer, 2021) of `[tokens, heads, 1, head_dim]`, token `i`
 /// standing at `positions[i]` (`[tokens]`, int32).
 #[track_caller]
 pub fn rope(x: &Array, params: &RopeParams, positions: &Array) -> Result<Array, MlxError> {
     let RopeParams {
-        dims, traditional, ..
+        dims,
+        traditional,
+        amplitude,
+        ..
     } = *params;
     if ffi::computes_here(x.raw()) {
         let frequencies = params.frequencies.raw();
@@ -53,8 +79,20 @@ pub fn rope(x: &Array, params: &RopeParams, positions: &Array) -> Result<Array, 
             positions.raw(),
             frequencies,
             traditional,
+            amplitude,
         ));
     }
+    let amplified;
+    let x = if amplitude == 1.0 {
+        x
+    } else {
+        let factor = |feature| if feature < dims { amplitude } else { 1.0 };
+        let features = x.dim(-1);
+        let factors: Vec<f32> = (0..features).map(factor).collect();
+        let factors = Array::from_f32(&factors, &[features])?.astype(x.dtype()?)?;
+        amplified = x.multiply(&factors)?;
+        &amplified
+    };
     Array::wrap(match &params.angles {
         RopeAngles::Base { base, scale } => {
             ffi::rope(x.raw(), dims, traditional, *base, *scale, positions.raw())
@@ -65,33 +103,51 @@ pub fn rope(x: &Array, params: &RopeParams, positions: &Array) -> Result<Array, 
     })
 }
 
-/// Which keys a query sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mask {
-    /// All of them: a single query at the end.
-    None,
-    /// Those at or before its own position, the last query standing at the last key.
-    Causal,
+/// What becomes of the products of queries and keys, in [`attention`].
+#[derive(Debug, Clone)]
+pub struct Scores {
+    /// They are multiplied by it.
+    pub scale: f32,
+    /// Then by way of tanh kept below it.
+    pub soft_cap: Option<f32>,
+    /// Positions that a query sees, its own the last; `None`: all before it.
+    pub window: Option<i32>,
+    /// A score a head that belongs to no position, `[heads]`: it takes part in the softmax only
+    /// (Xiao et al., Attention Sinks, 2023).
+    pub sinks: Option<Array>,
 }
 
-/// `softmax(scale · Q Kᵀ) V` with grouped heads: query head `h` reads key head
-/// `h / (heads / kv_heads)`.
+impl Scores {
+    /// Of heads with `head_dim` features, everything else plain.
+    pub fn plain(head_dim: i32) -> Self {
+        Self {
+            scale: 1.0 / (head_dim as f32).sqrt(),
+            soft_cap: None,
+            window: None,
+            sinks: None,
+        }
+    }
+}
+
+/// `softmax(scores(Q Kᵀ)) V`, causal and with grouped heads: query head `h` reads key head
+/// `h / (heads / kv_heads)`, and the last query stands at the last key.
 ///
-/// Queries are `[batch, heads, seq, head_dim]`; keys and values `[batch, kv_heads, total, head_dim]`
-/// hold the sequence's past and the queries' own positions. Gives `[batch, heads, seq, head_dim]`.
+/// Queries are `[1, heads, seq, head_dim]`; keys and values `[1, kv_heads, total, head_dim]` hold the
+/// sequence's past and the queries' own positions. Gives `[1, heads, seq, head_dim]`.
 #[track_caller]
-pub fn scaled_dot_product_attention(
+pub fn attention(
     queries: &Array,
     keys: &Array,
     values: &Array,
-    scale: f32,
-    mask: Mask,
+    scores: &Scores,
 ) -> Result<Array, MlxError> {
     Array::wrap(ffi::attention(
         queries.raw(),
         keys.raw(),
         values.raw(),
-        scale,
-        mask == Mask::Causal,
+        scores.scale,
+        scores.window.unwrap_or(0),
+        scores.soft_cap.unwrap_or(0.0),
+        &or_null(scores.sinks.as_ref()),
     ))
 }

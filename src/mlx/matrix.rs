@@ -6,7 +6,7 @@ use super::array::Array;
 use super::bridge::ffi;
 use super::dtype::Dtype;
 use super::error::{MlxError, OrMlxError};
-use super::ops::Affine;
+use super::ops::{Activation, Affine};
 
 /// A matrix `[out, in]` as the checkpoint has it, to be multiplied as its transpose, with or without a
 /// bias `[out]`.
@@ -62,9 +62,14 @@ impl Matrix {
     }
 }
 
-/// `silu(x Gᵀ) · x Uᵀ` (Shazeer, GLU Variants Improve Transformer, 2020): `[tokens, in]` to
+/// `activation(x Gᵀ) · x Uᵀ` (Shazeer, GLU Variants Improve Transformer, 2020): `[tokens, in]` to
 /// `[tokens, out]`.
 #[track_caller]
-pub fn swiglu(x: &Array, gate: &Matrix, up: &Matrix) -> Result<Array, MlxError> {
-    Array::wrap(ffi::swiglu(x.raw(), &gate.0, &up.0))
+pub fn gated_product(
+    x: &Array,
+    gate: &Matrix,
+    up: &Matrix,
+    activation: Activation,
+) -> Result<Array, MlxError> {
+    Array::wrap(ffi::gated_linear(x.raw(), &gate.0, &up.0, activation as u8))
 }

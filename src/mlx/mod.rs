@@ -20,6 +20,6 @@ pub use array::Array;
 pub use device::{Device, check_version, version};
 pub use dtype::Dtype;
 pub use error::MlxError;
-pub use matrix::{Matrix, swiglu};
+pub use matrix::{Matrix, gated_product};
 pub use memory::{Memory, clear_cache};
-pub use ops::Affine;
+pub use ops::{Activation, Affine};

@@ -17,7 +17,50 @@ pub struct Affine {
     pub bits: i32,
 }
 
+/// Functions of single numbers that go between two products. The order is that of operands.h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Activation {
+    /// `x sigmoid(x)`
+    Silu,
+    /// `x Φ(x)` (Hendrycks & Gimpel, 2016)
+    Gelu,
+    /// The same by its approximation with tanh.
+    GeluTanh,
+    /// `max(x, 0)²`
+    ReluSquared,
+    /// `1 / (1 + e^-x)`
+    Sigmoid,
+}
+
+/// Behind the last [`Activation`]: the one that has a parameter.
+const SOFT_CAP: u8 = 5;
+
 impl Array {
+    /// The function of every number.
+    #[track_caller]
+    pub fn activate(&self, activation: Activation) -> Result<Self, MlxError> {
+        Self::wrap(ffi::activate(self.raw(), activation as u8, 0.0))
+    }
+
+    /// The function of every number, times that of `up` (the same shape).
+    #[track_caller]
+    pub fn activate_times(&self, activation: Activation, up: &Array) -> Result<Self, MlxError> {
+        Self::wrap(ffi::activate_times(self.raw(), up.raw(), activation as u8))
+    }
+
+    /// `limit · tanh(x / limit)` of every number.
+    #[track_caller]
+    pub fn soft_cap(&self, limit: f32) -> Result<Self, MlxError> {
+        Self::wrap(ffi::activate(self.raw(), SOFT_CAP, limit))
+    }
+
+    /// Every number times `factor`.
+    #[track_caller]
+    pub fn scale(&self, factor: f32) -> Result<Self, MlxError> {
+        Self::wrap(ffi::scale(self.raw(), factor))
+    }
+
     /// The same values in another element type; the same array where it has it already.
     #[track_caller]
     pub fn astype(&self, dtype: Dtype) -> Result<Self, MlxError> {

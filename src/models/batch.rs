@@ -15,6 +15,7 @@ pub struct Batch<'b, 'r> {
     rows: &'b mut [Row<'r>],
     starts: Vec<i32>,
     total: i32,
+    places: Vec<i32>,
     positions: Array,
 }
 
@@ -30,31 +31,36 @@ impl<'b, 'r> Batch<'b, 'r> {
     /// Lays the rows out over `tokens`, the ids of all of them `[total]`.
     #[track_caller]
     pub fn new(tokens: &Array, rows: &'b mut [Row<'r>]) -> Result<Self, MlxError> {
-        let mut positions = Vec::new();
+        let mut places = Vec::new();
         let mut starts = Vec::with_capacity(rows.len());
         for row in rows.iter() {
             if row.len == 0 {
                 return Err(MlxError::new("a row of the batch has no token"));
             }
-            starts.push(positions.len() as i32);
+            starts.push(places.len() as i32);
             let offset = row.state.len;
-            positions.extend((offset..offset + row.len).map(|position| position as i32));
+            places.extend((offset..offset + row.len).map(|place| place as i32));
         }
-        let total = positions.len() as i32;
+        let total = places.len() as i32;
         if tokens.shape() != [total] {
             let message = format!("the rows have {total} tokens, given are {tokens:?}");
             return Err(MlxError::new(message));
         }
-        let positions = Array::from_i32(&positions, &[total])?;
         Ok(Self {
             rows,
             starts,
             total,
-            positions,
+            positions: Array::from_i32(&places, &[total])?,
+            places,
         })
     }
 
-    /// Where each token stands in its own sequence: `[total]`, int32.
+    /// Where each token stands in its own sequence, in numbers.
+    pub fn places(&self) -> &[i32] {
+        &self.places
+    }
+
+    /// The same as an array: `[total]`, int32.
     pub fn positions(&self) -> &Array {
         &self.positions
     }

@@ -1,9 +1,9 @@
 //! Makes layers of a checkpoint's tensors.
 
-use crate::mlx::{Affine, Array, Dtype};
+use crate::mlx::{Affine, Array, Dtype, MlxError};
 
 use super::error::LoadError;
-use super::layers::{Embedding, Linear, Packed, RmsNorm};
+use super::layers::{Embedding, LayerNorm, Linear, Packed, RmsNorm};
 use super::quantization::{self, Quantization};
 use super::weights::Weights;
 use super::{ModelInfo, StateSize};
@@ -19,19 +19,44 @@ pub struct Builder<'w, 'p> {
 }
 
 /// What only the architecture knows of its model.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Dimensions {
     /// Rows of the output head.
     pub vocab_size: usize,
     /// `max_position_embeddings`.
     pub context_length: usize,
-    /// Numbers of state that a token takes in the layers that keep every position, together.
-    pub state_per_token: u64,
+    /// What a sequence's state takes, in numbers.
+    pub state: StateSize,
 }
 
 enum Matrix {
     Dense(Array),
     Quantized(Packed),
+}
+
+impl Matrix {
+    #[track_caller]
+    fn linear(&self, bias: Option<&Array>) -> Result<Linear, MlxError> {
+        match self {
+            Self::Dense(weight) => Linear::dense(weight, bias),
+            Self::Quantized(packed) => Linear::quantized(packed, bias),
+        }
+    }
+
+    /// Rows `start..stop`.
+    #[track_caller]
+    fn rows(&self, start: i32, stop: i32) -> Result<Self, MlxError> {
+        let rows = |array: &Array| array.slice(&[start, 0], &[stop, array.dim(1)]);
+        Ok(match self {
+            Self::Dense(weight) => Self::Dense(rows(weight)?),
+            Self::Quantized(packed) => Self::Quantized(Packed {
+                words: rows(&packed.words)?,
+                scales: rows(&packed.scales)?,
+                biases: rows(&packed.biases)?,
+                affine: packed.affine,
+            }),
+        })
+    }
 }
 
 impl<'w, 'p> Builder<'w, 'p> {
@@ -65,7 +90,7 @@ impl<'w, 'p> Builder<'w, 'p> {
             context_length: dimensions.context_length,
             parameters: self.parameters,
             weight_bytes: self.bytes,
-            state: StateSize::growing(dimensions.state_per_token * dtype.size() as u64),
+            state: dimensions.state.times(dtype.size() as u64),
             quantization: self.quantization.map(Quantization::describe),
             dtype: dtype.name().to_owned(),
         }
@@ -84,10 +109,37 @@ impl<'w, 'p> Builder<'w, 'p> {
             true => Some(self.vector(&format!("{path}.bias"), outputs)?),
             false => None,
         };
-        Ok(match matrix {
-            Matrix::Dense(weight) => Linear::dense(&weight, bias.as_ref())?,
-            Matrix::Quantized(packed) => Linear::quantized(&packed, bias.as_ref())?,
-        })
+        Ok(matrix.linear(bias.as_ref())?)
+    }
+
+    /// The linear layers whose matrices (and biases) lie behind one another in `{path}`, with the given
+    /// numbers of outputs.
+    pub fn fused_linear<const N: usize>(
+        &mut self,
+        path: &str,
+        inputs: i32,
+        outputs: [i32; N],
+        bias: bool,
+    ) -> Result<[Linear; N], LoadError> {
+        let total = outputs.iter().sum();
+        let matrix = self.matrix(path, total, inputs)?;
+        let bias = match bias {
+            true => Some(self.vector(&format!("{path}.bias"), total)?),
+            false => None,
+        };
+        let mut start = 0;
+        let mut layers = Vec::with_capacity(N);
+        for count in outputs {
+            let stop = start + count;
+            let bias = match &bias {
+                Some(bias) => Some(bias.slice(&[start], &[stop])?),
+                None => None,
+            };
+            layers.push(matrix.rows(start, stop)?.linear(bias.as_ref())?);
+            start = stop;
+        }
+        let unequal = |_| LoadError::config(path, "is not divided as it should be");
+        layers.try_into().map_err(unequal)
     }
 
     /// `{path}.weight` `[vocab, hidden]`.
@@ -111,6 +163,37 @@ impl<'w, 'p> Builder<'w, 'p> {
             self.vector(&format!("{path}.weight"), features)?,
             eps,
         ))
+    }
+
+    /// The same for norms that multiply by `1 + weight`.
+    pub fn offset_rms_norm(
+        &mut self,
+        path: &str,
+        features: i32,
+        eps: f32,
+    ) -> Result<RmsNorm, LoadError> {
+        let weight = self.vector(&format!("{path}.weight"), features)?;
+        let one = Array::from_f32(&[1.0], &[1])?.astype(weight.dtype()?)?;
+        let weight = weight.add(&one)?;
+        // Once, not in every step.
+        Array::eval_all(&[&weight])?;
+        Ok(RmsNorm::new(weight, eps))
+    }
+
+    /// `{path}.weight` `[features]`, with `{path}.bias` `[features]` where `bias` says so.
+    pub fn layer_norm(
+        &mut self,
+        path: &str,
+        features: i32,
+        eps: f32,
+        bias: bool,
+    ) -> Result<LayerNorm, LoadError> {
+        let weight = self.vector(&format!("{path}.weight"), features)?;
+        let bias = match bias {
+            true => Some(self.vector(&format!("{path}.bias"), features)?),
+            false => None,
+        };
+        Ok(LayerNorm::new(weight, bias, eps))
     }
 
     /// `{path}.weight` of a depthwise convolution over `taps` tokens, with `{path}.bias` `[features]`
@@ -284,7 +367,7 @@ mod tests {
         let info = builder.info(Dimensions {
             vocab_size: 0,
             context_length: 0,
-            state_per_token: 0,
+            state: StateSize::default(),
         });
         weights.finish("llama")?;
         Ok(info)

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use serde_json::{Map, Value};
 
@@ -68,11 +69,15 @@ impl ConfigFile {
                 }
             }
         })?;
-        let fields = serde_json::from_slice(&text).map_err(|error| LoadError::Json {
-            path: path.clone(),
-            message: error.to_string(),
-        })?;
-        Ok(Self { path, fields })
+        let fields: Map<String, Value> =
+            serde_json::from_slice(&quote_infinities(&text)).map_err(|error| LoadError::Json {
+                path: path.clone(),
+                message: error.to_string(),
+            })?;
+        Ok(Self {
+            path,
+            fields: flatten(fields),
+        })
     }
 
     /// `model_type`.
@@ -107,6 +112,63 @@ impl ConfigFile {
         }
         Ok(parsed)
     }
+}
+
+/// Python writes what JSON has no numbers for as bare words; here they become strings, for [`Number`].
+fn quote_infinities(text: &[u8]) -> Vec<u8> {
+    let mut quoted = Vec::with_capacity(text.len());
+    let (mut rest, mut in_string) = (text, false);
+    while let Some((&byte, after)) = rest.split_first() {
+        let word = ["-Infinity", "Infinity", "NaN"]
+            .into_iter()
+            .find(|word| !in_string && rest.starts_with(word.as_bytes()));
+        if let Some(word) = word {
+            quoted.extend(format!("\"{word}\"").into_bytes());
+            rest = &rest[word.len()..];
+            continue;
+        }
+        quoted.push(byte);
+        rest = after;
+        match byte {
+            b'"' => in_string = !in_string,
+            // Whatever it escapes ends nothing.
+            b'\\' if in_string => {
+                if let Some((&escaped, after)) = rest.split_first() {
+                    quoted.push(escaped);
+                    rest = after;
+                }
+            }
+            _ => {}
+        }
+    }
+    quoted
+}
+
+/// A number that may be infinite.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Number(pub f64);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let number = match value.as_str() {
+            Some("Infinity") => Some(f64::INFINITY),
+            Some("-Infinity") => Some(f64::NEG_INFINITY),
+            _ => value.as_f64(),
+        };
+        let wrong = || serde::de::Error::custom(format!("{value} is not a number"));
+        number.map(Self).ok_or_else(wrong)
+    }
+}
+
+/// What a checkpoint with a vision part says of its language model (`text_config`), over what it says
+/// of the whole. The type is that of the whole.
+fn flatten(mut fields: Map<String, Value>) -> Map<String, Value> {
+    if let Some(Value::Object(mut text)) = fields.remove("text_config") {
+        text.remove("model_type");
+        fields.extend(text);
+    }
+    fields
 }
 
 fn reject_arithmetic(key: &str, value: &Value) -> Result<(), LoadError> {
@@ -173,7 +235,6 @@ pub fn dimension(key: &str, value: u64) -> Result<i32, LoadError> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use serde::Deserialize;
     use serde_json::json;
 
     use super::*;
@@ -227,6 +288,33 @@ pub(super) mod tests {
         assert!(error.contains("size") && error.contains("big"), "{error}");
         let error = config(json!({})).parse::<Small>().unwrap_err().to_string();
         assert!(error.contains("size"), "{error}");
+    }
+
+    #[test]
+    fn the_language_models_part_goes_before_that_of_the_whole() {
+        let fields = json!({"model_type": "both", "size": 1, "tied": true,
+            "text_config": {"model_type": "text", "size": 2}});
+        let Value::Object(fields) = fields else {
+            panic!("an object it is");
+        };
+        let expected = json!({"model_type": "both", "size": 2, "tied": true});
+        assert_eq!(Value::Object(flatten(fields)), expected);
+    }
+
+    #[test]
+    fn infinities_of_python_are_numbers() {
+        let text = br#"{"a": [0.0, Infinity], "b": "Infinity \" NaN", "c": -Infinity, "d": NaN}"#;
+        let read: Value = serde_json::from_slice(&quote_infinities(text)).unwrap();
+        assert_eq!(
+            read,
+            json!({"a": [0.0, "Infinity"], "b": "Infinity \" NaN", "c": "-Infinity", "d": "NaN"})
+        );
+        let number = |value| serde_json::from_value::<Number>(value).map(|Number(x)| x);
+        assert_eq!(number(json!("Infinity")).unwrap(), f64::INFINITY);
+        assert_eq!(number(json!("-Infinity")).unwrap(), f64::NEG_INFINITY);
+        assert_eq!(number(json!(2)).unwrap(), 2.0);
+        assert!(number(json!("NaN")).is_err());
+        assert!(number(json!([])).is_err());
     }
 
     #[test]

@@ -61,6 +61,22 @@ impl KvCache {
         Ok(all)
     }
 
+    /// Lets go of the first `count` positions; those behind them move up.
+    #[track_caller]
+    pub(super) fn forget(&mut self, count: i32) -> Result<(), MlxError> {
+        if count <= 0 {
+            return Ok(());
+        }
+        if let Some((keys, values)) = self.buffers.take() {
+            self.buffers = Some((
+                positions(&keys, count, self.len)?,
+                positions(&values, count, self.len)?,
+            ));
+            self.len -= count;
+        }
+        Ok(())
+    }
+
     /// A copy of the keys and values of positions `start..stop`; `None` where they are not held.
     #[track_caller]
     pub fn segment(&self, start: i32, stop: i32) -> Result<Option<KvSegment>, MlxError> {

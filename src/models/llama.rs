@@ -1,26 +1,26 @@
-//! Llama (Touvron et al., 2023), and what has its shape: Mistral without a sliding window, and many
-//! more. The reference is mlx-lm's `models/llama.py`.
+//! Llama (Touvron et al., 2023), and what has its shape: Mistral, and many more. The reference is
+//! mlx-lm's `models/llama.py`.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::mlx::{Array, MlxError};
+use crate::mlx::Activation;
 
-use super::batch::Batch;
-use super::builder::{Builder, Dimensions};
+use super::builder::Builder;
 use super::config::dimension;
 use super::error::LoadError;
-use super::kv_cache::KvCache;
 use super::layers::{
-    Attention, AttentionShape, Embedding, Linear, RmsNorm, Rope, RopeConfig, SwiGlu,
+    AttentionConfig, AttentionShape, Block, BlockConfig, Decoder, DecoderConfig, RopeConfig,
+    only_activation,
 };
 use super::registry::Architecture;
 use super::weights::Weights;
-use super::{LayerState, Model, ModelInfo, Row, SequenceState};
+use super::windows::{self, Windows};
 
 /// The fields of `config.json`.
 #[derive(Debug, Deserialize)]
 pub struct LlamaConfig {
+    model_type: Option<String>,
     hidden_size: u64,
     num_hidden_layers: usize,
     intermediate_size: u64,
@@ -38,42 +38,20 @@ pub struct LlamaConfig {
     rope_traditional: Option<bool>,
     rope_scaling: Option<Map<String, Value>>,
     rope_parameters: Option<Map<String, Value>>,
-    sliding_window: Option<usize>,
+    sliding_window: Option<u64>,
     use_sliding_window: Option<bool>,
     layer_types: Option<Vec<String>>,
 }
 
 impl LlamaConfig {
-    fn heads(&self) -> Result<AttentionShape, LoadError> {
-        let heads = dimension("num_attention_heads", self.num_attention_heads)?;
-        let kv_heads = self.num_key_value_heads.unwrap_or(self.num_attention_heads);
-        let kv_heads = dimension("num_key_value_heads", kv_heads)?;
-        if heads % kv_heads != 0 {
-            return Err(LoadError::config(
-                "num_key_value_heads",
-                format!("{heads} attention heads cannot share {kv_heads} key heads evenly"),
-            ));
-        }
-        let head_dim = match self.head_dim {
-            Some(head_dim) => head_dim,
-            None => self.hidden_size / self.num_attention_heads,
-        };
-        let head_dim = dimension("head_dim", head_dim)?;
-        // All heads together are a dimension as well.
-        dimension("head_dim", heads as u64 * head_dim as u64)?;
-        Ok(AttentionShape {
-            heads,
-            kv_heads,
-            head_dim,
-        })
-    }
-
     fn rope(&self) -> RopeConfig {
         RopeConfig {
             theta: self.rope_theta,
             traditional: self.rope_traditional.unwrap_or(false),
             scaling: self.rope_scaling.clone(),
             parameters: self.rope_parameters.clone(),
+            context: Some(self.context_length()),
+            ..RopeConfig::default()
         }
     }
 
@@ -82,195 +60,94 @@ impl LlamaConfig {
         self.max_position_embeddings.unwrap_or(2048)
     }
 
-    fn check(&self) -> Result<(), LoadError> {
-        if let Some(act) = &self.hidden_act
-            && !matches!(act.as_str(), "silu" | "swish")
-        {
-            let message = format!("\"{act}\" is not supported; supported is \"silu\"");
-            return Err(LoadError::config("hidden_act", message));
-        }
+    /// The window of each layer. Where `layer_types` do not say which layers have one, all of Mistral's
+    /// do, as in transformers (mlx-lm has none then).
+    fn windows(&self) -> Result<Windows, LoadError> {
+        let (layers, context) = (self.num_hidden_layers, self.context_length());
         let window = self
             .sliding_window
             .filter(|_| self.use_sliding_window != Some(false));
-        if let Some(window) = window.filter(|&window| window < self.context_length()) {
-            let message = format!("a window of {window} positions is not supported yet");
-            return Err(LoadError::config("sliding_window", message));
+        match (&self.layer_types, window) {
+            (Some(types), window) => windows::by_types(types, layers, window, context),
+            (None, Some(window)) if self.model_type.as_deref() == Some("mistral") => {
+                windows::by_index(layers, window, context, |_| true)
+            }
+            _ => Ok(windows::none(layers)),
         }
-        let mut types = self.layer_types.iter().flatten();
-        if let Some(other) = types.find(|kind| *kind != "full_attention") {
-            let message = format!("\"{other}\" is not supported; supported is \"full_attention\"");
-            return Err(LoadError::config("layer_types", message));
+    }
+
+    fn decoder(&self) -> DecoderConfig {
+        DecoderConfig {
+            hidden_size: self.hidden_size,
+            vocab_size: self.vocab_size,
+            layers: self.num_hidden_layers,
+            context_length: self.context_length(),
+            tied: self.tie_word_embeddings,
+            ..DecoderConfig::default()
         }
-        Ok(())
     }
 }
 
-/// The model.
-pub struct Llama {
-    info: ModelInfo,
-    embed_tokens: Embedding,
-    layers: Vec<Layer>,
-    norm: RmsNorm,
-    /// `None` where the embeddings are tied.
-    lm_head: Option<Linear>,
-}
-
-struct Layer {
-    input_layernorm: RmsNorm,
-    self_attn: Attention,
-    post_attention_layernorm: RmsNorm,
-    mlp: SwiGlu,
-}
+/// Llama.
+pub struct Llama;
 
 impl Architecture for Llama {
     type Config = LlamaConfig;
+    type Model = Decoder<Block>;
 
     fn sanitize(config: &LlamaConfig, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        config.check()?;
+        only_activation("hidden_act", config.hidden_act.as_deref(), Activation::Silu)?;
         // Frequencies that old versions of transformers saved; they are computed here.
         weights.discard(|name| name.ends_with("rotary_emb.inv_freq"));
-        if config.tie_word_embeddings == Some(true) {
-            weights.discard(|name| name.starts_with("lm_head."));
-        }
+        weights.discard_tied_head(config.tie_word_embeddings);
         Ok(())
     }
 
-    fn build(config: &LlamaConfig, builder: &mut Builder<'_, '_>) -> Result<Self, LoadError> {
-        let hidden = dimension("hidden_size", config.hidden_size)?;
-        let vocab = dimension("vocab_size", config.vocab_size)?;
-        let heads = config.heads()?;
-        let embed_tokens = builder.embedding("model.embed_tokens", vocab, hidden)?;
-        let layers = (0..config.num_hidden_layers)
-            .map(|index| Layer::build(config, hidden, heads, index, builder))
-            .collect::<Result<Vec<_>, _>>()?;
-        let norm = builder.rms_norm("model.norm", hidden, config.rms_norm_eps)?;
-        // Where `config.json` does not say, a checkpoint that has a head of its own means it.
-        let own_head = match config.tie_word_embeddings {
-            Some(tied) => !tied,
-            None => builder.contains("lm_head.weight"),
-        };
-        let lm_head = match own_head {
-            true => Some(builder.linear("lm_head", hidden, vocab, false)?),
-            false => None,
-        };
-        let state = 2 * i64::from(heads.kv_heads) * i64::from(heads.head_dim);
-        let info = builder.info(Dimensions {
-            vocab_size: vocab as usize,
-            context_length: config.context_length(),
-            state_per_token: layers.len() as u64 * state as u64,
-        });
-        Ok(Self {
-            info,
-            embed_tokens,
-            layers,
-            norm,
-            lm_head,
-        })
-    }
-}
-
-impl Layer {
     fn build(
         config: &LlamaConfig,
-        hidden: i32,
-        shape: AttentionShape,
-        index: usize,
         builder: &mut Builder<'_, '_>,
-    ) -> Result<Self, LoadError> {
-        let path = format!("model.layers.{index}");
-        let inner = dimension("intermediate_size", config.intermediate_size)?;
-        let queries = shape.heads * shape.head_dim;
-        let keys = shape.kv_heads * shape.head_dim;
+    ) -> Result<Decoder<Block>, LoadError> {
+        let shape = AttentionShape::new(
+            config.hidden_size,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+        )?;
+        let bias = config.attention_bias.unwrap_or(false);
+        let attention = AttentionConfig {
+            qkv_bias: bias,
+            out_bias: bias,
+            ..AttentionConfig::plain(shape, config.rope())
+        };
+        let windows = config.windows()?;
+        let hidden = dimension("hidden_size", config.hidden_size)?;
         let eps = config.rms_norm_eps;
-        let mut attention = |name: &str, inputs, outputs| {
-            let path = format!("{path}.self_attn.{name}");
-            builder.linear(
-                &path,
-                inputs,
-                outputs,
-                config.attention_bias.unwrap_or(false),
-            )
+        let block = BlockConfig {
+            hidden,
+            inner: dimension("intermediate_size", config.intermediate_size)?,
+            eps,
+            activation: Activation::Silu,
+            mlp_bias: config.mlp_bias.unwrap_or(false),
         };
-        let self_attn = Attention {
-            q_proj: attention("q_proj", hidden, queries)?,
-            k_proj: attention("k_proj", hidden, keys)?,
-            v_proj: attention("v_proj", hidden, keys)?,
-            o_proj: attention("o_proj", queries, hidden)?,
-            rope: Rope::new(shape.head_dim, &config.rope())?,
-            shape,
-        };
-        let mut mlp = |name: &str, inputs, outputs| {
-            builder.linear(
-                &format!("{path}.mlp.{name}"),
-                inputs,
-                outputs,
-                config.mlp_bias.unwrap_or(false),
-            )
-        };
-        let mlp = SwiGlu {
-            gate: mlp("gate_proj", hidden, inner)?,
-            up: mlp("up_proj", hidden, inner)?,
-            down: mlp("down_proj", inner, hidden)?,
-        };
-        let mut norm = |name: &str| builder.rms_norm(&format!("{path}.{name}"), hidden, eps);
-        Ok(Self {
-            input_layernorm: norm("input_layernorm")?,
-            post_attention_layernorm: norm("post_attention_layernorm")?,
-            self_attn,
-            mlp,
-        })
-    }
-
-    fn forward(
-        &self,
-        x: &Array,
-        batch: &mut Batch<'_, '_>,
-        index: usize,
-    ) -> Result<Array, MlxError> {
-        let attended = self
-            .self_attn
-            .forward(&self.input_layernorm.forward(x)?, batch, index)?;
-        let x = x.add(&attended)?;
-        let normed = self.post_attention_layernorm.forward(&x)?;
-        self.mlp.forward_add(&normed, &x)
-    }
-}
-
-impl Model for Llama {
-    fn info(&self) -> &ModelInfo {
-        &self.info
-    }
-
-    fn new_state(&self) -> SequenceState {
-        let kv = |_| LayerState::Kv(KvCache::new());
-        SequenceState::new((0..self.layers.len()).map(kv).collect())
-    }
-
-    fn forward(&self, tokens: &Array, rows: &mut [Row<'_>]) -> Result<Option<Array>, MlxError> {
-        let mut batch = Batch::new(tokens, rows)?;
-        let mut x = self.embed_tokens.forward(tokens)?;
-        for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, &mut batch, index)?;
-        }
-        batch.finish(&x, |x| {
-            let x = self.norm.forward(x)?;
-            match &self.lm_head {
-                Some(head) => head.forward(&x),
-                None => self.embed_tokens.as_linear(&x),
-            }
-        })
+        Decoder::build(
+            builder,
+            &config.decoder(),
+            |builder, index, path| {
+                block.pre_norm(builder, path, &attention.with_window(windows.of(index)))
+            },
+            |builder, path| Ok(builder.rms_norm(path, hidden, eps)?.into()),
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::super::testing::{
         floats, folder, llama_config, llama_tensors, load_cpu, load_error, load_with, to_bf16,
     };
-    use super::*;
-    use crate::models::{Logits, StateSize, token_ids};
+    use crate::models::{LoadError, Logits, Model, Row, SequenceState, StateSize, token_ids};
 
     fn model() -> Box<dyn Model> {
         load_cpu(folder(&llama_config(), &llama_tensors()).path()).unwrap()
@@ -471,16 +348,13 @@ mod tests {
     fn what_would_change_the_arithmetic_is_refused_by_name() {
         for (key, value) in [
             ("hidden_act", json!("gelu")),
-            ("sliding_window", json!(64)),
-            (
-                "layer_types",
-                json!(["full_attention", "sliding_attention"]),
-            ),
+            ("layer_types", json!(["full_attention", "linear_attention"])),
+            ("layer_types", json!(["full_attention"])),
             ("num_key_value_heads", json!(3)),
             ("hidden_size", json!(0)),
             ("head_dim", json!(0)),
             ("head_dim", json!(1 << 28)),
-            ("rope_scaling", json!({"type": "yarn", "factor": 4.0})),
+            ("rope_scaling", json!({"type": "spiral", "factor": 4.0})),
             ("final_logit_softcapping", json!(30.0)),
             ("rms_norm_eps", json!("small")),
             ("quantization", json!({"group_size": 64, "bits": 7})),
@@ -492,25 +366,63 @@ mod tests {
         }
     }
 
+    /// mlx-lm has no window without `layer_types`, transformers does.
     #[test]
-    fn a_window_that_cuts_nothing_off_is_fine() {
-        for (key, value) in [
-            ("sliding_window", json!(null)),
-            ("sliding_window", json!(128)),
-            ("model_type", json!("mistral")),
-            ("layer_types", json!(["full_attention", "full_attention"])),
-        ] {
+    fn mistrals_window_is_that_of_every_layer() {
+        let prompt: Vec<u32> = (0..40).map(|i| i * 7 % 40).collect();
+        let logits = |changes: Value| {
             let mut config = llama_config();
-            config[key] = value;
-            assert!(
-                load_cpu(folder(&config, &llama_tensors()).path()).is_ok(),
-                "{key}"
+            config
+                .as_object_mut()
+                .unwrap()
+                .extend(changes.as_object().unwrap().clone());
+            let model = load_cpu(folder(&config, &llama_tensors()).path()).unwrap();
+            step(&*model, &mut model.new_state(), &prompt, Logits::Last).unwrap()
+        };
+        let types = json!(["sliding_attention", "sliding_attention"]);
+        let windowed = logits(json!({"sliding_window": 8, "layer_types": types}));
+        let whole = logits(json!({}));
+        assert_ne!(windowed, whole);
+        assert_eq!(
+            logits(json!({"model_type": "mistral", "sliding_window": 8})),
+            windowed
+        );
+        for unused in [
+            json!({"sliding_window": 8}),
+            json!({"model_type": "mistral", "sliding_window": null}),
+            json!({"model_type": "mistral", "sliding_window": 128}),
+            json!({"model_type": "mistral", "sliding_window": 8, "use_sliding_window": false}),
+        ] {
+            assert_eq!(logits(unused), whole);
+        }
+    }
+
+    /// What it carries is bounded, and a prompt in chunks is that prompt.
+    #[test]
+    fn a_window_is_exact_under_chunking_and_bounds_the_state() {
+        let mut config = llama_config();
+        config["max_position_embeddings"] = json!(4096);
+        config["sliding_window"] = json!(70);
+        config["layer_types"] = json!(["sliding_attention", "full_attention"]);
+        let model = load_cpu(folder(&config, &llama_tensors()).path()).unwrap();
+        let prompt: Vec<u32> = (0..900).map(|i| i * 7 % 40).collect();
+        let whole = step(&*model, &mut model.new_state(), &prompt, Logits::Last).unwrap();
+        for chunk in [1, 57, 256, 300] {
+            let mut state = model.new_state();
+            let last = prompt.chunks(chunk).fold(None, |_, chunk| {
+                step(&*model, &mut state, chunk, Logits::Last)
+            });
+            assert_eq!(
+                bits(last.unwrap()),
+                bits(whole.clone()),
+                "chunks of {chunk}"
             );
         }
-        let mut config = llama_config();
-        config["sliding_window"] = json!(64);
-        config["use_sliding_window"] = json!(false);
-        assert!(load_cpu(folder(&config, &llama_tensors()).path()).is_ok());
+        let size = &model.info().state;
+        assert_eq!(size.per_token, 2 * 2 * 4 * 4);
+        assert_eq!(size.windows.len(), 1);
+        assert_eq!(size.windows[0].positions, 512);
+        assert_eq!(size.windows[0].per_token, 2 * 2 * 4 * 4);
     }
 
     #[test]

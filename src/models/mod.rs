@@ -1,14 +1,27 @@
 //! Language models: what an architecture promises to the engine, and how one is loaded.
 
 mod batch;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "for the architectures that come next"
+)]
 mod builder;
 mod config;
 mod error;
 mod kv_cache;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "for the architectures that come next"
+)]
 mod layers;
+mod lfm2;
 mod llama;
 mod load;
+mod mamba2;
 mod memory;
+mod nesting;
 mod quantization;
 mod registry;
 mod shard;
@@ -18,6 +31,8 @@ mod state;
 #[cfg(test)]
 mod testing;
 mod weights;
+mod window_cache;
+mod windows;
 
 pub use batch::{Batch, RowView};
 pub use error::LoadError;
@@ -28,6 +43,7 @@ pub use registry::supported;
 pub use size::{StateSize, Window};
 pub use snapshot::{Segment, Snapshot};
 pub use state::{LayerState, SequenceState};
+pub use window_cache::WindowCache;
 
 use crate::mlx::{Array, MlxError};
 

@@ -5,27 +5,39 @@ use serde::de::DeserializeOwned;
 use super::Model;
 use super::builder::Builder;
 use super::error::LoadError;
+use super::lfm2::Lfm2;
 use super::llama::Llama;
 use super::load::{LoadFn, load_as};
+use super::mamba2::Mamba2;
 use super::weights::Weights;
 
 /// By `model_type`.
-const ARCHITECTURES: &[(&str, LoadFn)] = &[("llama", load_as::<Llama>)];
+const ARCHITECTURES: &[(&str, LoadFn)] = &[
+    ("lfm2", load_as::<Lfm2>),
+    ("llama", load_as::<Llama>),
+    ("mamba2", load_as::<Mamba2>),
+];
 
 /// Types that are another one under their own name, as in mlx-lm.
 const REMAPPED: &[(&str, &str)] = &[("mistral", "llama")];
 
 /// An architecture: its part of `config.json`, and how its model is built.
-pub trait Architecture: Model + Sized + 'static {
+pub trait Architecture {
     /// The fields of `config.json` that it reads.
     type Config: DeserializeOwned;
+
+    /// What becomes of a checkpoint.
+    type Model: Model + 'static;
 
     /// Checks the configuration, and discards the tensors that the architecture does not use
     /// (mlx-lm's `sanitize`).
     fn sanitize(config: &Self::Config, weights: &mut Weights<'_>) -> Result<(), LoadError>;
 
     /// Takes the tensors, and makes the model of them.
-    fn build(config: &Self::Config, builder: &mut Builder<'_, '_>) -> Result<Self, LoadError>;
+    fn build(
+        config: &Self::Config,
+        builder: &mut Builder<'_, '_>,
+    ) -> Result<Self::Model, LoadError>;
 }
 
 /// The architecture for a `model_type`, and its own name.

@@ -1,6 +1,6 @@
 //! How much memory a sequence's state takes: plain numbers, for whoever plans.
 
-use super::kv_cache;
+use super::{kv_cache, window_cache};
 
 /// Bytes of one sequence's state, by what its layers keep.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -9,14 +9,14 @@ pub struct StateSize {
     pub per_token: u64,
     /// The layers that keep the last positions only.
     pub windows: Vec<Window>,
-    /// The layers whose state does not grow.
+    /// The layers whose state does not grow; it is float32 whatever the activations are.
     pub fixed: u64,
 }
 
 /// Layers that keep a window of the last positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
-    /// How many.
+    /// How many they have room for at most.
     pub positions: usize,
     /// Bytes of one, in all these layers together.
     pub per_token: u64,
@@ -31,12 +31,44 @@ impl StateSize {
         }
     }
 
+    /// `factor` times as much of what grows with the tokens.
+    pub fn times(self, factor: u64) -> Self {
+        let wider = |window: Window| Window {
+            per_token: window.per_token * factor,
+            ..window
+        };
+        Self {
+            per_token: self.per_token * factor,
+            windows: self.windows.into_iter().map(wider).collect(),
+            fixed: self.fixed,
+        }
+    }
+
+    /// Takes `numbers` more a token in a layer whose tokens see `window` positions.
+    pub fn add_attention(&mut self, numbers: u64, window: Option<i32>) {
+        let Some(window) = window else {
+            self.per_token += numbers;
+            return;
+        };
+        let positions = window_cache::most_positions(window);
+        match self.windows.iter_mut().find(|it| it.positions == positions) {
+            Some(same) => same.per_token += numbers,
+            None => self.windows.push(Window {
+                positions,
+                per_token: numbers,
+            }),
+        }
+    }
+
     /// What a sequence of `tokens` takes. Buffers grow by steps, so this does too.
     pub fn bytes(&self, tokens: usize) -> u64 {
         let windows: u64 = self
             .windows
             .iter()
-            .map(|window| tokens.min(window.positions) as u64 * window.per_token)
+            .map(|window| {
+                let positions = kv_cache::capacity_for(tokens).min(window.positions as u64);
+                positions.saturating_mul(window.per_token)
+            })
             .sum();
         let growing = kv_cache::capacity_for(tokens).saturating_mul(self.per_token);
         self.fixed.saturating_add(windows).saturating_add(growing)
@@ -72,7 +104,7 @@ mod tests {
             fixed: 7,
         };
         assert_eq!(size.bytes(0), 7);
-        assert_eq!(size.bytes(1), 7 + 2 + 2560);
+        assert_eq!(size.bytes(1), 7 + 200 + 2560);
         assert_eq!(size.bytes(256), 7 + 200 + 2560);
         assert_eq!(size.bytes(257), 7 + 200 + 5120);
     }

@@ -3,6 +3,7 @@
 use crate::mlx::{Array, MlxError};
 
 use super::kv_cache::KvSegment;
+use super::state::LayerState;
 
 /// Some consecutive positions of the layers that keep every position.
 #[derive(Clone)]
@@ -54,11 +55,11 @@ impl Segment {
 
 /// What the layers with a window or a recurrence carry after some position.
 #[derive(Clone)]
-pub struct Snapshot(pub(super) Vec<Vec<Array>>);
+pub struct Snapshot(pub(super) Vec<LayerState>);
 
 impl Snapshot {
     /// Bytes that it holds.
     pub fn nbytes(&self) -> u64 {
-        self.0.iter().flatten().map(Array::nbytes).sum()
+        self.0.iter().map(LayerState::nbytes).sum()
     }
 }

@@ -4,15 +4,41 @@ use crate::mlx::{Array, MlxError};
 
 use super::kv_cache::KvCache;
 use super::snapshot::{Segment, Snapshot};
+use super::window_cache::WindowCache;
 
 /// The state of one layer.
 #[derive(Clone)]
 pub enum LayerState {
     /// Keys and values of every position so far: any earlier position can be cut out of it.
     Kv(KvCache),
-    /// What a sliding window or a recurrent layer carries from step to step. It is that of the last
+    /// Keys and values of the last positions, which is all that a sliding window sees.
+    Window(WindowCache),
+    /// What a recurrent layer carries from step to step. It is that of the last
     /// position only, so an earlier one can be had only where a copy was kept.
     Rolling(Vec<Array>),
+}
+
+impl LayerState {
+    /// The state of an attention layer at the beginning, for tokens that see `window` positions.
+    pub fn of_attention(window: Option<i32>) -> Self {
+        match window {
+            Some(window) => Self::Window(WindowCache::new(window)),
+            None => Self::Kv(KvCache::new()),
+        }
+    }
+
+    fn arrays(&self) -> Vec<&Array> {
+        match self {
+            Self::Kv(cache) => cache.arrays().collect(),
+            Self::Window(cache) => cache.arrays().collect(),
+            Self::Rolling(arrays) => arrays.iter().collect(),
+        }
+    }
+
+    /// Bytes that it holds.
+    pub(super) fn nbytes(&self) -> u64 {
+        self.arrays().iter().map(|array| array.nbytes()).sum()
+    }
 }
 
 /// The state of one sequence, owned by its request and advanced by `Model::forward`. A clone shares
@@ -31,18 +57,26 @@ impl SequenceState {
         Self { layers, len: 0 }
     }
 
-    /// The keys and values of a layer.
+    /// Appends keys and values of new positions, each `[1, kv_heads, new, head_dim]`, to an attention
+    /// layer's. Gives those of every position that the new ones see (and maybe of some before), the
+    /// new ones last.
     #[track_caller]
-    pub fn kv(&mut self, layer: usize) -> Result<&mut KvCache, MlxError> {
+    pub fn extend(
+        &mut self,
+        layer: usize,
+        keys: &Array,
+        values: &Array,
+    ) -> Result<(Array, Array), MlxError> {
         match self.layers.get_mut(layer) {
-            Some(LayerState::Kv(cache)) => Ok(cache),
+            Some(LayerState::Kv(cache)) => cache.update(keys, values),
+            Some(LayerState::Window(cache)) => cache.update(keys, values),
             _ => Err(MlxError::new(format!(
                 "layer {layer} keeps no keys and values"
             ))),
         }
     }
 
-    /// What a layer with a window or a recurrence carries.
+    /// What a recurrent layer carries.
     #[track_caller]
     pub fn rolling(&mut self, layer: usize) -> Result<&mut Vec<Array>, MlxError> {
         match self.layers.get_mut(layer) {
@@ -53,20 +87,13 @@ impl SequenceState {
 
     /// Whether a layer's state cannot be cut at an earlier position.
     pub fn rolls(&self) -> bool {
-        let rolling = |layer: &LayerState| matches!(layer, LayerState::Rolling(_));
-        self.layers.iter().any(rolling)
+        let cuttable = |layer: &LayerState| matches!(layer, LayerState::Kv(_));
+        !self.layers.iter().all(cuttable)
     }
 
     /// Every array of the state, to be evaluated with a step's logits.
     pub fn arrays(&self) -> Vec<&Array> {
-        let mut arrays = Vec::new();
-        for layer in &self.layers {
-            match layer {
-                LayerState::Kv(cache) => arrays.extend(cache.arrays()),
-                LayerState::Rolling(rolling) => arrays.extend(rolling),
-            }
-        }
-        arrays
+        self.layers.iter().flat_map(LayerState::arrays).collect()
     }
 
     /// A copy of positions `start..stop` of the layers that keep every position.
@@ -87,7 +114,7 @@ impl SequenceState {
     pub fn snapshot(&self) -> Snapshot {
         let carried = self.layers.iter().filter_map(|layer| match layer {
             LayerState::Kv(_) => None,
-            LayerState::Rolling(arrays) => Some(arrays.clone()),
+            other => Some(other.clone()),
         });
         Snapshot(carried.collect())
     }
@@ -112,9 +139,9 @@ impl SequenceState {
                     )?;
                     kv_layers += 1;
                 }
-                LayerState::Rolling(arrays) => {
+                other => {
                     let missing = || MlxError::new("no snapshot to restore a layer from");
-                    arrays.clone_from(carried.next().ok_or_else(missing)?);
+                    other.clone_from(carried.next().ok_or_else(missing)?);
                 }
             }
         }

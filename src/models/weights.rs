@@ -130,6 +130,13 @@ impl<'p> Weights<'p> {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// Drops an output head that some checkpoints carry although the embeddings are it (`tied`).
+    pub fn discard_tied_head(&mut self, tied: Option<bool>) {
+        if tied == Some(true) {
+            self.discard(|name| name.starts_with("lm_head."));
+        }
+    }
+
     /// Bytes that the tensors take in memory once they are converted.
     pub fn memory_bytes(&self) -> u64 {
         self.tensors

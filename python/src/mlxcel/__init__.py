@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ._facts import Memory, Throughput
     from ._shared import SharedServer
     from ._state import Restart, ServerState, StateChange
+    from ._structured import ResponseFormat
     from ._timeout import Timeout
     from .async_llm import AsyncLLM
     from .errors import (
@@ -25,24 +26,32 @@ if TYPE_CHECKING:
         MlxcelConnectionError,
         MlxcelCopyError,
         MlxcelError,
+        MlxcelFormatError,
         MlxcelModelNotServedError,
+        MlxcelRefusalError,
         MlxcelResponseError,
         MlxcelServerCrashedError,
         MlxcelServerError,
         MlxcelStateError,
         MlxcelTimeoutError,
         MlxcelToolArgumentsError,
+        MlxcelTruncatedError,
         MlxcelUnsupportedError,
     )
+    from .events import Event, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
     from .llm import LLM
     from .results import Result, Timings, ToolCall, Usage
     from .server import ManagedServer
-    from .streams import AsyncTextStream, TextStream
+    from .streams import AsyncEventStream, AsyncTextStream, EventStream, TextStream
 
 __all__ = [
     "LLM",
+    "AsyncEventStream",
     "AsyncLLM",
     "AsyncTextStream",
+    "Event",
+    "EventStream",
+    "Finish",
     "ManagedServer",
     "Memory",
     "MlxcelBinaryNotFoundError",
@@ -50,32 +59,44 @@ __all__ = [
     "MlxcelConnectionError",
     "MlxcelCopyError",
     "MlxcelError",
+    "MlxcelFormatError",
     "MlxcelModelNotServedError",
+    "MlxcelRefusalError",
     "MlxcelResponseError",
     "MlxcelServerCrashedError",
     "MlxcelServerError",
     "MlxcelStateError",
     "MlxcelTimeoutError",
     "MlxcelToolArgumentsError",
+    "MlxcelTruncatedError",
     "MlxcelUnsupportedError",
+    "ReasoningDelta",
+    "RefusalDelta",
+    "ResponseFormat",
     "Restart",
     "Result",
     "ServerState",
     "SharedServer",
     "StateChange",
+    "TextDelta",
     "TextStream",
     "Throughput",
     "Timeout",
     "Timings",
     "ToolCall",
+    "ToolCallDelta",
     "Usage",
     "__version__",
 ]
 
 _HOME = {
-    "LLM": "llm",
+    "AsyncEventStream": "streams",
     "AsyncLLM": "async_llm",
     "AsyncTextStream": "streams",
+    "Event": "events",
+    "EventStream": "streams",
+    "Finish": "events",
+    "LLM": "llm",
     "ManagedServer": "server",
     "Memory": "_facts",
     "MlxcelBinaryNotFoundError": "errors",
@@ -83,24 +104,32 @@ _HOME = {
     "MlxcelConnectionError": "errors",
     "MlxcelCopyError": "errors",
     "MlxcelError": "errors",
+    "MlxcelFormatError": "errors",
     "MlxcelModelNotServedError": "errors",
+    "MlxcelRefusalError": "errors",
     "MlxcelResponseError": "errors",
     "MlxcelServerCrashedError": "errors",
     "MlxcelServerError": "errors",
     "MlxcelStateError": "errors",
     "MlxcelTimeoutError": "errors",
     "MlxcelToolArgumentsError": "errors",
+    "MlxcelTruncatedError": "errors",
     "MlxcelUnsupportedError": "errors",
+    "ReasoningDelta": "events",
+    "RefusalDelta": "events",
+    "ResponseFormat": "_structured",
     "Restart": "_state",
     "Result": "results",
     "ServerState": "_state",
     "SharedServer": "_shared",
     "StateChange": "_state",
+    "TextDelta": "events",
     "TextStream": "streams",
-    "Timeout": "_timeout",
     "Throughput": "_facts",
+    "Timeout": "_timeout",
     "Timings": "results",
     "ToolCall": "results",
+    "ToolCallDelta": "events",
     "Usage": "results",
 }
 

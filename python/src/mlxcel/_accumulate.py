@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ._measures import timings_of, usage_of
+from ._measures import item, timings_of, usage_of
 from ._tool_calls import Fragments
 from .errors import MlxcelResponseError
+from .events import Finish, ReasoningDelta, RefusalDelta, TextDelta
 from .results import Result
 
 if TYPE_CHECKING:
     from ._measures import Timings, Usage
+    from .events import Event
 
 __all__ = ["Accumulator"]
 
@@ -29,8 +31,7 @@ class _Choice:
 class Accumulator:
     """Feeds on chunks of `/v1/completions` or `/v1/chat/completions`, whichever comes."""
 
-    def __init__(self, *, is_json: bool = False) -> None:
-        self._is_json = is_json
+    def __init__(self) -> None:
         self._choices: dict[int, _Choice] = {}
         self._usage: Usage | None = None
         self._timings: Timings | None = None
@@ -38,19 +39,22 @@ class Accumulator:
         self.moved = False
         """Whether the last chunk carried a piece of an answer, and not only its frame."""
 
-    def add(self, chunk: Any) -> str:
-        """Take one chunk; returns the text it adds to the first choice, often none."""
+    def add(self, chunk: Any) -> list[Event]:
+        """Take one chunk; returns what it brings, often nothing."""
         self._last = chunk
         self.moved = False
         self._usage = usage_of(chunk) or self._usage
         self._timings = timings_of(chunk) or self._timings
-        shown = ""
-        for choice in getattr(chunk, "choices", None) or ():
-            index = getattr(choice, "index", None) or 0
-            text = self._add_choice(self._choices.setdefault(index, _Choice()), choice)
-            if index == 0:
-                shown += text
-        return shown
+        events: list[Event] = []
+        for choice in item(chunk, "choices") or ():
+            index = item(choice, "index") or 0
+            self._add_choice(self._choices.setdefault(index, _Choice()), index, choice, events)
+        self.moved = self.moved or bool(events)
+        return events
+
+    def end(self) -> list[Event]:
+        """What is known only at the end: usage counts, which some servers repeat and raise in each chunk."""
+        return [] if self._usage is None else [self._usage]
 
     @property
     def text(self) -> str:
@@ -64,33 +68,33 @@ class Accumulator:
         first, *others = [self._result(choice) for _, choice in sorted(self._choices.items())]
         return first.with_others(others)
 
-    def _add_choice(self, into: _Choice, choice: Any) -> str:
-        finish_reason = getattr(choice, "finish_reason", None)
-        into.finish_reason = finish_reason or into.finish_reason
-        reasoning: str | None = None
-        tool_calls: Any = ()
-        logprobs = getattr(choice, "logprobs", None)
+    def _add_choice(self, into: _Choice, index: int, choice: Any, events: list[Event]) -> None:
+        logprobs = item(choice, "logprobs")
         if logprobs is not None:
             into.logprobs.append(logprobs)
-        delta = getattr(choice, "delta", None)
+            self.moved = True
+        delta = item(choice, "delta")
         if delta is None:  # a completion chunk
-            text = getattr(choice, "text", None) or ""
+            text = item(choice, "text")
         else:
-            text = getattr(delta, "content", None) or ""
-            reasoning = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
+            text = item(delta, "content")
+            reasoning = item(delta, "reasoning_content") or item(delta, "reasoning")
             if reasoning:
                 into.reasoning.append(reasoning)
-            refusal = getattr(delta, "refusal", None)
+                events.append(ReasoningDelta(reasoning, index))
+            refusal = item(delta, "refusal")
             if refusal:
                 into.refusal.append(refusal)
-            tool_calls = getattr(delta, "tool_calls", None) or ()
-            for call in tool_calls:
-                into.tool_calls.add(call)
+                events.append(RefusalDelta(refusal, index))
         if text:
             into.text.append(text)
-        if text or reasoning or tool_calls or finish_reason or logprobs is not None:
-            self.moved = True
-        return text
+            events.append(TextDelta(text, index))
+        calls = item(delta, "tool_calls") or ()
+        events.extend(into.tool_calls.add(call, index) for call in calls)
+        finish_reason = item(choice, "finish_reason")
+        if finish_reason and into.finish_reason is None:
+            into.finish_reason = finish_reason
+            events.append(Finish(finish_reason, index))
 
     def _result(self, choice: _Choice) -> Result:
         return Result(
@@ -102,7 +106,6 @@ class Accumulator:
             reasoning="".join(choice.reasoning) or None,
             refusal="".join(choice.refusal) or None,
             tool_calls=choice.tool_calls.calls(),
-            is_json=self._is_json,
             raw=self._last,
         )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _requests, _responses
-from ._accumulate import Accumulator
+from ._structured import as_format, settle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import httpx2
 
     from ._requests import Messages, Prompt
+    from ._shape import Shape
+    from ._structured import ResponseFormat
+    from .errors import MlxcelFormatError
     from .results import Result
 
 __all__ = ["Generation"]
@@ -26,14 +29,20 @@ class Generation:
     route: Literal["completions", "chat"]
     content: Any
     params: Mapping[str, Any]
+    shape: Shape | None = None
+    """What the answer is held to."""
 
     @classmethod
-    def completion(cls, prompt: Prompt, params: Mapping[str, Any]) -> Generation:
-        return cls("completions", prompt, params)
+    def completion(
+        cls, prompt: Prompt, params: Mapping[str, Any], response_format: ResponseFormat | None = None
+    ) -> Generation:
+        return cls("completions", prompt, *_formatted(params, response_format))
 
     @classmethod
-    def chat(cls, messages: Messages, params: Mapping[str, Any]) -> Generation:
-        return cls("chat", messages, params)
+    def chat(
+        cls, messages: Messages, params: Mapping[str, Any], response_format: ResponseFormat | None = None
+    ) -> Generation:
+        return cls("chat", messages, *_formatted(params, response_format))
 
     @property
     def unchecked_model(self) -> str | None:
@@ -51,10 +60,27 @@ class Generation:
         return client.chat.completions.create if self.route == "chat" else client.completions.create
 
     def read(self, reply: Any) -> Result:
-        """The result from a whole reply."""
+        """The result from a whole reply. Raises MlxcelFormatError for one that is not what was asked for."""
         read = _responses.chat if self.route == "chat" else _responses.completion
-        return read(reply, is_json=_responses.wants_json(self.params))
+        result = read(reply)
+        if (fault := self.settle(result)) is not None:
+            raise fault
+        return result
 
-    def accumulator(self) -> Accumulator:
-        """What puts a streamed reply together."""
-        return Accumulator(is_json=_responses.wants_json(self.params))
+    def settle(self, result: Result) -> MlxcelFormatError | None:
+        """Validate a result against what was asked for; the error when it is something else."""
+        return None if self.shape is None else settle(result, self.shape)
+
+
+def _formatted(
+    params: Mapping[str, Any], response_format: ResponseFormat | None
+) -> tuple[Mapping[str, Any], Shape | None]:
+    """The parameters with a format in OpenAI's form, and what it holds an answer to."""
+    extra = params.get("extra_body")
+    if isinstance(extra, dict) and "response_format" in extra:
+        sent = extra["response_format"]  # wins over everything and is sent as it is
+        return params, as_format(sent).shape if isinstance(sent, dict) else None
+    if response_format is None:
+        return params, None
+    asked = as_format(response_format)
+    return {**params, "response_format": asked.wire}, asked.shape

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["Timings", "Usage", "item", "timings_of", "usage_of"]
 
@@ -68,7 +70,7 @@ def usage_of(reply: Any) -> Usage | None:
 def timings_of(reply: Any) -> Timings | None:
     """The `timings` of a reply or a chunk in llama-server's form, to which ours adds `queued_ms`."""
     raw = item(reply, "timings")
-    if not isinstance(raw, Mapping):
+    if not isinstance(raw, dict):
         return None
     prompt = _measure(raw, "prompt_ms")
     return Timings(
@@ -80,8 +82,19 @@ def timings_of(reply: Any) -> Timings | None:
 
 
 def item(thing: Any, name: str) -> Any:
-    """A field of an object of the SDK, or of a dict; None when it is not there."""
-    return thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
+    """A field of an object of the SDK, or of a dict; None when it is not there.
+
+    The SDK's objects are asked past pydantic, which takes its time to say that something is missing.
+    """
+    if isinstance(thing, dict):
+        return thing.get(name)
+    fields = getattr(thing, "__dict__", None)
+    if fields is None:
+        return None
+    value = fields.get(name)
+    if value is None and (extra := getattr(thing, "__pydantic_extra__", None)):
+        return extra.get(name)
+    return value
 
 
 def _count(thing: Any, name: str) -> int | None:

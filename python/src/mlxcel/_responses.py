@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._measures import timings_of, usage_of
+from ._measures import item, timings_of, usage_of
 from ._tool_calls import tool_calls_of
 from .errors import MlxcelResponseError
 from .results import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     import httpx2
     from openai.types import Model
 
-__all__ = ["chat", "check_stream", "completion", "model_ids", "models", "text_of", "tokens_of", "wants_json"]
+__all__ = ["chat", "check_stream", "completion", "model_ids", "models", "text_of", "tokens_of"]
 
 
 def check_stream(response: httpx2.Response) -> None:
@@ -32,41 +32,32 @@ def check_stream(response: httpx2.Response) -> None:
         )
 
 
-def wants_json(params: Mapping[str, Any]) -> bool:
-    """Whether the request asked for a JSON answer."""
-    extra = params.get("extra_body") or {}
-    wanted = extra.get("response_format", params.get("response_format"))
-    kind = wanted.get("type") if isinstance(wanted, dict) else None
-    return kind in ("json_object", "json_schema")
-
-
-def completion(reply: Any, *, is_json: bool = False) -> Result:
+def completion(reply: Any) -> Result:
     """A result from the reply of `/v1/completions`."""
     results = []
     for choice in _choices(reply):
-        text = getattr(choice, "text", None)
+        text = item(choice, "text")
         if not isinstance(text, str):
             raise MlxcelResponseError("the reply has a choice without text")
-        results.append(_result(reply, choice, text, is_json=is_json))
+        results.append(_result(reply, choice, text))
     return results[0].with_others(results[1:])
 
 
-def chat(reply: Any, *, is_json: bool = False) -> Result:
+def chat(reply: Any) -> Result:
     """A result from the reply of `/v1/chat/completions`."""
     results = []
     for choice in _choices(reply):
-        message = getattr(choice, "message", None)
+        message = item(choice, "message")
         if message is None:
             raise MlxcelResponseError("the reply has a choice without a message")
         results.append(
             _result(
                 reply,
                 choice,
-                getattr(message, "content", None) or "",
-                is_json=is_json,
-                reasoning=_reasoning(message),
-                refusal=getattr(message, "refusal", None) or None,
-                tool_calls=tool_calls_of(getattr(message, "tool_calls", None)),
+                item(message, "content") or "",
+                reasoning=item(message, "reasoning_content") or item(message, "reasoning") or None,
+                refusal=item(message, "refusal") or None,
+                tool_calls=tool_calls_of(item(message, "tool_calls")),
             )
         )
     return results[0].with_others(results[1:])
@@ -98,7 +89,7 @@ def _choices(reply: Any) -> list[Any]:
         raise MlxcelResponseError(
             f"the reply is not JSON but begins {reply[:80]!r}: is this an OpenAI-compatible server?"
         )
-    choices = getattr(reply, "choices", None)
+    choices = item(reply, "choices")
     if not choices:
         raise MlxcelResponseError("the reply has no choices")
     return list(choices)
@@ -108,16 +99,12 @@ def _result(reply: Any, choice: Any, text: str, **more: Any) -> Result:
     return Result(
         text,
         usage=usage_of(reply),
-        finish_reason=getattr(choice, "finish_reason", None),
+        finish_reason=item(choice, "finish_reason"),
         timings=timings_of(reply),
-        logprobs=getattr(choice, "logprobs", None),
+        logprobs=item(choice, "logprobs"),
         raw=reply,
         **more,
     )
-
-
-def _reasoning(message: Any) -> str | None:
-    return getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
 
 
 def models(body: object) -> list[Model]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._measures import item
 from .errors import MlxcelToolArgumentsError
+from .events import ToolCallDelta
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,21 +102,24 @@ class Fragments:
         self._calls: list[_Growing] = []
         self._at: dict[int, int] = {}
 
-    def add(self, delta: Any) -> int:
-        """Take one piece; returns the place of its call among the answer's calls."""
+    def add(self, delta: Any, choice: int = 0) -> ToolCallDelta:
+        """Take one piece; returns it as an event, with the place of its call in the answer."""
         function = item(delta, "function")
-        place = self._place(item(delta, "index"), item(delta, "id"), item(function, "name"))
+        id, name = str(item(delta, "id") or ""), str(item(function, "name") or "")  # noqa: A001
+        arguments = argument_text(item(function, "arguments"))
+        place = self._place(item(delta, "index"), id, name)
         call = self._calls[place]
-        call.id = call.id or str(item(delta, "id") or "")
-        call.name += item(function, "name") or ""
-        call.arguments.append(argument_text(item(function, "arguments")))
-        return place
+        id = "" if call.id else id  # noqa: A001 - some repeat it
+        call.id += id
+        call.name += name
+        call.arguments.append(arguments)
+        return ToolCallDelta(place, id, name, arguments, choice)
 
     def calls(self) -> list[ToolCall]:
         """The calls so far, in the order in which they began."""
         return [ToolCall(call.id, call.name, "".join(call.arguments)) for call in self._calls]
 
-    def _place(self, index: int | None, id: str | None, name: str | None) -> int:  # noqa: A002
+    def _place(self, index: int | None, id: str, name: str) -> int:  # noqa: A002
         if index is None:
             place = None if id or name else len(self._calls) - 1  # without both it goes on with the last
         else:

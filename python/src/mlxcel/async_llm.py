@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from . import _requests, _responses
 from ._boundary import Explained, boundary
@@ -18,7 +18,7 @@ from ._routes import NativeRoute, keeps_no_list, leaves_model_unchecked
 from ._timeout import CLIENTS, to_httpx2
 from ._waiting import close, sleep, waiting
 from .errors import MlxcelStateError
-from .streams import AsyncTextStream
+from .streams import AsyncEventStream, AsyncTextStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,10 +31,14 @@ if TYPE_CHECKING:
     from ._requests import Messages, Prompt
     from ._sdk import AsyncLocalOpenAI
     from ._server_protocol import Server
+    from ._structured import ResponseFormat
     from ._timeout import TimeoutArgument
     from .results import Result
 
 __all__ = ["AsyncLLM"]
+
+T = TypeVar("T")
+StreamT = TypeVar("StreamT", AsyncTextStream[Any], AsyncEventStream[Any])
 
 _STOP_INTERVAL = 0.05
 
@@ -87,43 +91,205 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
             return self._open()
         return self._client
 
+    @overload
+    async def generate(
+        self,
+        prompt: Prompt,
+        *,
+        response_format: type[T],
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> Result[T]: ...
+
+    @overload
+    async def generate(
+        self,
+        prompt: Prompt,
+        *,
+        response_format: ResponseFormat | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> Result: ...
+
     @boundary
     async def generate(
-        self, prompt: Prompt, *, model: str | None = None, timeout: TimeoutArgument = CLIENTS, **params: Any
-    ) -> Result:
+        self,
+        prompt: Prompt,
+        *,
+        response_format: ResponseFormat | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> Result[Any]:
         """Continue a prompt (text, or token ids): `/v1/completions`."""
-        return await self._answer(Generation.completion(prompt, params), model, timeout)
+        return await self._answer(Generation.completion(prompt, params, response_format), model, timeout)
+
+    @overload
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        events: Literal[False] = False,
+        response_format: type[T],
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> AsyncTextStream[T]: ...
+
+    @overload
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        events: Literal[False] = False,
+        response_format: ResponseFormat | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> AsyncTextStream: ...
+
+    @overload
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        events: Literal[True],
+        response_format: type[T],
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> AsyncEventStream[T]: ...
+
+    @overload
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        events: Literal[True],
+        response_format: ResponseFormat | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> AsyncEventStream: ...
 
     @boundary
     def stream(
-        self, prompt: Prompt, *, model: str | None = None, timeout: TimeoutArgument = CLIENTS, **params: Any
-    ) -> AsyncTextStream:
-        """Continue a prompt and get the text as it is written."""
-        return self._stream(Generation.completion(prompt, params), model, timeout)
+        self,
+        prompt: Prompt,
+        *,
+        events: bool = False,
+        response_format: ResponseFormat | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> AsyncTextStream[Any] | AsyncEventStream[Any]:
+        """Continue a prompt and get the text as it is written, or with `events` all that comes."""
+        asked = Generation.completion(prompt, params, response_format)
+        if events:
+            return self._stream(asked, model, timeout, AsyncEventStream)
+        return self._stream(asked, model, timeout, AsyncTextStream)
+
+    @overload
+    async def chat(
+        self,
+        messages: Messages,
+        *,
+        response_format: type[T],
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> Result[T]: ...
+
+    @overload
+    async def chat(
+        self,
+        messages: Messages,
+        *,
+        response_format: ResponseFormat | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> Result: ...
 
     @boundary
     async def chat(
         self,
         messages: Messages,
         *,
+        response_format: ResponseFormat | None = None,
         model: str | None = None,
         timeout: TimeoutArgument = CLIENTS,
         **params: Any,
-    ) -> Result:
+    ) -> Result[Any]:
         """Answer a conversation, or a string as the user's one message: `/v1/chat/completions`."""
-        return await self._answer(Generation.chat(messages, params), model, timeout)
+        return await self._answer(Generation.chat(messages, params, response_format), model, timeout)
+
+    @overload
+    def chat_stream(
+        self,
+        messages: Messages,
+        *,
+        events: Literal[False] = False,
+        response_format: type[T],
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> AsyncTextStream[T]: ...
+
+    @overload
+    def chat_stream(
+        self,
+        messages: Messages,
+        *,
+        events: Literal[False] = False,
+        response_format: ResponseFormat | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> AsyncTextStream: ...
+
+    @overload
+    def chat_stream(
+        self,
+        messages: Messages,
+        *,
+        events: Literal[True],
+        response_format: type[T],
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> AsyncEventStream[T]: ...
+
+    @overload
+    def chat_stream(
+        self,
+        messages: Messages,
+        *,
+        events: Literal[True],
+        response_format: ResponseFormat | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> AsyncEventStream: ...
 
     @boundary
     def chat_stream(
         self,
         messages: Messages,
         *,
+        events: bool = False,
+        response_format: ResponseFormat | None = None,
         model: str | None = None,
         timeout: TimeoutArgument = CLIENTS,
         **params: Any,
-    ) -> AsyncTextStream:
-        """Answer a conversation and get the text as it is written."""
-        return self._stream(Generation.chat(messages, params), model, timeout)
+    ) -> AsyncTextStream[Any] | AsyncEventStream[Any]:
+        """Answer a conversation and get the text as it is written, or with `events` all that comes."""
+        asked = Generation.chat(messages, params, response_format)
+        if events:
+            return self._stream(asked, model, timeout, AsyncEventStream)
+        return self._stream(asked, model, timeout, AsyncTextStream)
 
     @boundary
     async def models(self, *, timeout: TimeoutArgument = CLIENTS) -> list[Model]:
@@ -160,16 +326,18 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
                 if self._server is not None:
                     await anyio.to_thread.run_sync(self._stop_server, self._server)
 
-    async def _answer(self, asked: Generation, model: str | None, timeout: TimeoutArgument) -> Result:
+    async def _answer(self, asked: Generation, model: str | None, timeout: TimeoutArgument) -> Result[Any]:
         limits = self._limits(timeout)
         if limits.needs_stream:
-            return await self._stream(asked, model, limits).result()
+            return await self._stream(asked, model, limits, AsyncTextStream).result()
         await self._opened()
         deadline = Deadline(limits)
         with Explained(deadline, self._where), deadline, waiting(deadline):
             return asked.read(await self._send(asked, model, deadline, stream=False))
 
-    def _stream(self, asked: Generation, model: str | None, timeout: TimeoutArgument) -> AsyncTextStream:
+    def _stream(
+        self, asked: Generation, model: str | None, timeout: TimeoutArgument, kind: type[StreamT]
+    ) -> StreamT:
         limits = self._limits(timeout)
 
         async def begin() -> Deadline:
@@ -185,7 +353,7 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
                 raise
             return source
 
-        return AsyncTextStream(begin, open_source, asked.accumulator(), lambda: self._where)
+        return kind(begin, open_source, asked, lambda: self._where)
 
     async def _send(self, asked: Generation, model: str | None, deadline: Deadline, *, stream: bool) -> Any:
         """The SDK's reply or stream, once the server has room for the request."""

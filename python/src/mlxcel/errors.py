@@ -10,6 +10,9 @@
     ├── MlxcelConnectionError (ConnectionError)   nobody answers, or the connection broke
     ├── MlxcelTimeoutError (TimeoutError)         a limit passed, of a start or of a call
     ├── MlxcelResponseError (ValueError)          an answer that cannot be read
+    │   ├── MlxcelFormatError                     it is not what response_format asked for
+    │   │   ├── MlxcelTruncatedError              it was cut off before it was whole
+    │   │   └── MlxcelRefusalError                the model refused
     │   └── MlxcelToolArgumentsError              a tool call whose arguments are no JSON object
     ├── MlxcelModelNotServedError (LookupError)   the server has no such model
     └── MlxcelUnsupportedError (NotImplementedError)   the server has no such route
@@ -28,19 +31,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .results import Result
+
 __all__ = [
     "MlxcelBinaryNotFoundError",
     "MlxcelConfigError",
     "MlxcelConnectionError",
     "MlxcelCopyError",
     "MlxcelError",
+    "MlxcelFormatError",
     "MlxcelModelNotServedError",
+    "MlxcelRefusalError",
     "MlxcelResponseError",
     "MlxcelServerCrashedError",
     "MlxcelServerError",
     "MlxcelStateError",
     "MlxcelTimeoutError",
     "MlxcelToolArgumentsError",
+    "MlxcelTruncatedError",
     "MlxcelUnsupportedError",
 ]
 
@@ -137,6 +145,37 @@ class MlxcelResponseError(MlxcelError, ValueError):
     def __init__(self, message: str, *, text: str = "") -> None:
         super().__init__(message)
         self.text = text
+
+
+class MlxcelFormatError(MlxcelResponseError):
+    """The answer is not what `response_format` asked for.
+
+    `text` is what the model wrote. `reason` says what is wrong: `"not_json"` (the server ignored the
+    format), `"mismatch"` (JSON of another form), `"tool_calls"` (the model called a tool instead), and those
+    of the classes below. `result` is the whole `Result` with all its choices, also those that are right.
+    """
+
+    result: Result | None = None
+
+    def __init__(self, message: str, *, text: str = "", reason: str = "") -> None:
+        super().__init__(message, text=text)
+        self.reason = reason
+
+
+class MlxcelTruncatedError(MlxcelFormatError):
+    """The answer ended before it was whole.
+
+    `reason` is the server's `finish_reason`, such as `"length"`. `partial` is what of the answer can be
+    read, as the partial objects of a stream are, or None.
+    """
+
+    def __init__(self, message: str, *, text: str = "", reason: str = "", partial: object = None) -> None:
+        super().__init__(message, text=text, reason=reason)
+        self.partial = partial
+
+
+class MlxcelRefusalError(MlxcelFormatError):
+    """The model refused to answer; `text` is what it said, and `reason` is `"refusal"`."""
 
 
 class MlxcelToolArgumentsError(MlxcelResponseError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from . import _requests, _responses
 from ._boundary import Explained, boundary
@@ -16,7 +16,7 @@ from ._retry import queue_pause
 from ._routes import NativeRoute, keeps_no_list, leaves_model_unchecked
 from ._timeout import CLIENTS, to_httpx2
 from .errors import MlxcelStateError
-from .streams import TextStream
+from .streams import EventStream, TextStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 
     from ._requests import Messages, Prompt
     from ._sdk import LocalOpenAI
+    from ._structured import ResponseFormat
     from ._timeout import TimeoutArgument
     from .results import Result
 
 __all__ = ["LLM"]
+
+T = TypeVar("T")
+StreamT = TypeVar("StreamT", TextStream[Any], EventStream[Any])
 
 
 class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
@@ -113,43 +117,205 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
         """The OpenAI SDK's client on this server, for everything that is not wrapped here."""
         return self._opened()
 
+    @overload
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        response_format: type[T],
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> Result[T]: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        response_format: ResponseFormat | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> Result: ...
+
     @boundary
     def generate(
-        self, prompt: Prompt, *, model: str | None = None, timeout: TimeoutArgument = CLIENTS, **params: Any
-    ) -> Result:
+        self,
+        prompt: Prompt,
+        *,
+        response_format: ResponseFormat | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> Result[Any]:
         """Continue a prompt (text, or token ids): `/v1/completions`."""
-        return self._answer(Generation.completion(prompt, params), model, timeout)
+        return self._answer(Generation.completion(prompt, params, response_format), model, timeout)
+
+    @overload
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        events: Literal[False] = False,
+        response_format: type[T],
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> TextStream[T]: ...
+
+    @overload
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        events: Literal[False] = False,
+        response_format: ResponseFormat | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> TextStream: ...
+
+    @overload
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        events: Literal[True],
+        response_format: type[T],
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> EventStream[T]: ...
+
+    @overload
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        events: Literal[True],
+        response_format: ResponseFormat | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> EventStream: ...
 
     @boundary
     def stream(
-        self, prompt: Prompt, *, model: str | None = None, timeout: TimeoutArgument = CLIENTS, **params: Any
-    ) -> TextStream:
-        """Continue a prompt and get the text as it is written."""
-        return self._stream(Generation.completion(prompt, params), model, timeout)
+        self,
+        prompt: Prompt,
+        *,
+        events: bool = False,
+        response_format: ResponseFormat | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> TextStream[Any] | EventStream[Any]:
+        """Continue a prompt and get the text as it is written, or with `events` all that comes."""
+        asked = Generation.completion(prompt, params, response_format)
+        if events:
+            return self._stream(asked, model, timeout, EventStream)
+        return self._stream(asked, model, timeout, TextStream)
+
+    @overload
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        response_format: type[T],
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> Result[T]: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        response_format: ResponseFormat | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> Result: ...
 
     @boundary
     def chat(
         self,
         messages: Messages,
         *,
+        response_format: ResponseFormat | None = None,
         model: str | None = None,
         timeout: TimeoutArgument = CLIENTS,
         **params: Any,
-    ) -> Result:
+    ) -> Result[Any]:
         """Answer a conversation, or a string as the user's one message: `/v1/chat/completions`."""
-        return self._answer(Generation.chat(messages, params), model, timeout)
+        return self._answer(Generation.chat(messages, params, response_format), model, timeout)
+
+    @overload
+    def chat_stream(
+        self,
+        messages: Messages,
+        *,
+        events: Literal[False] = False,
+        response_format: type[T],
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> TextStream[T]: ...
+
+    @overload
+    def chat_stream(
+        self,
+        messages: Messages,
+        *,
+        events: Literal[False] = False,
+        response_format: ResponseFormat | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> TextStream: ...
+
+    @overload
+    def chat_stream(
+        self,
+        messages: Messages,
+        *,
+        events: Literal[True],
+        response_format: type[T],
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> EventStream[T]: ...
+
+    @overload
+    def chat_stream(
+        self,
+        messages: Messages,
+        *,
+        events: Literal[True],
+        response_format: ResponseFormat | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> EventStream: ...
 
     @boundary
     def chat_stream(
         self,
         messages: Messages,
         *,
+        events: bool = False,
+        response_format: ResponseFormat | None = None,
         model: str | None = None,
         timeout: TimeoutArgument = CLIENTS,
         **params: Any,
-    ) -> TextStream:
-        """Answer a conversation and get the text as it is written."""
-        return self._stream(Generation.chat(messages, params), model, timeout)
+    ) -> TextStream[Any] | EventStream[Any]:
+        """Answer a conversation and get the text as it is written, or with `events` all that comes."""
+        asked = Generation.chat(messages, params, response_format)
+        if events:
+            return self._stream(asked, model, timeout, EventStream)
+        return self._stream(asked, model, timeout, TextStream)
 
     @boundary
     def models(self, *, timeout: TimeoutArgument = CLIENTS) -> list[Model]:
@@ -187,15 +353,17 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
             raise MlxcelStateError("this LLM was never opened")
         return self._client
 
-    def _answer(self, asked: Generation, model: str | None, timeout: TimeoutArgument) -> Result:
+    def _answer(self, asked: Generation, model: str | None, timeout: TimeoutArgument) -> Result[Any]:
         limits = self._limits(timeout)
         if limits.needs_stream:
-            return self._stream(asked, model, limits).result()
+            return self._stream(asked, model, limits, TextStream).result()
         deadline = Deadline(limits)
         with Explained(deadline, self._where), deadline:
             return asked.read(self._send(asked, model, deadline, stream=False))
 
-    def _stream(self, asked: Generation, model: str | None, timeout: TimeoutArgument) -> TextStream:
+    def _stream(
+        self, asked: Generation, model: str | None, timeout: TimeoutArgument, kind: type[StreamT]
+    ) -> StreamT:
         deadline = Deadline(self._limits(timeout))
         with Explained(deadline, self._where), deadline:
             source = self._send(asked, model, deadline, stream=True)
@@ -204,7 +372,7 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
             except BaseException:
                 source.close()
                 raise
-        return TextStream(source, asked.accumulator(), deadline, self._where)
+        return kind(source, asked, deadline, self._where)
 
     def _send(self, asked: Generation, model: str | None, deadline: Deadline, *, stream: bool) -> Any:
         """The SDK's reply or stream, once the server has room for the request."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, Generic, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, cast
 
 from . import _display
 from ._measures import Timings, Usage
 from ._tool_calls import ToolCall
-from .errors import MlxcelResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from typing_extensions import TypeVar
+
+    from .errors import MlxcelFormatError
 
     T = TypeVar("T", default=Any)  # so that a plain `Result` is good enough an annotation
 else:
@@ -61,7 +61,6 @@ class Result(str, Generic[T]):
         reasoning: str | None = None,
         refusal: str | None = None,
         tool_calls: Sequence[ToolCall] = (),
-        is_json: bool = False,
         raw: Any = None,
     ) -> Self:
         self = super().__new__(cls, text)
@@ -74,11 +73,13 @@ class Result(str, Generic[T]):
         self.tool_calls = list(tool_calls)
         self.raw = raw
         self._others = ()
-        self._is_json = is_json
+        self._parsed = None
+        self._fault = None
         return self
 
     _others: tuple[Result[T], ...]
-    _is_json: bool
+    _parsed: T | None
+    _fault: MlxcelFormatError | None
 
     @property
     def choices(self) -> list[Result[T]]:
@@ -90,23 +91,25 @@ class Result(str, Generic[T]):
         self._others = tuple(others)
         return self
 
-    @property
-    def parsed(self) -> Any:
-        """The value of a JSON answer (`response_format` json_object or json_schema), else None.
+    def with_parsed(self, value: T) -> Self:
+        """This result with what `parsed` gives; for use while it is built."""
+        self._parsed = value
+        return self
 
-        Raises MlxcelResponseError with the text when it is not complete JSON.
+    def with_fault(self, fault: MlxcelFormatError) -> Self:
+        """This result with what `parsed` raises; for use while it is built."""
+        self._fault = fault
+        return self
+
+    @property
+    def parsed(self) -> T:
+        """The answer as what `response_format` asked for; None when nothing was.
+
+        Raises the MlxcelFormatError of this choice where it is something else.
         """
-        if not self._is_json:
-            return None
-        try:
-            return json.loads(self)
-        except ValueError as error:
-            why = (
-                "it was cut off at max_tokens or the end of the context"
-                if self.finish_reason == "length"
-                else f"the server did not keep to response_format: {error}"
-            )
-            raise MlxcelResponseError(f"the answer is not JSON: {why}", text=str(self)) from error
+        if self._fault is not None:
+            raise self._fault
+        return cast("T", self._parsed)
 
     def as_message(self) -> dict[str, Any]:
         """The answer as a message in OpenAI's form, to go on with the conversation."""

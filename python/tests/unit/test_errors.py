@@ -81,7 +81,7 @@ def read_on(llm: LLM) -> None:
 
 
 def bad_argument(llm: LLM) -> None:
-    llm.chat(5, model="m")  # type: ignore[arg-type]
+    llm.chat(5, model="m")  # type: ignore[call-overload]
 
 
 def unknown_model(llm: LLM) -> None:

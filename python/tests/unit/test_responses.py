@@ -13,7 +13,17 @@ from openai._models import construct_type
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from mlxcel import MlxcelResponseError, Result, Timings, ToolCall, _responses
+from mlxcel import (
+    Finish,
+    MlxcelResponseError,
+    ReasoningDelta,
+    Result,
+    TextDelta,
+    Timings,
+    ToolCall,
+    Usage,
+    _responses,
+)
 from mlxcel._accumulate import Accumulator
 
 USAGE = {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6}
@@ -94,19 +104,6 @@ def test_other_broken_replies() -> None:
         _responses.text_of({"tokens": []})
 
 
-def test_parsed_is_the_json_that_was_asked_for() -> None:
-    assert _responses.wants_json({"response_format": {"type": "json_object"}})
-    assert _responses.wants_json({"extra_body": {"response_format": {"type": "json_schema"}}})
-    assert not _responses.wants_json({"response_format": {"type": "text"}})
-    assert not _responses.wants_json({})
-    assert Result('{"a": 1}', is_json=True).parsed == {"a": 1}
-    with pytest.raises(MlxcelResponseError, match="cut off") as caught:
-        _ = Result('{"a":', is_json=True, finish_reason="length").parsed
-    assert caught.value.text == '{"a":'
-    with pytest.raises(MlxcelResponseError, match="did not keep to response_format"):
-        _ = Result("no", is_json=True, finish_reason="stop").parsed
-
-
 def test_a_result_is_a_string_in_every_way() -> None:
     result = _responses.completion(
         completion(choices=[{"text": "hello", "index": 0, "finish_reason": "stop"}], usage=USAGE)
@@ -134,7 +131,16 @@ def test_accumulated_chat() -> None:
         {"choices": [{"index": 1, "delta": {}, "finish_reason": "length"}]},
         {"choices": [], "usage": USAGE, "timings": {"x": 1}},
     ]
-    assert [gathered.add(chunk(**piece)) for piece in pieces] == ["", "", "Hel", "", "lo", "", "", ""]
+    assert [event for piece in pieces for event in gathered.add(chunk(**piece))] == [
+        ReasoningDelta("h"),
+        ReasoningDelta("m"),
+        TextDelta("Hel"),
+        TextDelta("other", 1),
+        TextDelta("lo"),
+        Finish("stop"),
+        Finish("length", 1),
+    ]
+    assert gathered.end() == [Usage(4, 2, 6)]
     result = gathered.result()
     assert result == "Hello"
     assert result.reasoning == "hm"
@@ -185,6 +191,11 @@ def test_a_stream_without_a_finish_is_cut_off() -> None:
 def test_any_cut_of_a_text_gives_the_same_result(text: str, size: int) -> None:
     gathered = Accumulator()
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
-    shown = [gathered.add(completion_chunk(text=piece)) for piece in pieces]
-    gathered.add(completion_chunk(text="", finish_reason="stop"))
-    assert "".join(shown) == gathered.text == gathered.result() == text
+    events = [event for piece in pieces for event in gathered.add(completion_chunk(text=piece))]
+    assert gathered.add(completion_chunk(text="", finish_reason="stop")) == [Finish("stop")]
+    assert (
+        "".join(event.text for event in events if isinstance(event, TextDelta))
+        == gathered.text
+        == gathered.result()
+        == text
+    )

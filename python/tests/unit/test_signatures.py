@@ -14,7 +14,7 @@ SHARED = sorted(name for name in dir(LLM) if not name.startswith("_"))
 
 def same_type(annotation: str) -> str:
     """An annotation with the async spelling taken off."""
-    return annotation.replace("AsyncTextStream", "TextStream").replace("AsyncOpenAI", "OpenAI")
+    return annotation.replace("Async", "")
 
 
 def test_same_public_names() -> None:

@@ -68,8 +68,9 @@ class Wire:
             chunk = {"choices": [{**choice, **piece}]}
             content = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode()
             return httpx2.Response(200, content=content, headers={"content-type": "text/event-stream"})
-        message = {"role": "assistant", "content": "x"}
-        return httpx2.Response(200, json={"choices": [{**choice, "text": "x", "message": message}]})
+        text = "{}" if "response_format" in body else "x"
+        message = {"role": "assistant", "content": text}
+        return httpx2.Response(200, json={"choices": [{**choice, "text": text, "message": message}]})
 
     def sent(self) -> str:
         return "\n".join(

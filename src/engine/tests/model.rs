@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::mlx::fast::{Mask, scaled_dot_product_attention};
+use crate::mlx::fast::{Scores, attention};
 use crate::mlx::{Array, MlxError};
 use crate::models::{
     Batch, KvCache, LayerState, Model, ModelInfo, Row, RowView, SequenceState, StateSize, Window,
@@ -73,8 +73,8 @@ impl Hybrid {
     /// tokens are cut into steps cannot matter.
     fn row(&self, x: Array, row: RowView<'_>) -> Result<Array, MlxError> {
         let heads = x.reshape(&[1, 1, row.len, FEATURES])?;
-        let (keys, values) = row.state.kv(0)?.update(&heads, &heads)?;
-        let attended = scaled_dot_product_attention(&heads, &keys, &values, 0.5, Mask::Causal)?;
+        let (keys, values) = row.state.extend(0, &heads, &heads)?;
+        let attended = attention(&heads, &keys, &values, &Scores::plain(4))?;
         let attended = attended.reshape(&[row.len, FEATURES])?;
         let mut rolled = Vec::new();
         for position in 0..row.len {

@@ -6,7 +6,7 @@
 // cut, or on the threads.
 #pragma once
 
-#include "elementwise.h"
+#include "activations.h"
 #include "products.h"
 
 namespace mlxcel::kernels {
@@ -156,6 +156,11 @@ void attend(const AttentionHead& head, const AttentionRow* rows, std::size_t cou
     const std::size_t filled = (to - from + Vec::LANES - 1) / Vec::LANES * Vec::LANES;
     for (std::size_t m = 0; m < count; m++) {
       float* row = scores + m * SEGMENT;
+      if (head.soft_cap > 0) {
+        for (std::size_t t = 0; t < filled; t += Vec::LANES) {
+          Vec::store(row + t, soft_cap(Vec::load(row + t), head.soft_cap));
+        }
+      }
       for (std::size_t t = 0; t < filled; t++) {
         if (from + t < rows[m].first || from + t > rows[m].last) {
           row[t] = MINUS_INFINITY;

@@ -32,14 +32,17 @@ void for_each_of(std::size_t count, std::size_t size, Work work) {
   });
 }
 
-class RmsNorm : public CpuPrimitive {
+/// Root-mean-square or layer normalization; inputs are rows, weight and, of the latter, maybe a bias.
+class Norm : public CpuPrimitive {
  public:
-  RmsNorm(mx::Stream stream, float eps) : CpuPrimitive(stream), eps_(eps) {}
+  Norm(mx::Stream stream, float eps, bool centered)
+      : CpuPrimitive(stream), eps_(eps), centered_(centered) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
     allocate(out);
     const Table& kernels = table();
     const float* weight = inputs[1].data<float>();
+    const float* bias = inputs.size() > 2 ? inputs[2].data<float>() : nullptr;
     const std::size_t size = inputs[1].size();
     // The array lives until the task is done, its handle need not.
     const auto x = mx::array::unsafe_weak_copy(inputs[0]);
@@ -47,7 +50,7 @@ class RmsNorm : public CpuPrimitive {
     const std::ptrdiff_t stride = x.ndim() == 0 ? 1 : x.strides(-1);
     const std::size_t count = size == 0 ? 0 : out.size() / size;
     float* result = out.data<float>();
-    dispatch([=, &kernels, eps = eps_] {
+    dispatch([=, &kernels, eps = eps_, centered = centered_] {
       for_each_of(count, size, [&](std::size_t row) {
         const float* source = data + row_offset(x, row);
         if (!has_whole_rows(x)) {
@@ -57,23 +60,61 @@ class RmsNorm : public CpuPrimitive {
           }
           source = copy;
         }
-        kernels.rms_norm(source, weight, eps, size, result + row * size);
+        if (centered) {
+          kernels.layer_norm(source, weight, bias, eps, size, result + row * size);
+        } else {
+          kernels.rms_norm(source, weight, eps, size, result + row * size);
+        }
       });
     });
   }
 
-  const char* name() const override { return "mlxcel::RmsNorm"; }
+  const char* name() const override { return "mlxcel::Norm"; }
   bool is_equivalent(const mx::Primitive& other) const override {
-    return eps_ == static_cast<const RmsNorm&>(other).eps_;
+    const auto& same = static_cast<const Norm&>(other);
+    return eps_ == same.eps_ && centered_ == same.centered_;
   }
 
  private:
   float eps_;
+  bool centered_;
+};
+
+/// A function of every number, times a second array if there is one. Inputs are row-contiguous.
+class Activate : public CpuPrimitive {
+ public:
+  Activate(mx::Stream stream, Activation activation)
+      : CpuPrimitive(stream), activation_(activation) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
+    allocate(out);
+    const Table& kernels = table();
+    const float* x = inputs[0].data<float>();
+    const float* up = inputs.size() > 1 ? inputs[1].data<float>() : nullptr;
+    float* result = out.data<float>();
+    const std::size_t size = out.size();
+    dispatch([=, &kernels, activation = activation_] {
+      parallel_for((size + SMALL - 1) / SMALL, [&](std::size_t piece) {
+        const std::size_t from = piece * SMALL, count = std::min(SMALL, size - from);
+        kernels.activate(
+            activation, x + from, up == nullptr ? nullptr : up + from, count, result + from);
+      });
+    });
+  }
+
+  const char* name() const override { return "mlxcel::Activate"; }
+  bool is_equivalent(const mx::Primitive& other) const override {
+    return activation_ == static_cast<const Activate&>(other).activation_;
+  }
+
+ private:
+  Activation activation_;
 };
 
 class Rotate : public CpuPrimitive {
  public:
-  Rotate(mx::Stream stream, bool traditional) : CpuPrimitive(stream), traditional_(traditional) {}
+  Rotate(mx::Stream stream, bool traditional, float amplitude)
+      : CpuPrimitive(stream), traditional_(traditional), amplitude_(amplitude) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
     allocate(out);
@@ -88,7 +129,7 @@ class Rotate : public CpuPrimitive {
     const float* frequencies = inputs[2].data<float>();
     const std::size_t pairs = inputs[2].size();
     float* result = out.data<float>();
-    dispatch([=, &kernels, traditional = traditional_] {
+    dispatch([=, &kernels, traditional = traditional_, amplitude = amplitude_] {
       for_each_of(batch * seq, heads * dim, [&](std::size_t token) {
         const std::ptrdiff_t b = token / seq, s = token % seq;
         float* cosines = scratch(2 * pairs + dim);
@@ -97,8 +138,8 @@ class Rotate : public CpuPrimitive {
         const auto position = static_cast<float>(positions[b * position_stride] + s);
         for (std::size_t i = 0; i < pairs; i++) {
           const float angle = position * frequencies[i];
-          cosines[i] = std::cos(angle);
-          sines[i] = std::sin(angle);
+          cosines[i] = amplitude * std::cos(angle);
+          sines[i] = amplitude * std::sin(angle);
         }
         for (std::size_t h = 0; h < heads; h++) {
           const float* head =
@@ -118,11 +159,13 @@ class Rotate : public CpuPrimitive {
 
   const char* name() const override { return "mlxcel::Rotate"; }
   bool is_equivalent(const mx::Primitive& other) const override {
-    return traditional_ == static_cast<const Rotate&>(other).traditional_;
+    const auto& same = static_cast<const Rotate&>(other);
+    return traditional_ == same.traditional_ && amplitude_ == same.amplitude_;
   }
 
  private:
   bool traditional_;
+  float amplitude_;
 };
 
 /// Where the heads of a `[1, heads, seq, dim]` array lie.
@@ -139,8 +182,7 @@ struct Heads {
 
 class Attention : public CpuPrimitive {
  public:
-  Attention(mx::Stream stream, float scale, int window, bool sinks)
-      : CpuPrimitive(stream), scale_(scale), window_(window), sinks_(sinks) {}
+  Attention(mx::Stream stream, Scores scores) : CpuPrimitive(stream), scores_(scores) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
     const Table& kernels = table();
@@ -155,7 +197,7 @@ class Attention : public CpuPrimitive {
       }
     }
     const Heads queries(q), keys(k), values(inputs[2]);
-    const float* sinks = sinks_ ? inputs[3].data<float>() : nullptr;
+    const float* sinks = inputs.size() > 3 ? inputs[3].data<float>() : nullptr;
     // In memory the tokens come first: what follows joins the heads of a token.
     out.set_data(
         mx::allocator::malloc(out.nbytes()), out.size(),
@@ -163,8 +205,8 @@ class Attention : public CpuPrimitive {
          static_cast<std::int64_t>(heads * dim), 1},
         {/*contiguous=*/true, /*row_contiguous=*/seq == 1 || heads == 1, /*col_contiguous=*/false});
     float* result = out.data<float>();
-    const std::size_t window = window_ > 0 ? static_cast<std::size_t>(window_) : total;
-    dispatch([=, &kernels, scale = scale_] {
+    const std::size_t window = scores_.window > 0 ? static_cast<std::size_t>(scores_.window) : total;
+    dispatch([=, &kernels, scores = scores_] {
       // Queries that share their keys are taken together, neighbours in time with one another.
       const std::size_t at_once = kernels.attention_rows();
       const std::size_t blocks = (seq * group + at_once - 1) / at_once;
@@ -173,7 +215,7 @@ class Attention : public CpuPrimitive {
         const std::size_t kv = piece % kv_heads, block = blocks - 1 - piece / kv_heads;
         const AttentionHead head{
             keys.data + kv * keys.head_stride, values.data + kv * values.head_stride,
-            keys.row_stride, values.row_stride, dim, scale};
+            keys.row_stride, values.row_stride, dim, scores.scale, scores.soft_cap};
         AttentionRow rows[32];
         std::size_t count = 0;
         for (std::size_t i = block * at_once; i < std::min((block + 1) * at_once, seq * group); i++) {
@@ -191,14 +233,11 @@ class Attention : public CpuPrimitive {
 
   const char* name() const override { return "mlxcel::Attention"; }
   bool is_equivalent(const mx::Primitive& other) const override {
-    const auto& same = static_cast<const Attention&>(other);
-    return scale_ == same.scale_ && window_ == same.window_ && sinks_ == same.sinks_;
+    return scores_ == static_cast<const Attention&>(other).scores_;
   }
 
  private:
-  float scale_;
-  int window_;
-  bool sinks_;
+  Scores scores_;
 };
 
 } // namespace
@@ -211,20 +250,49 @@ mx::array rms_norm_rows(const mx::array& x, const mx::array& weight, float eps) 
       weight.dtype() != mx::float32) {
     throw std::invalid_argument("a normalization has one weight a feature");
   }
-  auto primitive = std::make_shared<RmsNorm>(cpu_stream(), eps);
+  auto primitive = std::make_shared<Norm>(cpu_stream(), eps, false);
   return mx::array(
       x.shape(), mx::float32, std::move(primitive),
       {x, weight});
 }
 
+mx::array layer_norm_rows(
+    const mx::array& x, const mx::array& weight, const mx::array* bias, float eps) {
+  const auto fits = [&](const mx::array& vector) {
+    return vector.ndim() == 1 && x.ndim() > 0 && x.shape(-1) == vector.shape(0) &&
+        vector.dtype() == mx::float32;
+  };
+  if (!fits(weight) || (bias != nullptr && !fits(*bias))) {
+    throw std::invalid_argument("a normalization has one weight and one bias a feature");
+  }
+  std::vector<mx::array> inputs{x, weight};
+  if (bias != nullptr) {
+    inputs.push_back(*bias);
+  }
+  auto primitive = std::make_shared<Norm>(cpu_stream(), eps, true);
+  return mx::array(x.shape(), mx::float32, std::move(primitive), std::move(inputs));
+}
+
+mx::array activate_numbers(const mx::array& x, const mx::array* up, Activation activation) {
+  std::vector<mx::array> inputs{mx::contiguous(x)};
+  if (up != nullptr) {
+    if (up->shape() != x.shape() || up->dtype() != mx::float32) {
+      throw std::invalid_argument("the gate's shape is not that of what it opens");
+    }
+    inputs.push_back(mx::contiguous(*up));
+  }
+  auto primitive = std::make_shared<Activate>(cpu_stream(), activation);
+  return mx::array(x.shape(), mx::float32, std::move(primitive), std::move(inputs));
+}
+
 mx::array rotate_heads(
-    const mx::array& x, const mx::array& positions, const mx::array& frequencies, bool traditional) {
+    const mx::array& x, const mx::array& positions, const mx::array& frequencies, bool traditional, float amplitude) {
   const bool one_each = positions.ndim() == 1 && positions.shape(0) == x.shape(0);
   if (x.ndim() != 4 || (positions.size() != 1 && !one_each) ||
       positions.dtype() != mx::int32 || 2 * frequencies.shape(0) > x.shape(3)) {
     throw std::invalid_argument("rotary positions want [batch, heads, seq, dim] and int32 positions");
   }
-  auto primitive = std::make_shared<Rotate>(cpu_stream(), traditional);
+  auto primitive = std::make_shared<Rotate>(cpu_stream(), traditional, amplitude);
   return mx::array(x.shape(), mx::float32, std::move(primitive), {x, positions, frequencies});
 }
 
@@ -232,8 +300,7 @@ mx::array attend_causally(
     const mx::array& queries,
     const mx::array& keys,
     const mx::array& values,
-    float scale,
-    int window,
+    Scores scores,
     const mx::array* sinks) {
   const auto fits = [&](const mx::array& past) {
     return past.ndim() == 4 && past.shape(0) == 1 && past.shape(1) > 0 &&
@@ -246,9 +313,12 @@ mx::array attend_causally(
   }
   std::vector<mx::array> inputs{queries, keys, values};
   if (sinks != nullptr) {
-    inputs.push_back(*sinks);
+    if (sinks->shape() != mx::Shape{queries.shape(1)} || sinks->dtype() != mx::float32) {
+      throw std::invalid_argument("there is one sink a head");
+    }
+    inputs.push_back(mx::contiguous(*sinks));
   }
-  auto primitive = std::make_shared<Attention>(cpu_stream(), scale, window, sinks != nullptr);
+  auto primitive = std::make_shared<Attention>(cpu_stream(), scores);
   return mx::array(queries.shape(), mx::float32, std::move(primitive), std::move(inputs));
 }
 

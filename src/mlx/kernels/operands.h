@@ -38,6 +38,27 @@ struct Rows {
   std::ptrdiff_t column_stride;
 };
 
+/// A function of single numbers.
+struct Activation {
+  enum class Kind : std::uint8_t {
+    /// `x sigmoid(x)`
+    silu,
+    /// `x Φ(x)`
+    gelu,
+    /// The same by the approximation with tanh.
+    gelu_tanh,
+    /// `max(x, 0)²`
+    relu_squared,
+    sigmoid,
+    /// `limit tanh(x / limit)`
+    soft_cap,
+  };
+  Kind kind;
+  float limit = 0;
+
+  bool operator==(const Activation&) const = default;
+};
+
 /// Keys and values of one head, as many rows as there are positions.
 struct AttentionHead {
   const float* keys;
@@ -48,6 +69,8 @@ struct AttentionHead {
   std::size_t dim;
   /// What scores are multiplied by.
   float scale;
+  /// Scores go through `soft_cap · tanh(score / soft_cap)`; 0 leaves them.
+  float soft_cap;
 };
 
 /// One query, and where what it finds is to go.

@@ -162,8 +162,8 @@ class Product : public CpuPrimitive {
 
 class GatedProduct : public CpuPrimitive {
  public:
-  GatedProduct(mx::Stream stream, Layout gate, Layout up)
-      : CpuPrimitive(stream), gate_(gate), up_(up) {}
+  GatedProduct(mx::Stream stream, Layout gate, Layout up, Activation activation)
+      : CpuPrimitive(stream), gate_(gate), up_(up), activation_(activation) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
     allocate(out);
@@ -176,7 +176,7 @@ class GatedProduct : public CpuPrimitive {
     float* for_gate = temporary(x.rows * kernels.packed_length(gate.matrix));
     float* for_up = shared ? for_gate : temporary(x.rows * kernels.packed_length(up.matrix));
     float* result = out.data<float>();
-    dispatch([=, &kernels] {
+    dispatch([=, &kernels, activation = activation_] {
       const std::size_t stride = gate.matrix.rows;
       pack_all(kernels, gate.matrix, x, for_gate);
       if (!shared) {
@@ -193,7 +193,8 @@ class GatedProduct : public CpuPrimitive {
         kernels.product(up.matrix, for_up, x.rows, from, to, factors, to - from, memory);
         add_offset(kernels, up, x.rows, from, to, factors, to - from);
         for (std::size_t m = 0; m < x.rows; m++) {
-          kernels.silu_multiply(part + m * stride, factors + m * (to - from), to - from);
+          float* row = part + m * stride;
+          kernels.activate(activation, row, factors + m * (to - from), to - from, row);
         }
       });
     });
@@ -202,11 +203,12 @@ class GatedProduct : public CpuPrimitive {
   const char* name() const override { return "mlxcel::GatedProduct"; }
   bool is_equivalent(const mx::Primitive& other) const override {
     const auto& same = static_cast<const GatedProduct&>(other);
-    return gate_ == same.gate_ && up_ == same.up_;
+    return gate_ == same.gate_ && up_ == same.up_ && activation_ == same.activation_;
   }
 
  private:
   Layout gate_, up_;
+  Activation activation_;
 };
 
 class TakeRows : public CpuPrimitive {
@@ -272,14 +274,16 @@ mx::array product(const mx::array& x, const Weight& weight, const mx::array* res
   return mx::array(shape, mx::float32, std::move(primitive), std::move(inputs));
 }
 
-mx::array gated_product(const mx::array& x, const Weight& gate, const Weight& up) {
+mx::array gated_product(
+    const mx::array& x, const Weight& gate, const Weight& up, Activation activation) {
   if (gate.rows() != up.rows() || gate.columns() != up.columns()) {
     throw std::invalid_argument("the gate's shape is not that of what it opens");
   }
   std::vector<mx::array> inputs{matrix_of_tokens(x, gate)};
   push(inputs, gate);
   push(inputs, up);
-  auto primitive = std::make_shared<GatedProduct>(cpu_stream(), Layout(gate), Layout(up));
+  auto primitive = std::make_shared<GatedProduct>(
+      cpu_stream(), Layout(gate), Layout(up), activation);
   return mx::array(
       {x.shape(0), gate.rows()}, mx::float32, std::move(primitive), std::move(inputs));
 }

@@ -31,7 +31,13 @@ struct Table {
   void (*unpack_row)(const Matrix& matrix, std::size_t index, float* out, float* scratch);
 
   void (*rms_norm)(const float* x, const float* weight, float eps, std::size_t size, float* out);
+  /// `bias` may be null.
+  void (*layer_norm)(
+      const float* x, const float* weight, const float* bias, float eps, std::size_t size, float* out);
   void (*silu_multiply)(float* gate, const float* up, std::size_t size);
+  /// `out = activation(x) · up`, without `up` where that is null.
+  void (*activate)(
+      Activation activation, const float* x, const float* up, std::size_t size, float* out);
   void (*add_to)(float* out, const float* other, std::size_t size);
   void (*rotate)(
       const float* x,

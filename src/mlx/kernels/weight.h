@@ -34,8 +34,12 @@ bool has_kernels(const mlx::core::array& x);
 mlx::core::array product(
     const mlx::core::array& x, const Weight& weight, const mlx::core::array* residual);
 
-/// `silu(x Gᵀ) · x Uᵀ`.
-mlx::core::array gated_product(const mlx::core::array& x, const Weight& gate, const Weight& up);
+/// `activation(x Gᵀ) · x Uᵀ`.
+mlx::core::array gated_product(
+    const mlx::core::array& x,
+    const Weight& gate,
+    const Weight& up,
+    kernels::Activation activation);
 
 /// The rows that `indices` (uint32 or int32, `[tokens]`) names: `[tokens, columns]`.
 mlx::core::array take_rows(const Weight& weight, const mlx::core::array& indices);
@@ -43,23 +47,46 @@ mlx::core::array take_rows(const Weight& weight, const mlx::core::array& indices
 /// Over the last dimension.
 mlx::core::array rms_norm_rows(const mlx::core::array& x, const mlx::core::array& weight, float eps);
 
+/// Layer normalization over the last dimension; `bias` may be null.
+mlx::core::array layer_norm_rows(
+    const mlx::core::array& x,
+    const mlx::core::array& weight,
+    const mlx::core::array* bias,
+    float eps);
+
+/// `activation(x) · up`, without `up` where that is null.
+mlx::core::array activate_numbers(
+    const mlx::core::array& x, const mlx::core::array* up, kernels::Activation activation);
+
 /// `x` `[batch, heads, seq, dim]` turned: entry `s` of batch `b` stands at `positions[b] + s` (int32,
-/// one for all or one each), and feature pair `i` turns by `position · frequencies[i]`.
+/// one for all or one each), and feature pair `i` turns by `position · frequencies[i]`; what is turned
+/// is multiplied by `amplitude`.
 mlx::core::array rotate_heads(
     const mlx::core::array& x,
     const mlx::core::array& positions,
     const mlx::core::array& frequencies,
-    bool traditional);
+    bool traditional,
+    float amplitude);
+
+/// What becomes of the products of queries and keys.
+struct Scores {
+  float scale;
+  /// Positions that a query sees, its own the last; 0: all before it.
+  int window;
+  /// Scores go through `soft_cap · tanh(score / soft_cap)`; 0 leaves them.
+  float soft_cap;
+
+  bool operator==(const Scores&) const = default;
+};
 
 /// Causal attention of the last `seq` of `total` positions: queries `[1, heads, seq, dim]`, keys and
-/// values `[1, kv_heads, total, dim]`, whose features lie side by side. A query sees `window` positions
-/// at most (0: all); `sinks`, one a head, take part in the softmax without a value.
+/// values `[1, kv_heads, total, dim]`, whose features lie side by side. `sinks`, one a head or null,
+/// take part in the softmax without a value.
 mlx::core::array attend_causally(
     const mlx::core::array& queries,
     const mlx::core::array& keys,
     const mlx::core::array& values,
-    float scale,
-    int window,
+    Scores scores,
     const mlx::core::array* sinks);
 
 } // namespace mlxcel

@@ -6,9 +6,9 @@ use crate::mlx::{Array, Dtype, MlxError};
 use crate::models::batch::Batch;
 use crate::models::builder::Builder;
 use crate::models::config::dimension;
-use crate::models::{LayerState, LoadError, StateSize};
+use crate::models::{LoadError, StateSize};
 
-use super::{Convolution, Linear};
+use super::{Convolution, Linear, Mixer};
 
 /// The fields of `config.json`, by their names there.
 #[derive(Debug, Clone, Copy)]
@@ -122,15 +122,8 @@ impl GatedDelta {
         })
     }
 
-    /// `[tokens, hidden]` to the same, plus `residual`; advances the rows' states of layer `layer`.
-    #[track_caller]
-    pub fn forward_add(
-        &self,
-        x: &Array,
-        residual: &Array,
-        batch: &mut Batch<'_, '_>,
-        layer: usize,
-    ) -> Result<Array, MlxError> {
+    /// All but the last projection.
+    fn mix(&self, x: &Array, batch: &mut Batch<'_, '_>, layer: usize) -> Result<Array, MlxError> {
         let projected = self.project(x)?;
         let mixed = self.conv.forward(&projected.mixed, batch, layer)?;
         let RecurrentHeads {
@@ -141,8 +134,7 @@ impl GatedDelta {
             let gates = [&projected.a, &projected.b];
             self.rule.forward(&mixed, &gates, carried)
         })?;
-        let out = self.norm.forward(&out, &projected.gate)?;
-        self.out_proj.forward_add(&out, residual)
+        self.norm.forward(&out, &projected.gate)
     }
 
     fn project(&self, x: &Array) -> Result<Projected, MlxError> {
@@ -181,14 +173,30 @@ impl GatedDelta {
             a: part_of(&gates, share, share)?,
         })
     }
+}
 
-    /// The state at the beginning of a sequence.
-    pub fn new_state(&self) -> LayerState {
-        LayerState::Rolling(Vec::new())
+impl Mixer for GatedDelta {
+    fn forward(
+        &self,
+        x: &Array,
+        batch: &mut Batch<'_, '_>,
+        layer: usize,
+    ) -> Result<Array, MlxError> {
+        self.out_proj.forward(&self.mix(x, batch, layer)?)
     }
 
-    /// Adds what a sequence keeps of this layer.
-    pub fn add_state(&self, size: &mut StateSize) {
+    fn forward_add(
+        &self,
+        x: &Array,
+        residual: &Array,
+        batch: &mut Batch<'_, '_>,
+        layer: usize,
+    ) -> Result<Array, MlxError> {
+        let mixed = self.mix(x, batch, layer)?;
+        self.out_proj.forward_add(&mixed, residual)
+    }
+
+    fn add_state(&self, size: &mut StateSize) {
         self.conv.add_state(size);
         let matrix = self.heads.key_dim as u64 * self.heads.value_dim as u64;
         size.fixed += 4 * self.value_heads as u64 * matrix;

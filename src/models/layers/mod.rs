@@ -2,21 +2,31 @@
 //! batch, `[tokens, features]`; only attention looks at single rows.
 
 mod attention;
+mod block;
 mod conv;
+mod decoder;
 mod delta;
 mod embedding;
 mod linear;
+mod mixer;
 mod mlp;
 mod norm;
 mod rope;
+mod rope_scaling;
 mod ssm;
 
-pub use attention::{Attention, AttentionShape};
+pub use attention::{
+    Attention, AttentionConfig, AttentionShape, Growth, NormOver, QueryKeyNorms, as_sequence,
+    as_tokens, attend,
+};
+pub use block::{Around, Block, BlockConfig, DecoderLayer};
 pub use conv::Convolution;
+pub use decoder::{Decoder, DecoderConfig, Head};
 pub use delta::{DeltaConfig, DeltaInputs, GatedDelta};
 pub use embedding::Embedding;
 pub use linear::{Linear, Packed};
-pub use mlp::SwiGlu;
-pub use norm::RmsNorm;
+pub use mixer::{Mixer, Residual, Stateless};
+pub use mlp::{FeedForward, Mlp, activation, only_activation};
+pub use norm::{LayerNorm, Norm, RmsNorm};
 pub use rope::{Rope, RopeConfig};
 pub use ssm::{Mamba, MambaConfig};

@@ -1,11 +1,12 @@
 //! Rotary position embeddings and the ways to stretch them, as in mlx-lm's `rope_utils`.
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::mlx::fast::{RopeAngles, RopeParams, rope};
 use crate::mlx::{Array, MlxError};
 use crate::models::LoadError;
+
+use super::rope_scaling::{Scaling, Stretched};
 
 /// The fields of `config.json` that say how positions are encoded.
 #[derive(Debug, Clone, Default)]
@@ -14,56 +15,37 @@ pub struct RopeConfig {
     pub theta: Option<f64>,
     /// `rope_traditional`.
     pub traditional: bool,
+    /// `partial_rotary_factor`: the share of a head's features that is turned.
+    pub partial: Option<f64>,
     /// `rope_scaling`.
     pub scaling: Option<Map<String, Value>>,
-    /// `rope_parameters`, where transformers 5 keeps both of the above.
+    /// `rope_parameters`, where transformers 5 keeps all of the above.
     pub parameters: Option<Map<String, Value>>,
-}
-
-/// How far the positions are stretched.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Scaling {
-    None,
-    /// Every position is divided by the factor.
-    Linear(f64),
-    Llama3(Llama3),
-}
-
-/// Llama 3.1's: long wavelengths are stretched, short ones are not, those between are blended.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Llama3 {
-    factor: f64,
-    #[serde(default = "one")]
-    low_freq_factor: f64,
-    #[serde(default = "four")]
-    high_freq_factor: f64,
-    #[serde(default = "context")]
-    original_max_position_embeddings: f64,
-}
-
-fn one() -> f64 {
-    1.0
-}
-
-fn four() -> f64 {
-    4.0
-}
-
-fn context() -> f64 {
-    8192.0
+    /// `max_position_embeddings`.
+    pub context: Option<usize>,
 }
 
 /// Turns queries and keys by their positions.
 pub struct Rope(RopeParams);
 
 impl Rope {
-    /// For heads of `dims` features.
-    pub fn new(dims: i32, config: &RopeConfig) -> Result<Self, LoadError> {
-        if dims % 2 != 0 {
-            return Err(LoadError::config("head_dim", format!("{dims} is odd")));
+    /// For heads of `head_dim` features.
+    pub fn new(head_dim: i32, config: &RopeConfig) -> Result<Self, LoadError> {
+        let Resolved {
+            theta,
+            partial,
+            scaling,
+        } = config.resolve()?;
+        // Proportional ones count the still features among those that they turn.
+        let turned = (f64::from(head_dim) * partial) as i32;
+        let dims = match scaling {
+            Scaling::Proportional(_) => head_dim,
+            _ => turned,
+        };
+        if dims % 2 != 0 || turned % 2 != 0 || turned <= 0 || turned > head_dim {
+            let message = format!("{turned} of {head_dim} features cannot be turned in pairs");
+            return Err(LoadError::config("head_dim", message));
         }
-        let (theta, scaling) = config.resolve()?;
         let base = |scale: f64| RopeAngles::Base {
             base: theta as f32,
             scale: scale as f32,
@@ -75,14 +57,15 @@ impl Rope {
             let frequency = |i: i32| scale as f32 * (-(i as f32) * step).exp();
             (0..dims / 2).map(frequency).collect()
         };
-        let (angles, frequencies): (_, Vec<f32>) = match scaling {
-            Scaling::None => (base(1.0), even(1.0)),
-            Scaling::Linear(factor) => (base(1.0 / factor), even(1.0 / factor)),
-            Scaling::Llama3(llama3) => {
-                let periods = llama3.periods(dims, theta);
+        let (angles, frequencies, amplitude): (_, Vec<f32>, _) = match scaling {
+            Scaling::None => (base(1.0), even(1.0), 1.0),
+            Scaling::Linear(factor) => (base(1.0 / factor), even(1.0 / factor), 1.0),
+            other => {
+                let Stretched { periods, amplitude } =
+                    other.stretch(dims, turned, theta, config.context)?;
                 let frequencies = periods.iter().map(|period| 1.0 / period).collect();
                 let periods = Array::from_f32(&periods, &[dims / 2])?;
-                (RopeAngles::Periods(periods), frequencies)
+                (RopeAngles::Periods(periods), frequencies, amplitude)
             }
         };
         Ok(Self(RopeParams {
@@ -90,6 +73,7 @@ impl Rope {
             traditional: config.traditional,
             angles,
             frequencies: Array::from_f32(&frequencies, &[dims / 2])?,
+            amplitude,
         }))
     }
 
@@ -100,9 +84,41 @@ impl Rope {
     }
 }
 
+struct Resolved {
+    theta: f64,
+    partial: f64,
+    scaling: Scaling,
+}
+
 impl RopeConfig {
-    fn resolve(&self) -> Result<(f64, Scaling), LoadError> {
-        let mut theta = self.theta;
+    /// What layers of this kind (`"full_attention"`, `"sliding_attention"`) do, where `parameters` say
+    /// it for each kind by itself.
+    pub fn of_kind(&self, kind: &str) -> Self {
+        let own = self.parameters.as_ref().and_then(|all| all.get(kind));
+        match own {
+            Some(Value::Object(own)) => Self {
+                parameters: Some(own.clone()),
+                ..self.clone()
+            },
+            _ => self.clone(),
+        }
+    }
+
+    /// The same without any stretching.
+    pub fn unscaled(&self) -> Self {
+        let mut parameters = self.parameters.clone();
+        if let Some(parameters) = &mut parameters {
+            parameters.retain(|key, _| key == "rope_theta" || key == "partial_rotary_factor");
+        }
+        Self {
+            scaling: None,
+            parameters,
+            ..self.clone()
+        }
+    }
+
+    fn resolve(&self) -> Result<Resolved, LoadError> {
+        let (mut theta, mut partial) = (self.theta, self.partial);
         let mut scaling = Scaling::None;
         for (key, section) in [
             ("rope_scaling", &self.scaling),
@@ -110,9 +126,14 @@ impl RopeConfig {
         ] {
             let Some(section) = section else { continue };
             let mut fields = section.clone();
-            if let Some(value) = fields.remove("rope_theta") {
-                let field = format!("{key}.rope_theta");
-                theta = Some(value.as_f64().ok_or_else(|| not_a_number(&field, &value))?);
+            for (name, target) in [
+                ("rope_theta", &mut theta),
+                ("partial_rotary_factor", &mut partial),
+            ] {
+                if let Some(value) = fields.remove(name).filter(|value| !value.is_null()) {
+                    let field = format!("{key}.{name}");
+                    *target = Some(value.as_f64().ok_or_else(|| not_a_number(&field, &value))?);
+                }
             }
             // Older files hold `rope_scaling`, newer ones `rope_parameters`; some both, equal.
             let parsed = Scaling::parse(key, fields)?;
@@ -127,96 +148,16 @@ impl RopeConfig {
                 format!("{theta} is not positive"),
             ));
         }
-        Ok((theta, scaling))
-    }
-}
-
-impl Scaling {
-    fn parse(key: &str, mut fields: Map<String, Value>) -> Result<Self, LoadError> {
-        let (old, new) = (fields.remove("type"), fields.remove("rope_type"));
-        let kind = match old.or(new) {
-            None | Some(Value::Null) => "default".to_owned(),
-            Some(Value::String(kind)) => kind,
-            Some(other) => return Err(unsupported(key, &other.to_string())),
-        };
-        fields.retain(|_, value| !value.is_null());
-        let section = |what: serde_json::Error| LoadError::config(key, format!("{kind}: {what}"));
-        let parsed = match kind.as_str() {
-            "default" => {
-                reject_partial(key, &fields)?;
-                Self::None
-            }
-            "linear" => {
-                #[derive(Deserialize)]
-                #[serde(deny_unknown_fields)]
-                struct Linear {
-                    factor: f64,
-                }
-                let linear: Linear =
-                    serde_json::from_value(Value::Object(fields)).map_err(section)?;
-                Self::Linear(linear.factor)
-            }
-            "llama3" => {
-                let llama3 = serde_json::from_value(Value::Object(fields)).map_err(section)?;
-                Self::Llama3(llama3)
-            }
-            other => return Err(unsupported(key, other)),
-        };
-        if let Self::Linear(factor) | Self::Llama3(Llama3 { factor, .. }) = parsed
-            && !(factor.is_finite() && factor > 0.0)
-        {
-            return Err(LoadError::config(
-                format!("{key}.factor"),
-                format!("{factor} is not positive"),
-            ));
-        }
-        Ok(parsed)
-    }
-}
-
-/// Rotating only some of the features would be another arithmetic.
-fn reject_partial(key: &str, fields: &Map<String, Value>) -> Result<(), LoadError> {
-    match fields.get("partial_rotary_factor") {
-        Some(value) if value.as_f64() != Some(1.0) => Err(LoadError::config(
-            format!("{key}.partial_rotary_factor"),
-            format!("{value} is not supported"),
-        )),
-        _ => Ok(()),
+        Ok(Resolved {
+            theta,
+            partial: partial.unwrap_or(1.0),
+            scaling,
+        })
     }
 }
 
 fn not_a_number(key: &str, value: &Value) -> LoadError {
     LoadError::config(key, format!("{value} is not a number"))
-}
-
-fn unsupported(key: &str, kind: &str) -> LoadError {
-    LoadError::config(
-        format!("{key}.rope_type"),
-        format!("\"{kind}\" is not supported; supported are \"default\", \"linear\", \"llama3\""),
-    )
-}
-
-impl Llama3 {
-    /// Positions in which each feature pair turns by one radian.
-    fn periods(&self, dims: i32, theta: f64) -> Vec<f32> {
-        let long = self.original_max_position_embeddings / self.low_freq_factor;
-        let short = self.original_max_position_embeddings / self.high_freq_factor;
-        let period = |pair: i32| {
-            let period = theta.powf(f64::from(2 * pair) / f64::from(dims));
-            let wavelength = 2.0 * std::f64::consts::PI * period;
-            if wavelength > long {
-                period * self.factor
-            } else if wavelength > short {
-                let smooth = (self.original_max_position_embeddings / wavelength
-                    - self.low_freq_factor)
-                    / (self.high_freq_factor - self.low_freq_factor);
-                period / ((1.0 - smooth) / self.factor + smooth)
-            } else {
-                period
-            }
-        };
-        (0..dims / 2).map(|pair| period(pair) as f32).collect()
-    }
 }
 
 #[cfg(test)]
@@ -311,7 +252,7 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_named() {
         for (scaling, name) in [
-            (json!({"type": "yarn", "factor": 4.0}), "yarn"),
+            (json!({"type": "spiral", "factor": 4.0}), "spiral"),
             (json!({"type": "linear"}), "factor"),
             (
                 json!({"type": "linear", "factor": 0}),
@@ -321,8 +262,14 @@ mod tests {
             (json!({"rope_type": 3}), "rope_scaling.rope_type"),
             (json!({"rope_theta": "big"}), "rope_scaling.rope_theta"),
             (
-                json!({"rope_type": "default", "partial_rotary_factor": 0.5}),
-                "partial_rotary",
+                json!({"rope_type": "default", "partial_rotary_factor": 1.5}),
+                "features cannot",
+            ),
+            (json!({"type": "yarn"}), "factor"),
+            (
+                json!({"type": "longrope", "short_factor": [1.0], "long_factor": [1.0],
+                    "original_max_position_embeddings": 16}),
+                "long_factor",
             ),
         ] {
             let scaling = object(scaling);

@@ -6,9 +6,9 @@ use crate::mlx::{Array, Dtype, MlxError};
 use crate::models::batch::Batch;
 use crate::models::builder::Builder;
 use crate::models::config::dimension;
-use crate::models::{LayerState, LoadError, StateSize};
+use crate::models::{LoadError, StateSize};
 
-use super::{Convolution, Linear};
+use super::{Convolution, Linear, Mixer};
 
 /// How a layer is divided.
 #[derive(Debug, Clone, Copy)]
@@ -109,30 +109,7 @@ impl Mamba {
         })
     }
 
-    /// `[tokens, hidden]` to the same; advances the rows' states of layer `layer`.
-    #[track_caller]
-    pub fn forward(
-        &self,
-        x: &Array,
-        batch: &mut Batch<'_, '_>,
-        layer: usize,
-    ) -> Result<Array, MlxError> {
-        self.out_proj.forward(&self.mix(x, batch, layer)?)
-    }
-
-    /// The same, plus `residual`.
-    #[track_caller]
-    pub fn forward_add(
-        &self,
-        x: &Array,
-        residual: &Array,
-        batch: &mut Batch<'_, '_>,
-        layer: usize,
-    ) -> Result<Array, MlxError> {
-        let mixed = self.mix(x, batch, layer)?;
-        self.out_proj.forward_add(&mixed, residual)
-    }
-
+    /// All but the last projection.
     fn mix(&self, x: &Array, batch: &mut Batch<'_, '_>, layer: usize) -> Result<Array, MlxError> {
         let projected = self.in_proj.forward(x)?;
         let tokens = x.dim(0);
@@ -147,14 +124,30 @@ impl Mamba {
         })?;
         self.norm.forward(&out, &gate)
     }
+}
 
-    /// The state at the beginning of a sequence.
-    pub fn new_state(&self) -> LayerState {
-        LayerState::Rolling(Vec::new())
+impl Mixer for Mamba {
+    fn forward(
+        &self,
+        x: &Array,
+        batch: &mut Batch<'_, '_>,
+        layer: usize,
+    ) -> Result<Array, MlxError> {
+        self.out_proj.forward(&self.mix(x, batch, layer)?)
     }
 
-    /// Adds what a sequence keeps of this layer.
-    pub fn add_state(&self, size: &mut StateSize) {
+    fn forward_add(
+        &self,
+        x: &Array,
+        residual: &Array,
+        batch: &mut Batch<'_, '_>,
+        layer: usize,
+    ) -> Result<Array, MlxError> {
+        let mixed = self.mix(x, batch, layer)?;
+        self.out_proj.forward_add(&mixed, residual)
+    }
+
+    fn add_state(&self, size: &mut StateSize) {
         self.conv.add_state(size);
         let matrix = self.key_dim as u64 * self.head_dim as u64;
         size.fixed += 4 * self.heads as u64 * matrix;
