@@ -7,6 +7,7 @@ use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use serde_json::{Map, Value};
 
 use super::error::LoadError;
+use crate::python_json;
 
 /// Fields that change the arithmetic in some architectures, and the values that don't. One that
 /// an architecture does not read itself must have such a value, or be null or false: what is not
@@ -114,36 +115,6 @@ impl ConfigFile {
     }
 }
 
-/// Python writes what JSON has no numbers for as bare words; here they become strings, for [`Number`].
-fn quote_infinities(text: &[u8]) -> Vec<u8> {
-    let mut quoted = Vec::with_capacity(text.len());
-    let (mut rest, mut in_string) = (text, false);
-    while let Some((&byte, after)) = rest.split_first() {
-        let word = ["-Infinity", "Infinity", "NaN"]
-            .into_iter()
-            .find(|word| !in_string && rest.starts_with(word.as_bytes()));
-        if let Some(word) = word {
-            quoted.extend(format!("\"{word}\"").into_bytes());
-            rest = &rest[word.len()..];
-            continue;
-        }
-        quoted.push(byte);
-        rest = after;
-        match byte {
-            b'"' => in_string = !in_string,
-            // Whatever it escapes ends nothing.
-            b'\\' if in_string => {
-                if let Some((&escaped, after)) = rest.split_first() {
-                    quoted.push(escaped);
-                    rest = after;
-                }
-            }
-            _ => {}
-        }
-    }
-    quoted
-}
-
 /// A number that may be infinite.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Number(pub f64);
@@ -151,7 +122,9 @@ pub struct Number(pub f64);
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
-        let number = match value.as_str() {
+        // Newer versions of transformers wrap the word.
+        let word = value.get("__float__").unwrap_or(&value).as_str();
+        let number = match word {
             Some("Infinity") => Some(f64::INFINITY),
             Some("-Infinity") => Some(f64::NEG_INFINITY),
             _ => value.as_f64(),
@@ -303,15 +276,11 @@ pub(super) mod tests {
 
     #[test]
     fn infinities_of_python_are_numbers() {
-        let text = br#"{"a": [0.0, Infinity], "b": "Infinity \" NaN", "c": -Infinity, "d": NaN}"#;
-        let read: Value = serde_json::from_slice(&quote_infinities(text)).unwrap();
-        assert_eq!(
-            read,
-            json!({"a": [0.0, "Infinity"], "b": "Infinity \" NaN", "c": "-Infinity", "d": "NaN"})
-        );
         let number = |value| serde_json::from_value::<Number>(value).map(|Number(x)| x);
         assert_eq!(number(json!("Infinity")).unwrap(), f64::INFINITY);
         assert_eq!(number(json!("-Infinity")).unwrap(), f64::NEG_INFINITY);
+        let wrapped = json!({"__float__": "Infinity"});
+        assert_eq!(number(wrapped).unwrap(), f64::INFINITY);
         assert_eq!(number(json!(2)).unwrap(), 2.0);
         assert!(number(json!("NaN")).is_err());
         assert!(number(json!([])).is_err());

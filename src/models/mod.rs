@@ -23,6 +23,8 @@ mod mamba2;
 mod memory;
 mod nesting;
 mod quantization;
+mod qwen3_5;
+mod qwen3_next;
 mod registry;
 mod shard;
 mod size;

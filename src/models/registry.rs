@@ -9,6 +9,7 @@ use super::lfm2::Lfm2;
 use super::llama::Llama;
 use super::load::{LoadFn, load_as};
 use super::mamba2::Mamba2;
+use super::qwen3_5::Qwen35;
 use super::weights::Weights;
 
 /// By `model_type`.
@@ -16,6 +17,7 @@ const ARCHITECTURES: &[(&str, LoadFn)] = &[
     ("lfm2", load_as::<Lfm2>),
     ("llama", load_as::<Llama>),
     ("mamba2", load_as::<Mamba2>),
+    ("qwen3_5", load_as::<Qwen35>),
 ];
 
 /// Types that are another one under their own name, as in mlx-lm.

@@ -43,8 +43,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @contextmanager
-def serving(model: str, binary: Path) -> Iterator[Ask]:
-    """A server, as a function from prompts to the choice for each, all asked for in one request."""
+def connected(model: str, binary: Path) -> Iterator[httpx2.Client]:
+    """A client of a server of its own."""
     with (
         ManagedServer(model, binary=binary) as server,
         httpx2.Client(
@@ -55,6 +55,13 @@ def serving(model: str, binary: Path) -> Iterator[Ask]:
             trust_env=False,
         ) as http,
     ):
+        yield http
+
+
+@contextmanager
+def serving(model: str, binary: Path) -> Iterator[Ask]:
+    """A server, as a function from prompts to the choice for each, all asked for in one request."""
+    with connected(model, binary) as http:
 
         def ask(prompts: list[list[int]], **fields: Any) -> list[Choice]:
             body = {"prompt": prompts, "max_tokens": TOKENS, "temperature": 0, "logprobs": TOP} | fields

@@ -149,6 +149,8 @@ pub struct AttentionConfig {
     pub rope: Option<RopeConfig>,
     /// How queries meet keys.
     pub scores: Scores,
+    /// Whether `q_proj` gives a gate behind each head's query.
+    pub gated: bool,
 }
 
 impl AttentionConfig {
@@ -161,6 +163,7 @@ impl AttentionConfig {
             norms: None,
             rope: Some(rope),
             scores: Scores::plain(shape.head_dim),
+            gated: false,
         }
     }
 }
@@ -188,7 +191,11 @@ impl Attention {
     ) -> Result<Self, LoadError> {
         let (queries, keys) = (config.shape.queries(), config.shape.keys());
         let bias = config.qkv_bias;
-        let q_proj = builder.linear(&format!("{path}.q_proj"), hidden, queries, bias)?;
+        let asked = match config.gated {
+            true => dimension("num_attention_heads", 2 * queries as u64)?,
+            false => queries,
+        };
+        let q_proj = builder.linear(&format!("{path}.q_proj"), hidden, asked, bias)?;
         let k_proj = builder.linear(&format!("{path}.k_proj"), hidden, keys, bias)?;
         let v_proj = builder.linear(&format!("{path}.v_proj"), hidden, keys, bias)?;
         let o_proj = builder.linear(&format!("{path}.o_proj"), queries, hidden, config.out_bias)?;
@@ -224,7 +231,7 @@ impl Attention {
             rope,
             growth: None,
             scores: config.scores.clone(),
-            gated: false,
+            gated: config.gated,
         })
     }
 
