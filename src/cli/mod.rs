@@ -2,6 +2,8 @@
 
 mod bytes;
 mod download;
+#[cfg(test)]
+mod engine_death;
 mod logging;
 mod serve;
 

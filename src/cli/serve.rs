@@ -17,11 +17,15 @@ use crate::server::load::ModelOptions;
 use crate::server::sites::Origin;
 use crate::server::terms::Policy;
 use crate::server::tls::Tls;
-use crate::server::{ServerOptions, run as serve};
+use crate::server::{ServeError, ServerOptions, run as serve};
 use crate::text::output::ToolFormat;
 
 /// The port where none is given.
 const PORT: u16 = 8080;
+
+/// The exit code where the engine died under a running server (`EX_SOFTWARE` of sysexits.h): unlike one
+/// that cannot start, it is worth starting again.
+pub(super) const ENGINE_DIED: i32 = 70;
 
 /// Serve a model over HTTP with the OpenAI API
 ///
@@ -40,8 +44,9 @@ const PORT: u16 = 8080;
                   inherits: when the other end closes, or the program is no longer the server's \
                   parent, the server ends. Programs that share a server start it with \
                   --exit-when-idle, and each holds a lease.\n\nExit codes: 0 when it was told to stop or nobody used \
-                  it, 1 when the server cannot start or its \
-                  engine dies (one line on stderr says why), 2 for a wrong command line."
+                  it, 1 when the server cannot start, 2 for a wrong command line, 70 when its engine \
+                  died while it served, so that starting it again may help. One line on stderr says \
+                  why."
 )]
 pub struct Args {
     /// A folder with config.json, safetensors and tokenizer.json; `mlxcel-tiny`; or a Hugging Face
@@ -94,6 +99,16 @@ pub struct Args {
     )]
     #[arg(default_value = "-1", value_parser = parse_n_predict)]
     n_predict: Predict,
+
+    /// Folder of an adapter that mlx_lm.lora trained for this model (LoRA, DoRA, or whole tensors)
+    #[arg(
+        long,
+        env = "LLAMA_ARG_ADAPTER",
+        hide_env_values = true,
+        value_name = "FOLDER",
+        help_heading = "Model"
+    )]
+    adapter: Option<PathBuf>,
 
     /// Requests that are computed side by side; more of them wait
     #[arg(
@@ -431,6 +446,7 @@ impl Args {
         let keys = Keys::load(variable, self.api_key_file.as_deref())?;
         let model = ModelOptions {
             model: self.model,
+            adapter: self.adapter,
             alias: self.alias,
             ctx_size: (self.ctx_size > 0).then_some(self.ctx_size),
             n_predict: self.n_predict.0,
@@ -512,7 +528,10 @@ pub fn run(args: Args) -> ExitCode {
         Ok(()) => 0,
         Err(error) => {
             super::fail(&error);
-            1
+            match error {
+                ServeError::Engine(_) => ENGINE_DIED,
+                _ => 1,
+            }
         }
     };
     quit(code)

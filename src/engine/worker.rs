@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use super::handle::{Counters, Submission};
 use super::memory;
@@ -16,8 +16,12 @@ use super::step::{Done, Flight, Outcome, compute};
 use crate::mlx::Device;
 use crate::models::Model;
 
-/// Steps between two returns of MLX's free buffers to the system while the engine is busy.
-const STEPS_PER_CLEAR: usize = 256;
+/// How long the engine is at rest before free memory goes back to the system: the next request of a
+/// conversation would only have to fault it in again.
+const REST_BEFORE_RETURN: Duration = Duration::from_millis(500);
+
+/// Between two returns of free memory while the engine is busy.
+const BUSY_BEFORE_RETURN: Duration = Duration::from_secs(5);
 
 /// What the engine may use.
 #[derive(Debug, Clone, Copy)]
@@ -79,14 +83,13 @@ impl Worker {
 
     /// Serves until every handle is gone.
     pub fn run(mut self) {
-        let mut steps = 0usize;
+        let mut returned = Instant::now();
         loop {
             if self.running.is_empty() && self.waiting.is_empty() {
-                memory::return_free_buffers();
-                match self.submissions.recv() {
-                    Ok(submission) => self.enqueue(submission),
-                    Err(_) => return,
-                }
+                let Some(submission) = self.rest() else {
+                    return;
+                };
+                self.enqueue(submission);
             }
             while let Ok(submission) = self.submissions.try_recv() {
                 self.enqueue(submission);
@@ -99,9 +102,22 @@ impl Worker {
                     self.step();
                 }
             }
-            steps += 1;
-            if steps.is_multiple_of(STEPS_PER_CLEAR) {
+            if returned.elapsed() > BUSY_BEFORE_RETURN {
                 memory::return_free_buffers();
+                returned = Instant::now();
+            }
+        }
+    }
+
+    /// Waits for a request, and gives free memory back when none comes; `None` when every handle is
+    /// gone.
+    fn rest(&self) -> Option<Submission> {
+        match self.submissions.recv_timeout(REST_BEFORE_RETURN) {
+            Ok(submission) => Some(submission),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => {
+                memory::return_free_buffers();
+                self.submissions.recv().ok()
             }
         }
     }

@@ -46,10 +46,6 @@ impl Array {
         })
     }
 
-    pub(super) fn own(inner: UniquePtr<ffi::Array>) -> Option<Self> {
-        (!inner.is_null()).then_some(Self { inner })
-    }
-
     /// A float32 array with the values of `data`, in row-major order of `shape`.
     #[track_caller]
     pub fn from_f32(data: &[f32], shape: &[i32]) -> Result<Self, MlxError> {

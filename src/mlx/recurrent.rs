@@ -20,18 +20,15 @@ pub struct Advanced {
 
 impl Advanced {
     #[track_caller]
-    fn wrap(result: Result<UniquePtr<ffi::ArrayList>, cxx::Exception>) -> Result<Self, MlxError> {
-        let mut list = result.or_mlx()?;
-        let mut arrays = Vec::new();
-        while let Some(array) = Array::own(ffi::list_pop(list.pin_mut())) {
-            arrays.push(array);
-        }
-        arrays.reverse();
-        let mut arrays = arrays.into_iter();
-        let out = arrays.next();
+    fn wrap(
+        result: Result<UniquePtr<ffi::ArrayList>, cxx::Exception>,
+        rows: usize,
+    ) -> Result<Self, MlxError> {
+        let list = result.or_mlx()?;
+        let states = (1..=rows).map(|index| Array::wrap(ffi::list_get(&list, index)));
         Ok(Self {
-            out: out.ok_or_else(|| MlxError::new("a layer gave nothing"))?,
-            states: arrays.collect(),
+            out: Array::wrap(ffi::list_get(&list, 0))?,
+            states: states.collect::<Result<_, _>>()?,
         })
     }
 }
@@ -63,12 +60,8 @@ impl ShortConv {
     /// zeros at first.
     #[track_caller]
     pub fn forward(&self, x: &Array, carried: Carried<'_>) -> Result<Advanced, MlxError> {
-        Advanced::wrap(ffi::convolve(
-            x.raw(),
-            &self.0,
-            &list(carried.states),
-            carried.lengths,
-        ))
+        let advanced = ffi::convolve(x.raw(), &self.0, &list(carried.states), carried.lengths);
+        Advanced::wrap(advanced, carried.states.len())
     }
 }
 
@@ -142,13 +135,14 @@ impl Recurrence {
         gates: &[&Array],
         carried: Carried<'_>,
     ) -> Result<Advanced, MlxError> {
-        Advanced::wrap(ffi::recur(
+        let advanced = ffi::recur(
             mixed.raw(),
             &list(gates),
             &self.0,
             &list(carried.states),
             carried.lengths,
-        ))
+        );
+        Advanced::wrap(advanced, carried.states.len())
     }
 }
 

@@ -104,16 +104,13 @@ impl KvCache {
             keys.push(segment_keys);
             values.push(segment_values);
         }
-        let pad = |mut parts: Vec<Array>| {
-            let Some(first) = parts.first() else {
+        // Whoever restores goes on.
+        let room = capacity(len + 1) - len;
+        let pad = |parts: Vec<Array>| {
+            if parts.is_empty() {
                 return Ok(None);
-            };
-            let room = capacity(len) - len;
-            // At least one position, so that the parts are copied, never looked at.
-            let room = if room == 0 { STEP } else { room };
-            let zeros = Array::zeros(&[1, first.dim(1), room, first.dim(3)], first.dtype()?)?;
-            parts.push(zeros);
-            Array::concatenate(&parts.iter().collect::<Vec<_>>(), 2).map(Some)
+            }
+            Array::concatenate_with_room(&parts.iter().collect::<Vec<_>>(), 2, room).map(Some)
         };
         let buffers = pad(keys)?.zip(pad(values)?);
         Ok(Self { buffers, len })
@@ -199,11 +196,10 @@ pub fn capacity_for(len: usize) -> u64 {
 /// The first `len` positions of `buffer` with zeros behind them, enough for `new` as well.
 #[track_caller]
 fn grow(buffer: Option<&Array>, len: i32, new: &Array) -> Result<Array, MlxError> {
-    let capacity = capacity(len + new.dim(2));
-    let zeros = Array::zeros(&[1, new.dim(1), capacity - len, new.dim(3)], new.dtype()?)?;
+    let room = capacity(len + new.dim(2)) - len;
     match buffer {
-        None => Ok(zeros),
-        Some(buffer) => Array::concatenate(&[&first(buffer, len)?, &zeros], 2),
+        None => Array::zeros(&[1, new.dim(1), room, new.dim(3)], new.dtype()?),
+        Some(buffer) => Array::concatenate_with_room(&[&first(buffer, len)?], 2, room),
     }
 }
 
@@ -284,7 +280,6 @@ mod tests {
         let (left, right) = segment(100, 256).split(50).unwrap();
         let parts = [segment(0, 100), left, right.first(106).unwrap()];
         let mut restored = KvCache::restore(parts.iter()).unwrap();
-        // A full buffer grows at once, since a copy it must be.
         assert_eq!((restored.len(), restored.capacity()), (256, 512));
         let (keys, values) = restored
             .update(&counting(256, 1), &counting(256, 1))

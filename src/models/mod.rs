@@ -1,5 +1,6 @@
 //! Language models: what an architecture promises to the engine, and how one is loaded.
 
+mod adapter;
 mod batch;
 #[allow(
     dead_code,
@@ -8,7 +9,13 @@ mod batch;
 )]
 mod builder;
 mod config;
+mod deepseek_v3;
 mod error;
+mod glm4_moe;
+mod gpt_oss;
+mod granitemoe;
+mod granitemoehybrid;
+mod grouped_experts;
 mod kv_cache;
 #[allow(
     dead_code,
@@ -21,14 +28,21 @@ mod llama;
 mod load;
 mod mamba2;
 mod memory;
+mod mixtral;
+#[cfg(test)]
+mod mortal;
+mod nemotron_h;
 mod nesting;
+mod olmoe;
 mod quantization;
 mod qwen3_5;
+mod qwen3_moe;
 mod qwen3_next;
 mod registry;
 mod shard;
 mod size;
 mod snapshot;
+mod stacking;
 mod state;
 #[cfg(test)]
 mod testing;

@@ -5,11 +5,11 @@ use super::builder::Builder;
 use super::error::LoadError;
 use super::layers::DeltaInputs;
 use super::nesting::language_model_only;
-use super::qwen3_next::{QwenHybrid, QwenHybridConfig};
+use super::qwen3_next::{Kind, QwenHybrid, QwenHybridConfig};
 use super::registry::Architecture;
 use super::weights::Weights;
 
-/// Qwen3.5.
+/// Qwen3.5, with experts or without.
 pub struct Qwen35;
 
 impl Architecture for Qwen35 {
@@ -26,7 +26,12 @@ impl Architecture for Qwen35 {
         builder: &mut Builder<'_, '_>,
     ) -> Result<QwenHybrid, LoadError> {
         // mlx-lm's defaults.
-        let rope = config.rope(100_000.0, 0.25);
-        config.build(builder, DeltaInputs::Apart, rope)
+        let kind = Kind {
+            inputs: DeltaInputs::Apart,
+            theta: 100_000.0,
+            partial: 0.25,
+            normalize: true,
+        };
+        config.build(builder, kind)
     }
 }

@@ -4,24 +4,48 @@ use serde::de::DeserializeOwned;
 
 use super::Model;
 use super::builder::Builder;
+use super::deepseek_v3::DeepseekV3;
 use super::error::LoadError;
+use super::glm4_moe::Glm4Moe;
+use super::gpt_oss::GptOss;
+use super::granitemoe::GraniteMoe;
+use super::granitemoehybrid::GraniteHybrid;
 use super::lfm2::Lfm2;
 use super::llama::Llama;
 use super::load::{LoadFn, load_as};
 use super::mamba2::Mamba2;
+use super::mixtral::Mixtral;
+use super::nemotron_h::NemotronH;
+use super::olmoe::Olmoe;
 use super::qwen3_5::Qwen35;
+use super::qwen3_moe::{Qwen2Moe, Qwen3Moe};
+use super::qwen3_next::Qwen3Next;
 use super::weights::Weights;
 
 /// By `model_type`.
 const ARCHITECTURES: &[(&str, LoadFn)] = &[
+    ("deepseek_v3", load_as::<DeepseekV3>),
+    ("glm4_moe", load_as::<Glm4Moe>),
+    ("gpt_oss", load_as::<GptOss>),
+    ("granitemoe", load_as::<GraniteMoe>),
+    ("granitemoehybrid", load_as::<GraniteHybrid>),
     ("lfm2", load_as::<Lfm2>),
     ("llama", load_as::<Llama>),
     ("mamba2", load_as::<Mamba2>),
+    ("mixtral", load_as::<Mixtral>),
+    ("nemotron_h", load_as::<NemotronH>),
+    ("olmoe", load_as::<Olmoe>),
+    ("qwen2_moe", load_as::<Qwen2Moe>),
     ("qwen3_5", load_as::<Qwen35>),
+    ("qwen3_5_moe", load_as::<Qwen35>),
+    ("qwen3_moe", load_as::<Qwen3Moe>),
+    ("qwen3_next", load_as::<Qwen3Next>),
+    #[cfg(test)]
+    ("mortal", load_as::<super::mortal::Mortal>),
 ];
 
 /// Types that are another one under their own name, as in mlx-lm.
-const REMAPPED: &[(&str, &str)] = &[("mistral", "llama")];
+const REMAPPED: &[(&str, &str)] = &[("kimi_k2", "deepseek_v3"), ("mistral", "llama")];
 
 /// An architecture: its part of `config.json`, and how its model is built.
 pub trait Architecture {
@@ -82,7 +106,7 @@ mod tests {
     fn an_unknown_type_lists_the_known_ones() {
         let error = find("rwkv7").unwrap_err().to_string();
         assert!(
-            error.contains("rwkv7") && error.contains("llama, mistral"),
+            error.contains("rwkv7") && error.contains("llama, mistral, mixtral"),
             "{error}"
         );
     }

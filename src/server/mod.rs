@@ -307,7 +307,7 @@ mod tests {
     use super::terms::Policy;
     use super::*;
 
-    /// What the command ends with: the message, and by being an error, the exit code 1.
+    /// What the command ends with; `cli/engine_death.rs` looks at the process.
     #[tokio::test]
     async fn a_dead_engine_ends_the_server_with_a_message() {
         let (engine, die) = crate::engine::tests::mortal();

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ._measures import item, timings_of, usage_of
+from ._fields import item, items, text
+from ._measures import timings_of, usage_of
 from ._tool_calls import Fragments
 from .errors import MlxcelResponseError
 from .events import Finish, ReasoningDelta, RefusalDelta, TextDelta
@@ -46,7 +47,7 @@ class Accumulator:
         self._usage = usage_of(chunk) or self._usage
         self._timings = timings_of(chunk) or self._timings
         events: list[Event] = []
-        for choice in item(chunk, "choices") or ():
+        for choice in items(chunk, "choices"):
             index = item(choice, "index") or 0
             self._add_choice(self._choices.setdefault(index, _Choice()), index, choice, events)
         self.moved = self.moved or bool(events)
@@ -75,22 +76,19 @@ class Accumulator:
             self.moved = True
         delta = item(choice, "delta")
         if delta is None:  # a completion chunk
-            text = item(choice, "text")
+            delta, written = choice, text(choice, "text")
         else:
-            text = item(delta, "content")
-            reasoning = item(delta, "reasoning_content") or item(delta, "reasoning")
-            if reasoning:
-                into.reasoning.append(reasoning)
-                events.append(ReasoningDelta(reasoning, index))
-            refusal = item(delta, "refusal")
-            if refusal:
-                into.refusal.append(refusal)
-                events.append(RefusalDelta(refusal, index))
-        if text:
-            into.text.append(text)
-            events.append(TextDelta(text, index))
-        calls = item(delta, "tool_calls") or ()
-        events.extend(into.tool_calls.add(call, index) for call in calls)
+            written = text(delta, "content")
+        if reasoning := text(delta, "reasoning_content") or text(delta, "reasoning"):
+            into.reasoning.append(reasoning)
+            events.append(ReasoningDelta(reasoning, index))
+        if refusal := text(delta, "refusal"):
+            into.refusal.append(refusal)
+            events.append(RefusalDelta(refusal, index))
+        if written:
+            into.text.append(written)
+            events.append(TextDelta(written, index))
+        events.extend(into.tool_calls.add(call, index) for call in items(delta, "tool_calls"))
         finish_reason = item(choice, "finish_reason")
         if finish_reason and into.finish_reason is None:
             into.finish_reason = finish_reason

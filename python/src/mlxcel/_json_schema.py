@@ -12,11 +12,12 @@ from .errors import MlxcelConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SchemaShape", "beginning", "closed", "is_beginning", "is_closed", "is_schema"]
+__all__ = ["SchemaShape", "beginning", "closed", "is_beginning", "is_closed", "is_schema", "may_go_on"]
 
 _TYPES = frozenset({"object", "array", "string", "number", "integer", "boolean", "null"})
 _MARKS = frozenset({"$ref", "$defs", "$schema", "anyOf", "oneOf", "allOf", "enum", "const", "properties"})
 _NUMBER_AT_END = re.compile(r"[-+.0-9eE]+\Z")
+_PART = re.compile(r"\s*(-?[0-9]*\.?[0-9]*([eE][-+]?[0-9]*)?|t|tr|tru|f|fa|fal|fals|n|nu|nul)")
 _PLACES = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
 
 
@@ -76,6 +77,11 @@ def is_beginning(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return False  # a whole value, with something else behind it
+
+
+def may_go_on(text: str) -> bool:
+    """Whether more text could make JSON of this: nothing yet, an open mark, or part of a number or a word."""
+    return bool(_PART.fullmatch(text)) or is_beginning(text)
 
 
 def is_closed(text: str) -> bool:

@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ._fields import item
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Timings", "Usage", "item", "timings_of", "usage_of"]
+__all__ = ["Timings", "Usage", "timings_of", "usage_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +81,6 @@ def timings_of(reply: Any) -> Timings | None:
         _measure(raw, "predicted_per_second"),
         dict(raw),
     )
-
-
-def item(thing: Any, name: str) -> Any:
-    """A field of an object of the SDK, or of a dict; None when it is not there.
-
-    The SDK's objects are asked past pydantic, which takes its time to say that something is missing.
-    """
-    if isinstance(thing, dict):
-        return thing.get(name)
-    fields = getattr(thing, "__dict__", None)
-    if fields is None:
-        return None
-    value = fields.get(name)
-    if value is None and (extra := getattr(thing, "__pydantic_extra__", None)):
-        return extra.get(name)
-    return value
 
 
 def _count(thing: Any, name: str) -> int | None:

@@ -64,8 +64,15 @@ def _grown(wanted: Any, data: Any) -> Any:
     if isinstance(data, dict):
         return _grown_object(wanted, origin, data)
     if isinstance(data, list) and (wanted in _LISTS or origin in _LISTS):
+        if not data:
+            return []
         (item,) = get_args(wanted) or (Any,)
-        return [value for value in (_grown(item, part) for part in data) if value is not _NOTHING]
+        *whole, last = data
+        try:  # all but the last in one go: a long list is looked at anew for each token
+            done = _adapter(list[item]).validate_json(pydantic_core.to_json(whole))  # type: ignore[valid-type]
+        except Exception:  # noqa: BLE001 - as above
+            done = [_grown(item, part) for part in whole]
+        return [value for value in (*done, _grown(item, last)) if value is not _NOTHING]
     return _NOTHING
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._measures import item, timings_of, usage_of
+from ._fields import item, items, text
+from ._measures import timings_of, usage_of
 from ._tool_calls import tool_calls_of
 from .errors import MlxcelResponseError
 from .results import Result
@@ -36,10 +37,10 @@ def completion(reply: Any) -> Result:
     """A result from the reply of `/v1/completions`."""
     results = []
     for choice in _choices(reply):
-        text = item(choice, "text")
-        if not isinstance(text, str):
+        written = item(choice, "text")
+        if not isinstance(written, str):
             raise MlxcelResponseError("the reply has a choice without text")
-        results.append(_result(reply, choice, text))
+        results.append(_result(reply, choice, written))
     return results[0].with_others(results[1:])
 
 
@@ -54,10 +55,10 @@ def chat(reply: Any) -> Result:
             _result(
                 reply,
                 choice,
-                item(message, "content") or "",
-                reasoning=item(message, "reasoning_content") or item(message, "reasoning") or None,
-                refusal=item(message, "refusal") or None,
-                tool_calls=tool_calls_of(item(message, "tool_calls")),
+                text(message, "content"),
+                reasoning=text(message, "reasoning_content") or text(message, "reasoning") or None,
+                refusal=text(message, "refusal") or None,
+                tool_calls=tool_calls_of(items(message, "tool_calls")),
             )
         )
     return results[0].with_others(results[1:])
@@ -89,15 +90,15 @@ def _choices(reply: Any) -> list[Any]:
         raise MlxcelResponseError(
             f"the reply is not JSON but begins {reply[:80]!r}: is this an OpenAI-compatible server?"
         )
-    choices = item(reply, "choices")
+    choices = items(reply, "choices")
     if not choices:
         raise MlxcelResponseError("the reply has no choices")
-    return list(choices)
+    return choices
 
 
-def _result(reply: Any, choice: Any, text: str, **more: Any) -> Result:
+def _result(reply: Any, choice: Any, written: str, **more: Any) -> Result:
     return Result(
-        text,
+        written,
         usage=usage_of(reply),
         finish_reason=item(choice, "finish_reason"),
         timings=timings_of(reply),

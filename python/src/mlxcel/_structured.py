@@ -71,10 +71,19 @@ def settle(result: Result[Any], shape: Shape) -> MlxcelFormatError | None:
             choice.with_parsed(_read(choice, shape))
         except MlxcelFormatError as fault:
             fault.result = result
-            choice.with_fault(fault)
-            if first is None and fault.reason != "tool_calls":
+            choice.with_fault(_without_frames(fault))
+            if first is None and not choice.tool_calls:
                 first = fault
     return first
+
+
+def _without_frames(fault: MlxcelFormatError) -> MlxcelFormatError:
+    """The error alone: its frames would keep all that was at hand for as long as the result lives."""
+    link: BaseException | None = fault
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__
+    return fault
 
 
 def _read(choice: Result[Any], shape: Shape) -> Any:
@@ -83,27 +92,32 @@ def _read(choice: Result[Any], shape: Shape) -> Any:
         raise MlxcelRefusalError(
             f"the model refused: {choice.refusal}", text=choice.refusal, reason="refusal"
         )
-    if choice.tool_calls and not text.strip():
-        message = "the model called a tool instead of giving the answer: look at tool_calls"
-        raise MlxcelFormatError(message, text=text, reason="tool_calls")
     try:
         value = shape.read(text)
-    except MismatchError as error:
-        if ended in _CUT_OFF and not _json_schema.is_closed(text):
-            raise _truncated(choice, shape) from error
-        message = f"the answer is JSON, but not what response_format asks for: {error}"
-        raise MlxcelFormatError(message, text=text, reason="mismatch") from error
-    except NotJsonError as error:
-        if ended in _CUT_OFF or _json_schema.is_beginning(text):
-            raise _truncated(choice, shape) from error
-        message = (
-            f"the answer is not JSON but {_shown(text)}: the server ignored response_format (some know it in "
-            "chat only, or not at all), or the model has no such answer"
-        )
-        raise MlxcelFormatError(message, text=text, reason="not_json") from error
+    except (MismatchError, NotJsonError) as error:
+        raise _explained(error, choice, shape) from error
     if ended in _CUT_OFF and not _json_schema.is_closed(text):
         raise _truncated(choice, shape)  # a number may have gone on
     return value
+
+
+def _explained(error: MismatchError | NotJsonError, choice: Result[Any], shape: Shape) -> MlxcelFormatError:
+    text, cut_off = str(choice), choice.finish_reason in _CUT_OFF
+    if choice.tool_calls:
+        message = "the model called a tool instead of giving the answer: look at tool_calls"
+        return MlxcelFormatError(message, text=text, reason="tool_calls")
+    if isinstance(error, MismatchError):
+        if cut_off and not _json_schema.is_closed(text):
+            return _truncated(choice, shape)
+        message = f"the answer is JSON, but not what response_format asks for: {error}"
+        return MlxcelFormatError(message, text=text, reason="mismatch")
+    if _json_schema.is_beginning(text) or (cut_off and _json_schema.may_go_on(text)):
+        return _truncated(choice, shape)
+    message = (
+        f"the answer is not JSON but {_shown(text)}: the server ignored response_format (some know it in "
+        "chat only, or not at all), or the model has no such answer"
+    )
+    return MlxcelFormatError(message, text=text, reason="not_json")
 
 
 def _truncated(choice: Result[Any], shape: Shape) -> MlxcelTruncatedError:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ._measures import item
+from ._fields import item
 from .errors import MlxcelToolArgumentsError
 from .events import ToolCallDelta
 
@@ -83,9 +83,9 @@ _KINDS: dict[type, str] = {
 }
 
 
-def tool_calls_of(calls: Iterable[Any] | None) -> list[ToolCall]:
+def tool_calls_of(calls: Iterable[Any]) -> list[ToolCall]:
     """Calls from a whole message, as objects of the SDK or dicts."""
-    return [_tool_call(call) for call in calls or ()]
+    return [_tool_call(call) for call in calls]
 
 
 def argument_text(arguments: Any) -> str:

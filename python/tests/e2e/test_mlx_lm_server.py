@@ -12,6 +12,7 @@ import pytest
 from mlxcel import (
     LLM,
     AsyncLLM,
+    MlxcelFormatError,
     MlxcelModelNotServedError,
     MlxcelTimeoutError,
     MlxcelUnsupportedError,
@@ -100,3 +101,13 @@ def test_async(url: str) -> None:
                 await llm.tokenize("a")
 
     asyncio.run(use())
+
+
+def test_a_format_that_it_ignores_is_found_out(llm: LLM) -> None:
+    for ask, prompt in ((llm.chat, QUESTION), (llm.generate, "Once upon a time")):
+        with pytest.raises(MlxcelFormatError, match="ignored response_format") as caught:
+            ask(prompt, response_format=list[int], temperature=0, max_tokens=120)
+        assert caught.value.reason == "not_json"
+        assert caught.value.text
+    with pytest.raises(MlxcelFormatError), llm.chat_stream(QUESTION, response_format=bool) as stream:
+        list(stream.partials())

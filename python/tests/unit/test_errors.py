@@ -18,7 +18,7 @@ import mlxcel
 from mlxcel import LLM, AsyncLLM, MlxcelError, _sdk_errors, errors
 from scripted import Exchange, Scripted
 
-DOCS = Path(__file__).parents[3] / "docs" / "python-client.md"
+DOCS = Path(__file__).parents[3] / "docs" / "python-client" / "errors.md"
 LINE = re.compile(r"(Mlxcel\w+)(?: \((\w+)\))?")
 CLASSES: list[type[Exception]] = [getattr(errors, name) for name in errors.__all__]
 

@@ -74,6 +74,12 @@ def test_chat_with_reasoning_and_tool_calls() -> None:
     assert result.tool_calls == [ToolCall("c1", "f", "{}")]
 
 
+def test_text_in_parts() -> None:
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "a"}, {"text": "b"}]
+    assert _responses.chat(chat(choices=[{"index": 0, "message": {"content": parts}}])) == "ab"
+    assert Accumulator().add(chunk(choices=[{"index": 0, "delta": {"content": parts}}])) == [TextDelta("ab")]
+
+
 def test_several_choices() -> None:
     texts = [{"text": t, "index": i, "finish_reason": "stop"} for i, t in enumerate("abc")]
     result = _responses.completion(completion(choices=texts))
@@ -93,6 +99,16 @@ def test_other_broken_replies() -> None:
         _responses.completion(completion(choices=[{"index": 0}]))
     with pytest.raises(MlxcelResponseError, match="without a message"):
         _responses.chat(chat(choices=[{"index": 0}]))
+    odd: list[dict[str, Any]] = [
+        {"content": 5},
+        {"content": "x", "tool_calls": "f()"},
+        {"reasoning_content": {}},
+    ]
+    for message in odd:
+        with pytest.raises(MlxcelResponseError, match="that is no"):
+            _responses.chat(chat(choices=[{"index": 0, "message": message}]))
+        with pytest.raises(MlxcelResponseError, match="that is no"):
+            Accumulator().add(chunk(choices=[{"index": 0, "delta": message}]))
     with pytest.raises(MlxcelResponseError, match="not JSON but begins '<html>"):
         _responses.chat("<html>hello</html>")
     with pytest.raises(MlxcelResponseError, match="list of models"):

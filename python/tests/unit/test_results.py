@@ -134,7 +134,7 @@ def test_an_argument_object_is_taken_whole() -> None:
     assert tool_calls_of([{"id": "c", "custom": {"name": "g", "input": "free text"}}]) == [
         ToolCall("c", "g", "free text")
     ]
-    assert tool_calls_of(None) == []
+    assert tool_calls_of([]) == []
 
 
 @pytest.mark.parametrize(("fragment", "text"), [(None, ""), ("a", "a"), ({"a": 1}, '{"a": 1}'), (5, "5")])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import pickle
+import sys
 from datetime import date
 from decimal import Decimal
 from enum import Enum
@@ -192,6 +194,17 @@ def test_a_type_without_a_schema() -> None:
         as_format(dict[str, Callable[[], int]])
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="pydantic takes typing's own from there on")
+def test_a_typeddict_that_pydantic_cannot_take_says_what_to_write() -> None:
+    import typing
+
+    class Old(typing.TypedDict):
+        a: int
+
+    with pytest.raises(MlxcelConfigError, match=r"typing_extensions\.TypedDict"):
+        as_format(Old)
+
+
 def test_a_schema_that_makes_no_sense_is_named_if_the_server_did_not() -> None:
     for wrong in ({"type": "object", "properties": {"a": {"type": 5}}}, {"$ref": "#/nowhere"}):
         with pytest.raises(MlxcelConfigError, match="response_format"):
@@ -255,6 +268,7 @@ def test_json_of_another_form(wanted: Any, text: str, where: str) -> None:
         (int, "4", None),  # it may have become 42
         (float, "1.", None),
         (int, "-", None),
+        (bool, "tru", None),
         (list[int], "[1, 2", [1]),
         ({"type": "json_object"}, '{"a": [1, 2', {"a": [1]}),
     ],
@@ -267,6 +281,13 @@ def test_truncated(wanted: Any, text: str, partial: Any) -> None:
     assert caught.value.result == text
     other = pickle.loads(pickle.dumps(caught.value))
     assert (str(other), other.partial) == (str(caught.value), partial)
+
+
+def test_prose_that_is_cut_off_is_not_a_truncated_object() -> None:
+    for text in ("Sure! Here", "{name: ", BOB + " and", "12 apples"):
+        with pytest.raises(MlxcelFormatError, match="ignored") as caught:
+            read(Person, text, "length")
+        assert caught.value.reason == "not_json"
 
 
 def test_cut_off_right_at_its_end_is_whole() -> None:
@@ -295,6 +316,14 @@ def test_a_tool_call_instead_is_no_error_until_the_answer_is_wanted() -> None:
     with pytest.raises(MlxcelFormatError, match="tool_calls") as caught:
         _ = result.parsed
     assert caught.value.reason == "tool_calls"
+    with pytest.raises(MlxcelTruncatedError):
+        read(Person, '{"name"', "tool_calls")  # it says so, but calls nothing
+    for text in ("Let me see.", "[1"):
+        beside = read(Person, text, "tool_calls", tool_calls=[ToolCall("c", "f", "{}")])
+        with pytest.raises(MlxcelFormatError, match="called a tool"):
+            _ = beside.parsed
+    both = read(Person, BOB, "tool_calls", tool_calls=[ToolCall("c", "f", "{}")])
+    assert both.parsed.name == "Bob"
 
 
 def test_several_choices_are_each_parsed() -> None:
@@ -334,6 +363,8 @@ def test_several_choices_are_each_parsed() -> None:
         (Annotated[list[int], "note"], "[1, 23", [1]),
         (tuple[int, int], "[1, ", None),
         (str, '"a\\', "a"),
+        (Annotated[list[int], Field(min_length=2)], "[", []),
+        (dict[str, Annotated[list[int], Field(min_length=2)]], '{"a": [1', {"a": []}),
         (SCHEMA, '{"b": [1, {"c": "d', {"b": [1, {"c": "d"}]}),
         (Person, "nonsense", None),
         (Person, '{"age": -4, "name": "x', {"name": "x", "age": None}),
@@ -416,3 +447,25 @@ def test_a_partial_object_only_grows(team: Team, data: st.DataObject) -> None:
         assert mine.age in (None, whole.age)
         assert mine.name is None or whole.name.startswith(mine.name)
     assert partial(Team, text) == team
+
+
+CLASSES: list[Any] = [Person, Point, Movie, Team, Node, Names, Colour]
+FORMATS: list[Any] = [*CLASSES, int, float, bool, str, list[int], SCHEMA, {"type": "json_object"}]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+
+
+@given(
+    st.sampled_from(FORMATS),
+    st.text() | JSON.map(json.dumps) | st.sampled_from(["[" * 5000, '{"a":' * 5000, "1" * 5000]),
+    st.sampled_from(["stop", "length", "tool_calls"]),
+    st.integers(0),
+)
+def test_whatever_comes_is_a_value_or_a_typed_error(wanted: Any, text: str, ended: str, cut: int) -> None:
+    text = text[: cut % (len(text) + 1)] or text
+    seen = partial(wanted, text)
+    with contextlib.suppress(MlxcelFormatError):
+        result = read(wanted, text, ended)
+        assert seen == result.parsed or not text.rstrip().endswith(("}", "]", '"'))

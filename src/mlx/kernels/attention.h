@@ -17,7 +17,49 @@ constexpr std::size_t SEGMENT = 256;
 constexpr std::size_t QUERIES = 2 * Vec::TILE;
 constexpr float MINUS_INFINITY = -__builtin_inff();
 
-/// Scores of `ROWS` queries (`length` floats each, filled up with zeros) for keys `from` to `to`.
+/// The sum over features `FEATURE`, `FEATURE + WIDTH` and so on of a query and as many keys as there are
+/// lanes, in halves.
+template <int FEATURE = 0, int WIDTH = 1>
+inline typename Vec::F sum_of_features(const typename Vec::F (&keys)[Vec::LANES], const float* query) {
+  if constexpr (WIDTH == Vec::LANES) {
+    return Vec::mul(keys[FEATURE], Vec::set1(query[FEATURE]));
+  } else {
+    return Vec::add(
+        sum_of_features<FEATURE, 2 * WIDTH>(keys, query),
+        sum_of_features<FEATURE + WIDTH, 2 * WIDTH>(keys, query));
+  }
+}
+
+/// Scores of `count` queries whose features fill one vector, for keys `from` to `to`. A lane holds a
+/// key rather than a feature: summing up the lanes would cost more than the products.
+inline void scores_of_small(
+    const AttentionHead& head,
+    const float* queries,
+    std::size_t count,
+    std::size_t from,
+    std::size_t to,
+    float* scores) {
+  for (std::size_t t = from; t < to; t += Vec::LANES) {
+    typename Vec::F keys[Vec::LANES];
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < Vec::LANES; i++) {
+      const float* key = head.keys + least(t + i, to - 1) * head.key_stride;
+      if (head.dim == Vec::LANES) {
+        keys[i] = Vec::load(key);
+      } else {
+        float filled[Vec::LANES] = {};
+        __builtin_memcpy(filled, key, head.dim * sizeof(float));
+        keys[i] = Vec::load(filled);
+      }
+    }
+    Vec::transpose(keys);
+    for (std::size_t m = 0; m < count; m++) {
+      Vec::store(scores + m * SEGMENT + (t - from), sum_of_features(keys, queries + m * Vec::LANES));
+    }
+  }
+}
+
+/// Scores of `count` queries (`length` floats each, filled up with zeros) for keys `from` to `to`.
 inline void scores_of(
     const AttentionHead& head,
     const float* queries,
@@ -28,6 +70,9 @@ inline void scores_of(
     float* scores) {
   const std::size_t per_row = (head.dim + Vec::LANES - 1) / Vec::LANES;
   const std::size_t length = per_row * Vec::LANES;
+  if (per_row == 1) {
+    return scores_of_small(head, queries, count, from, to, scores);
+  }
   for (std::size_t t = from; t < to; t += STRIP) {
     const float* w[STRIP];
 #pragma GCC unroll 16
@@ -161,10 +206,14 @@ void attend(const AttentionHead& head, const AttentionRow* rows, std::size_t cou
           Vec::store(row + t, soft_cap(Vec::load(row + t), head.soft_cap));
         }
       }
-      for (std::size_t t = 0; t < filled; t++) {
-        if (from + t < rows[m].first || from + t > rows[m].last) {
-          row[t] = MINUS_INFINITY;
-        }
+      // What lies before and behind the positions that the row sees.
+      const std::size_t unseen = rows[m].first > from ? least(rows[m].first - from, filled) : 0;
+      const std::size_t seen = rows[m].last < from ? 0 : least(rows[m].last + 1 - from, filled);
+      for (std::size_t t = 0; t < unseen; t++) {
+        row[t] = MINUS_INFINITY;
+      }
+      for (std::size_t t = seen; t < filled; t++) {
+        row[t] = MINUS_INFINITY;
       }
       auto top = Vec::set1(MINUS_INFINITY);
       for (std::size_t t = 0; t < filled; t += Vec::LANES) {

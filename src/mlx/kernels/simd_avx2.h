@@ -55,6 +55,29 @@ struct Vec {
     const __m128 ac = _mm256_castps256_ps128(sums), bd = _mm256_extractf128_ps(sums, 1);
     _mm_storeu_ps(out, _mm_movelh_ps(_mm_unpacklo_ps(ac, bd), _mm_unpackhi_ps(ac, bd)));
   }
+  /// Lane `i` of row `j` becomes lane `j` of row `i`.
+  static void transpose(F (&r)[LANES]) {
+    F t[LANES];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i += 2) {
+      t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+      t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i += 4) {
+      r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+      r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
+      r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+      r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
+    }
+    // Half `h` of row `4 i + j` has column `4 h + j` of rows `4 i` on.
+#pragma GCC unroll 8
+    for (int j = 0; j < 4; j++) {
+      const F low = r[j], high = r[4 + j];
+      r[j] = _mm256_permute2f128_ps(low, high, 0x20);
+      r[4 + j] = _mm256_permute2f128_ps(low, high, 0x31);
+    }
+  }
   static float maximum(F v) {
     __m128 a = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     a = _mm_max_ps(a, _mm_movehl_ps(a, a));
@@ -100,6 +123,25 @@ struct Vec {
   static F value(I words) {
     const I shifted = INDEX == 0 ? words : _mm256_srli_epi32(words, BITS * INDEX);
     return _mm256_cvtepi32_ps(_mm256_and_si256(shifted, _mm256_set1_epi32((1 << BITS) - 1)));
+  }
+  /// Number `INDEX` of every lane, of four bits: sign, two bits of exponent, one of mantissa.
+  template <int INDEX>
+  static F e2m1(I words) {
+    const I shifted = INDEX == 0 ? words : _mm256_srli_epi32(words, 4 * INDEX);
+    // The look-up takes the three bits below the sign.
+    const F magnitudes = _mm256_setr_ps(0, 0.5f, 1, 1.5f, 2, 3, 4, 6);
+    const I sign = _mm256_slli_epi32(_mm256_and_si256(shifted, _mm256_set1_epi32(8)), 28);
+    return _mm256_xor_ps(
+        _mm256_permutevar8x32_ps(magnitudes, shifted), _mm256_castsi256_ps(sign));
+  }
+  /// The same of eight bits: sign, four bits of exponent, three of mantissa.
+  template <int INDEX>
+  static F e4m3(I words) {
+    const I shifted = INDEX == 0 ? words : _mm256_srli_epi32(words, 8 * INDEX);
+    const I sign = _mm256_slli_epi32(_mm256_and_si256(shifted, _mm256_set1_epi32(0x80)), 24);
+    const I rest = _mm256_slli_epi32(_mm256_and_si256(shifted, _mm256_set1_epi32(0x7F)), 20);
+    // The exponents' biases differ by 120.
+    return mul(_mm256_castsi256_ps(_mm256_or_si256(sign, rest)), set1(0x1p120f));
   }
 
  private:

@@ -56,6 +56,38 @@ struct Vec {
     const I heads = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
     _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(heads, v)));
   }
+  /// Lane `i` of row `j` becomes lane `j` of row `i`.
+  static void transpose(F (&r)[LANES]) {
+    F t[LANES];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i += 2) {
+      t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+      t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i += 4) {
+      r[i] = pairs<false>(t[i], t[i + 2]);
+      r[i + 1] = pairs<true>(t[i], t[i + 2]);
+      r[i + 2] = pairs<false>(t[i + 1], t[i + 3]);
+      r[i + 3] = pairs<true>(t[i + 1], t[i + 3]);
+    }
+    // Quarter `q` of row `4 i + j` has column `4 q + j` of rows `4 i` on.
+#pragma GCC unroll 16
+    for (int j = 0; j < 4; j++) {
+      const F a = _mm512_shuffle_f32x4(r[j], r[4 + j], 0x88);
+      const F b = _mm512_shuffle_f32x4(r[j], r[4 + j], 0xDD);
+      const F c = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0x88);
+      const F d = _mm512_shuffle_f32x4(r[8 + j], r[12 + j], 0xDD);
+      t[j] = _mm512_shuffle_f32x4(a, c, 0x88);
+      t[4 + j] = _mm512_shuffle_f32x4(b, d, 0x88);
+      t[8 + j] = _mm512_shuffle_f32x4(a, c, 0xDD);
+      t[12 + j] = _mm512_shuffle_f32x4(b, d, 0xDD);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) {
+      r[i] = t[i];
+    }
+  }
   static float maximum(F v) { return _mm512_reduce_max_ps(v); }
 
   /// `GROUPS` numbers, each in as many neighbouring lanes as it takes to fill the vector.
@@ -111,8 +143,31 @@ struct Vec {
       return _mm512_cvtepi32_ps(_mm512_and_si512(shifted, mask));
     }
   }
+  /// Number `INDEX` of every lane, of four bits: sign, two bits of exponent, one of mantissa.
+  template <int INDEX>
+  static F e2m1(I words) {
+    const I shifted = INDEX == 0 ? words : _mm512_srli_epi32(words, 4 * INDEX);
+    const F table = _mm512_setr_ps(
+        0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6);
+    return _mm512_permutexvar_ps(shifted, table);
+  }
+  /// The same of eight bits: sign, four bits of exponent, three of mantissa.
+  template <int INDEX>
+  static F e4m3(I words) {
+    const I shifted = INDEX == 0 ? words : _mm512_srli_epi32(words, 8 * INDEX);
+    const I sign = _mm512_slli_epi32(_mm512_and_si512(shifted, _mm512_set1_epi32(0x80)), 24);
+    const I rest = _mm512_slli_epi32(_mm512_and_si512(shifted, _mm512_set1_epi32(0x7F)), 20);
+    // The exponents' biases differ by 120.
+    return mul(_mm512_castsi512_ps(_mm512_or_si512(sign, rest)), set1(0x1p120f));
+  }
 
  private:
+  /// Of the pairs in each quarter the first ones, or the second.
+  template <bool SECOND>
+  static F pairs(F a, F b) {
+    const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
+    return _mm512_castpd_ps(SECOND ? _mm512_unpackhi_pd(x, y) : _mm512_unpacklo_pd(x, y));
+  }
   static F widen(I low) { return _mm512_castsi512_ps(_mm512_slli_epi32(low, 16)); }
 
   template <int N>

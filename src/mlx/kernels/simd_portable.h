@@ -50,6 +50,13 @@ struct Vec {
     const float sums[4] = {sum(a), sum(b), sum(c), sum(d)};
     __builtin_memcpy(out, sums, sizeof sums);
   }
+  /// Lane `i` of row `j` becomes lane `j` of row `i`.
+  static void transpose(F (&r)[LANES]) {
+    const F a = r[0], b = r[1], c = r[2], d = r[3];
+    for (int i = 0; i < LANES; i++) {
+      r[i] = F{a[i], b[i], c[i], d[i]};
+    }
+  }
   static float maximum(F v) {
     const F folded = max(v, F{v[2], v[3], v[0], v[1]});
     return folded[0] > folded[1] ? folded[0] : folded[1];
@@ -87,6 +94,24 @@ struct Vec {
   template <int BITS, int INDEX>
   static F value(I words) {
     return __builtin_convertvector(words >> (BITS * INDEX) & ((1u << BITS) - 1), F);
+  }
+  /// Number `INDEX` of every lane, of four bits: sign, two bits of exponent, one of mantissa.
+  template <int INDEX>
+  static F e2m1(I words) {
+    static constexpr float NUMBERS[16] = {
+        0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+    F out;
+    for (int j = 0; j < LANES; j++) {
+      out[j] = NUMBERS[words[j] >> (4 * INDEX) & 15];
+    }
+    return out;
+  }
+  /// The same of eight bits: sign, four bits of exponent, three of mantissa.
+  template <int INDEX>
+  static F e4m3(I words) {
+    const I shifted = words >> (8 * INDEX);
+    // The exponents' biases differ by 120.
+    return reinterpret_cast<F>((shifted & 0x80) << 24 | (shifted & 0x7F) << 20) * 0x1p120f;
   }
 };
 

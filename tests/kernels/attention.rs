@@ -1,0 +1,133 @@
+//! Attention and copies of the cache.
+
+use mlxcel::mlx::fast::{self, Scores};
+use mlxcel::mlx::kernels::set_threads;
+use mlxcel::mlx::{Array, Dtype};
+use proptest::prelude::*;
+
+use super::{floats, on_every_isa, same_bits, typed};
+
+/// `[1, heads, seq, dim]` whose heads lie apart in something longer, as in a cache.
+fn cached(seed: u64, heads: i32, seq: i32, dim: i32) -> Array {
+    floats(seed, &[1, heads, seq + 5, dim])
+        .slice(&[0; 4], &[1, heads, seq, dim])
+        .unwrap()
+}
+
+fn attend(queries: &Array, keys: &Array, values: &Array) -> Array {
+    fast::attention(queries, keys, values, &Scores::plain(queries.dim(3))).unwrap()
+}
+
+/// What query `s` of head `h` finds, in double precision.
+fn found(queries: &Array, keys: &Array, values: &Array, h: usize, s: usize) -> Vec<f64> {
+    let [_, heads, seq, dim] = *queries.shape() else {
+        panic!("four dimensions");
+    };
+    let (heads, seq, dim) = (heads as usize, seq as usize, dim as usize);
+    let total = keys.dim(2) as usize;
+    let kv = h / (heads / keys.dim(1) as usize);
+    let (queries, keys) = (queries.to_vec_f32().unwrap(), keys.to_vec_f32().unwrap());
+    let values = values.to_vec_f32().unwrap();
+    let row = |all: &[f32], index: usize| -> Vec<f64> {
+        let row = &all[index * dim..(index + 1) * dim];
+        row.iter().copied().map(f64::from).collect()
+    };
+    let query = row(&queries, h * seq + s);
+    let seen = total - seq + s + 1;
+    let scores: Vec<f64> = (0..seen)
+        .map(|t| {
+            let products = query.iter().zip(row(&keys, kv * total + t));
+            products.map(|(q, k)| q * k).sum::<f64>() / (dim as f64).sqrt()
+        })
+        .collect();
+    let most = scores.iter().copied().fold(f64::MIN, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    let mut out = vec![0.0; dim];
+    for (t, weight) in weights.iter().enumerate() {
+        for (out, value) in out.iter_mut().zip(row(&values, kv * total + t)) {
+            *out += weight / sum * value;
+        }
+    }
+    out
+}
+
+#[test]
+fn attention_is_softmax_of_products_and_a_row_never_depends_on_the_others() {
+    let shapes = (1..4i32, 1..4i32, 1..40i32, 0..600i32, 1..70i32);
+    let strategy = (shapes, any::<u32>(), 1..4usize);
+    on_every_isa(30, strategy, |(shape, seed, threads)| {
+        let (kv_heads, group, seq, past, dim) = shape;
+        set_threads(threads).unwrap();
+        let (heads, total, seed) = (kv_heads * group, past + seq, u64::from(seed));
+        let queries = floats(seed, &[1, heads, seq, dim]);
+        let keys = cached(seed + 1, kv_heads, total, dim);
+        let values = cached(seed + 2, kv_heads, total, dim);
+        let all = attend(&queries, &keys, &values);
+        let numbers = all.to_vec_f32().unwrap();
+        for (h, s) in [(0, 0), (heads - 1, seq - 1), (heads / 2, seq / 2)] {
+            let at = ((h * seq + s) * dim) as usize;
+            let expected = found(&queries, &keys, &values, h as usize, s as usize);
+            for (ours, expected) in numbers[at..].iter().zip(expected) {
+                let difference = (f64::from(*ours) - expected).abs();
+                prop_assert!(difference < 1e-5, "{ours} for {expected}");
+            }
+        }
+        set_threads(4 - threads).unwrap();
+        for s in [0, seq / 2, seq - 1] {
+            let alone = attend(
+                &part(&queries, s, s + 1),
+                &part(&keys, 0, past + s + 1),
+                &part(&values, 0, past + s + 1),
+            );
+            same_bits(&alone, &part(&all, s, s + 1))?;
+        }
+        Ok(())
+    });
+}
+
+/// Positions `start..stop` of `[1, heads, seq, dim]`.
+fn part(array: &Array, start: i32, stop: i32) -> Array {
+    array
+        .slice(&[0, 0, start, 0], &[1, array.dim(1), stop, array.dim(3)])
+        .unwrap()
+}
+
+#[test]
+fn arrays_are_put_behind_one_another_whatever_their_layout() {
+    let shape = (1..4i32, 1..5i32, 1..300i32, 1..9i32);
+    let types = prop::sample::select(vec![Dtype::Float32, Dtype::Bfloat16]);
+    let strategy = (shape, types, 0..4usize, 0..3i32, any::<u32>());
+    on_every_isa(20, strategy, |(shape, dtype, axis, room, seed)| {
+        let (a, b, c, d) = shape;
+        let seed = u64::from(seed);
+        let mut whole = typed(seed, &[a, b, c, d], dtype);
+        if seed % 2 == 0 {
+            whole = whole.transpose(&[0, 2, 1, 3]).unwrap();
+        }
+        if seed % 3 == 0 {
+            whole = whole.transpose(&[3, 1, 2, 0]).unwrap();
+        }
+        let length = whole.shape()[axis];
+        let cut = |from: i32, to: i32| {
+            let (mut start, mut stop) = ([0; 4], whole.shape().to_vec());
+            (start[axis], stop[axis]) = (from, to);
+            whole.slice(&start, &stop).unwrap()
+        };
+        let middle = length / 2;
+        let parts = [cut(0, middle), cut(middle, length)];
+        let parts: Vec<&Array> = parts.iter().collect();
+        let joined = Array::concatenate_with_room(&parts, axis as i32, room).unwrap();
+        let mut shape = whole.shape().to_vec();
+        shape[axis] += room;
+        prop_assert_eq!(joined.shape(), &shape[..]);
+        let mut stop = shape.clone();
+        stop[axis] = length;
+        same_bits(&joined.slice(&[0; 4], &stop).unwrap(), &whole)?;
+        let mut start = [0; 4];
+        start[axis] = length;
+        let rest = joined.slice(&start, &shape).unwrap().to_vec_f32().unwrap();
+        prop_assert!(rest.iter().all(|&x| x == 0.0));
+        Ok(())
+    });
+}
