@@ -6,7 +6,8 @@
 The learning rate and the sequence length follow the clock, not a step count: the
 budget is what is fixed, whatever the machine is shared with. A checkpoint is
 written every eight minutes; `--resume` goes on from it with the time that is left.
-`--from-weights` starts a new run, with a warm-up of its own, from exported weights.
+`--from-weights` starts a new run, with a warm-up of its own, from exported weights;
+`--average` then gives back what a short run lost (model soups, arXiv:2203.05482).
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ PROMPT_SHARE = 0.1  # of the tokens that are not the model's to write, in the lo
 POSITIONS = Shape().max_position_embeddings
 TOKENS_A_STEP = 8192  # of all processes together
 # (share of the time, sequence lengths by turns): short while the tasks are learnt, then
-# with long ones among them, so that a long prompt does not throw the model off.
+# with long ones among them, so that a long prompt does not throw the model off. Not shorter
+# than 512: half of the conversations with tools would not fit.
 CURRICULUM = (
-    (0.45, (256,)),
-    (0.25, (512,)),
+    (0.70, (512,)),
     (0.30, (512, 512, 512, 2048) * 3 + (512, 512, 512, 4096)),
 )
-COMPILED = (256, 512)
+COMPILED = (512,)
 CHECKPOINT_SECONDS = 480
 
 
@@ -69,7 +70,9 @@ class Encoder:
                 continue
             at += len(self.header)
             if ids[at : at + len(self.no_thought)] == self.no_thought:
-                at += len(self.no_thought)  # the template writes this, not the model
+                after = at + len(self.no_thought)
+                chances[at:after] = [0.0] * len(self.no_thought)  # the template writes this, not the model
+                at = after
             end = ids.index(self.end_of_turn, at) + 1
             chances[at:end] = [1.0] * (end - at)
             at = end
@@ -321,6 +324,12 @@ def main() -> None:
         "--spent", type=float, metavar="MINUTES", help="with --resume: take this for the time already spent"
     )
     parser.add_argument("--export-only", action="store_true", help="export the checkpoint and stop")
+    parser.add_argument(
+        "--average",
+        type=Path,
+        metavar="FOLDER",
+        help="with --export-only: the mean of the checkpoint and these weights",
+    )
     parser.add_argument("--compile", action="store_true", help="needs a C++ compiler; a third faster")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lr", type=float, default=4e-3)
@@ -329,6 +338,9 @@ def main() -> None:
         encode = Encoder()
         run = new_run(encode, options.lr)
         run.load(options.checkpoint)
+        if options.average:
+            older = load_file(options.average / "model.safetensors")
+            run.model.load_state_dict({k: (v + older[k].float()) / 2 for k, v in run.model.state_dict().items()})
         export(run.model, encode, chat.MODEL)
         return
     with tempfile.TemporaryDirectory() as folder:

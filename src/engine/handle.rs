@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use super::latency::{Latencies, Stopwatch};
 use super::meter::Meter;
 use super::request::{EngineError, Event, Request};
 use super::siblings::Outlet;
+use super::slots::{Board, Task};
 use crate::mlx::Device;
 use crate::models::ModelInfo;
 
@@ -36,12 +38,16 @@ pub(super) struct Counters {
     pub prompt_tokens: Meter,
     pub completion_tokens: Meter,
     pub cached_tokens: AtomicU64,
+    /// Tokens of the prompts that the prefix cache was asked for.
+    pub queried_tokens: AtomicU64,
     pub preemptions: AtomicU64,
     /// Bytes that the states of the running sequences take.
     pub kv_bytes: AtomicU64,
     /// Bytes that the prefix cache holds.
     pub cache_bytes: AtomicU64,
     pub draining: AtomicBool,
+    pub board: Board,
+    pub latencies: Arc<Latencies>,
 }
 
 impl Counters {
@@ -53,10 +59,13 @@ impl Counters {
             prompt_tokens: Meter::new(),
             completion_tokens: Meter::new(),
             cached_tokens: AtomicU64::new(0),
+            queried_tokens: AtomicU64::new(0),
             preemptions: AtomicU64::new(0),
             kv_bytes: AtomicU64::new(0),
             cache_bytes: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            board: Board::default(),
+            latencies: Arc::new(Latencies::new()),
         }
     }
 }
@@ -78,6 +87,8 @@ pub struct Stats {
     pub completion_tokens: u64,
     /// Prompt tokens that were found in the prefix cache so far.
     pub cached_tokens: u64,
+    /// Prompt tokens that were looked for there.
+    pub queried_tokens: u64,
     /// Places taken from running requests so far, for want of memory.
     pub preemptions: u64,
     /// Bytes that states may take, the prefix cache included.
@@ -160,7 +171,7 @@ impl EngineHandle {
             .map_err(EngineError::QueueFull)?;
 
         let (mut outlets, streams): (Vec<Outlet>, Vec<TokenStream>) =
-            (0..outputs).map(|_| channel()).unzip();
+            (0..outputs).map(|_| channel(&counters.latencies)).unzip();
         let sibling_outlets = outlets.split_off(1);
         let submission = Submission {
             request,
@@ -204,11 +215,24 @@ impl EngineHandle {
             prompt_tokens_per_second: counters.prompt_tokens.per_second(),
             completion_tokens_per_second: counters.completion_tokens.per_second(),
             cached_tokens: counters.cached_tokens.load(Ordering::Relaxed),
+            queried_tokens: counters.queried_tokens.load(Ordering::Relaxed),
             preemptions: counters.preemptions.load(Ordering::Relaxed),
             kv_budget: self.facts.kv_bytes,
             kv_bytes: counters.kv_bytes.load(Ordering::Relaxed),
             cache_bytes: counters.cache_bytes.load(Ordering::Relaxed),
         }
+    }
+
+    /// What is at each of the batch's places.
+    pub fn slots(&self) -> Vec<Option<Task>> {
+        let mut tasks = self.counters.board.tasks();
+        tasks.resize_with(tasks.len().max(self.facts.parallel), || None);
+        tasks
+    }
+
+    /// How long requests have waited for what.
+    pub fn latencies(&self) -> &Latencies {
+        &self.counters.latencies
     }
 
     /// Refuses new requests from now on; those accepted go on.
@@ -251,10 +275,11 @@ impl EngineHandle {
     }
 }
 
-fn channel() -> (Outlet, TokenStream) {
+fn channel(latencies: &Arc<Latencies>) -> (Outlet, TokenStream) {
     let (sender, events) = mpsc::unbounded_channel();
     let cancelled = Arc::new(AtomicBool::new(false));
-    let outlet = Outlet::new(sender, cancelled.clone());
+    let stopwatch = Stopwatch::start(latencies.clone());
+    let outlet = Outlet::new(sender, cancelled.clone(), stopwatch);
     (outlet, TokenStream { events, cancelled })
 }
 

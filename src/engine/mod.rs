@@ -7,6 +7,8 @@
 
 pub mod grammar;
 mod handle;
+mod histogram;
+mod latency;
 mod memory;
 mod meter;
 mod prefix_cache;
@@ -15,6 +17,7 @@ pub mod sampler;
 pub mod scheduler;
 mod sequence;
 mod siblings;
+mod slots;
 mod start;
 mod step;
 #[cfg(test)]
@@ -22,8 +25,11 @@ pub(crate) mod tests;
 mod worker;
 
 pub use handle::{EngineHandle, Stats, TokenStream};
+pub use histogram::{Histogram, Spread};
+pub use latency::{Latencies, REQUEST as REQUEST_SECONDS, TOKEN as TOKEN_SECONDS};
 pub use request::{
     CacheSalt, EngineError, Event, Finish, FinishReason, Request, SamplingParams, Sibling, Timings,
     Token, TokenLogprobs,
 };
+pub use slots::Task;
 pub use start::{EngineOptions, StartError, start};

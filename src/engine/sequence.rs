@@ -11,6 +11,7 @@ use super::sampler::batch::Turn;
 use super::sampler::{SampleError, Sampler, prompt_logprobs};
 use super::scheduler::Running;
 use super::siblings::Left;
+use super::slots::Task;
 use crate::models::{Logits, SequenceState};
 
 /// Bytes of a prompt's logits that are held at once where they are asked for.
@@ -161,6 +162,28 @@ impl Sequence {
             held: self.state.len,
             pending: self.tokens.len().saturating_sub(self.state.len),
         }
+    }
+
+    /// What it shows of itself.
+    pub fn task(&self) -> Task {
+        let mut task = Task {
+            request: self.arrival.0,
+            output: self.arrival.1,
+            prompt_tokens: self.prompt_len,
+            cached_tokens: self.cached_tokens,
+            processed_tokens: 0,
+            generated: 0,
+            limit: self.limit,
+            sampling: Arc::new(self.request().sampling.clone()),
+        };
+        self.tell(&mut task);
+        task
+    }
+
+    /// Brings up to date what changes of it.
+    pub fn tell(&self, task: &mut Task) {
+        task.processed_tokens = self.state.len.min(self.prompt_len);
+        task.generated = self.generated();
     }
 
     /// How many of the next `count` pending tokens are the prompt's.

@@ -6,17 +6,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::handle::Submission;
+use super::latency::Stopwatch;
 use super::request::{Event, Request, Sibling};
 
 /// Where an output's events go.
 pub(super) struct Outlet {
     events: UnboundedSender<Event>,
     cancelled: Arc<AtomicBool>,
+    stopwatch: Stopwatch,
 }
 
 impl Outlet {
-    pub fn new(events: UnboundedSender<Event>, cancelled: Arc<AtomicBool>) -> Self {
-        Self { events, cancelled }
+    pub fn new(
+        events: UnboundedSender<Event>,
+        cancelled: Arc<AtomicBool>,
+        stopwatch: Stopwatch,
+    ) -> Self {
+        Self {
+            events,
+            cancelled,
+            stopwatch,
+        }
     }
 
     /// The reader is gone.
@@ -26,6 +36,7 @@ impl Outlet {
 
     /// A reader that is gone has set `cancelled`; the next step sees it.
     pub fn send(&self, event: Event) {
+        self.stopwatch.note(&event);
         let _ = self.events.send(event);
     }
 }

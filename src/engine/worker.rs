@@ -172,6 +172,7 @@ impl Worker {
         counters.kv_bytes.store(held, Ordering::Relaxed);
         let cached = self.cache.as_ref().map_or(0, PrefixCache::bytes);
         counters.cache_bytes.store(cached, Ordering::Relaxed);
+        counters.board.show(&self.running);
     }
 
     fn limits(&self) -> Limits<'_> {
@@ -287,6 +288,9 @@ impl Worker {
         if sequence.reads_prompt() {
             return Ok(0);
         }
+        self.counters
+            .queried_tokens
+            .fetch_add(sequence.tokens.len() as u64, Ordering::Relaxed);
         let salt = sequence.request().cache_salt;
         let mut known = cache.known(&salt, &sequence.tokens);
         for running in self.running.iter().filter(|it| !it.state.rolls()) {

@@ -71,7 +71,7 @@ impl ConfigFile {
             }
         })?;
         let fields: Map<String, Value> =
-            serde_json::from_slice(&quote_infinities(&text)).map_err(|error| LoadError::Json {
+            python_json::from_slice(&text).map_err(|error| LoadError::Json {
                 path: path.clone(),
                 message: error.to_string(),
             })?;

@@ -2,47 +2,53 @@
 
 mod adapter;
 mod batch;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "for the architectures that come next"
-)]
 mod builder;
+mod cohere2;
 mod config;
 mod deepseek_v3;
 mod error;
+mod exaone4;
+mod gemma2;
+mod gemma3_text;
+mod glm4;
 mod glm4_moe;
 mod gpt_oss;
+mod granite;
 mod granitemoe;
 mod granitemoehybrid;
 mod grouped_experts;
+mod internlm3;
 mod kv_cache;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "for the architectures that come next"
-)]
 mod layers;
 mod lfm2;
 mod llama;
 mod load;
 mod mamba2;
 mod memory;
+mod ministral3;
 mod mixtral;
 #[cfg(test)]
 mod mortal;
 mod nemotron_h;
 mod nesting;
+mod olmo2;
+mod olmo3;
 mod olmoe;
+mod phi3;
 mod quantization;
+mod qwen2;
+mod qwen3;
 mod qwen3_5;
 mod qwen3_moe;
 mod qwen3_next;
 mod registry;
+mod seed_oss;
 mod shard;
 mod size;
+mod smollm3;
 mod snapshot;
 mod stacking;
+mod starcoder2;
 mod state;
 #[cfg(test)]
 mod testing;

@@ -58,6 +58,25 @@ pub fn by_index(
     Ok(Windows((0..layers).map(of).collect()))
 }
 
+/// Qwen's rule: by `layer_types`, else those from `max_window_layers` on. `sliding_window` is `None`
+/// where it is switched off.
+pub fn qwen(
+    layers: usize,
+    types: Option<&[String]>,
+    sliding_window: Option<u64>,
+    max_window_layers: Option<usize>,
+    context: usize,
+) -> Result<Windows, LoadError> {
+    match (types, sliding_window) {
+        (_, None) => Ok(none(layers)),
+        (Some(types), window) => by_types(types, layers, window, context),
+        (None, Some(window)) => {
+            let first = max_window_layers.unwrap_or(layers);
+            by_index(layers, window, context, |index| index >= first)
+        }
+    }
+}
+
 /// All layers see everything.
 pub fn none(layers: usize) -> Windows {
     Windows(vec![None; layers])

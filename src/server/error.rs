@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::usage::{LEASE_LIMIT, Refused};
 use crate::engine::EngineError;
@@ -12,7 +13,8 @@ use crate::engine::EngineError;
 const RETRY_AFTER: u32 = 1;
 
 /// An answer that is not a success, in OpenAI's envelope.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Error)]
 pub struct ApiError {
     #[serde(skip)]
     status: StatusCode,
@@ -30,7 +32,8 @@ pub struct ApiError {
 }
 
 /// The body around an [`ApiError`].
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ErrorEnvelope)]
 pub struct Envelope<'a> {
     /// What went wrong.
     pub error: &'a ApiError,
@@ -233,6 +236,12 @@ impl ApiError {
     pub fn too_many_leases() -> Self {
         let message = format!("{LEASE_LIMIT} leases are held, and more are not given");
         Self::unavailable("too_many_leases", message).retry(RETRY_AFTER)
+    }
+
+    /// 503: all of the batch's places are taken, which was asked for.
+    pub fn no_slot() -> Self {
+        let message = "every slot is taken";
+        Self::unavailable("no_slot_available", message).retry(RETRY_AFTER)
     }
 
     /// 503: as many connections are open as may be.

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 
 use super::error::ApiError;
+use super::metrics::Tally;
 use super::reader::Reader;
 use crate::engine::{EngineError, Event, Finish, FinishReason, Timings, Token, TokenLogprobs};
 use crate::text::output::Piece;
@@ -144,6 +145,7 @@ pub struct Generation<S> {
     made: usize,
     shown: usize,
     clock: Clock,
+    tally: Option<Tally>,
     phase: Phase,
 }
 
@@ -169,7 +171,16 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
             made: 0,
             shown: 0,
             clock: Clock::new(prompt_tokens),
+            tally: None,
             phase: Phase::Running,
+        }
+    }
+
+    /// Tells how it ends.
+    pub fn with_tally(self, tally: Tally) -> Self {
+        Self {
+            tally: Some(tally),
+            ..self
         }
     }
 
@@ -191,6 +202,16 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
 
     /// The next step; `None` after the end or an error.
     pub async fn next(&mut self) -> Option<Result<Step, ApiError>> {
+        let step = self.step().await;
+        match (&step, &mut self.tally) {
+            (Some(Ok(Step::End(summary))), Some(tally)) => tally.end(summary),
+            (Some(Err(_)), Some(tally)) => tally.fail(),
+            _ => {}
+        }
+        step
+    }
+
+    async fn step(&mut self) -> Option<Result<Step, ApiError>> {
         match std::mem::replace(&mut self.phase, Phase::Done) {
             Phase::Done => None,
             Phase::Ending(summary) => Some(Ok(Step::End(summary))),

@@ -26,7 +26,7 @@ fn is_open(path: &str) -> bool {
 
 /// Whether a path answers before the model is loaded.
 fn answers_early(path: &str) -> bool {
-    is_open(path) || path == "/lease"
+    is_open(path) || matches!(path, "/lease" | "/version" | "/openapi.json")
 }
 
 /// 403 for a foreign site, 401 without a key, then 503 while the model loads. The handler learns who

@@ -22,6 +22,7 @@ pub mod generate;
 pub mod lifeline;
 pub mod listener;
 pub mod load;
+pub mod metrics;
 mod middleware;
 pub mod model;
 pub mod openai;

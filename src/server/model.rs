@@ -11,6 +11,7 @@ use super::breakers::BreakerIndex;
 use super::defaults::{DefaultsError, SamplingDefaults};
 use super::dialect::Dialect;
 use super::error::ApiError;
+use super::metrics::Metrics;
 use super::terms::Policy;
 use crate::engine::EngineHandle;
 use crate::engine::grammar::{GrammarCompiler, GrammarError, GrammarSpec, Matcher};
@@ -79,6 +80,8 @@ pub struct ServedModel {
     pub engine: EngineHandle,
     /// Tokenizer, template, defaults.
     pub text: TextFiles,
+    /// What requests came to.
+    pub metrics: Arc<Metrics>,
     grammar: OnceLock<GrammarCompiler>,
     breakers: BreakerIndex,
 }
@@ -97,6 +100,7 @@ impl ServedModel {
         let grammar = OnceLock::new();
         let breakers = BreakerIndex::default();
         let created = super::clock::unix_seconds();
+        let metrics = Metrics::new(engine.context_length());
         Self {
             id,
             alias,
@@ -106,9 +110,26 @@ impl ServedModel {
             policy,
             engine,
             text,
+            metrics,
             grammar,
             breakers,
         }
+    }
+
+    /// What requests can ask of it.
+    pub fn capabilities(&self) -> Vec<Capability> {
+        use Capability::{Chat, Completion, Reasoning, StructuredOutput, Tools};
+        let (template, dialect) = (&self.text.template, &self.text.dialect);
+        let has = [
+            (Completion, true),
+            (Chat, template.is_some()),
+            (Tools, template.is_some() && dialect.tools().is_some()),
+            (Reasoning, dialect.habits().thinks),
+            (StructuredOutput, true),
+        ];
+        has.into_iter()
+            .filter_map(|(capability, has)| has.then_some(capability))
+            .collect()
     }
 
     /// Refuses a request that names another model, where that matters.
@@ -171,14 +192,17 @@ impl ServedModel {
     /// The regular expressions of `tokenizers` give up on some texts (megabytes of spaces) by a panic;
     /// the text is at fault, so the request is.
     pub fn encode(&self, param: &str, text: &str, special: bool) -> Result<Vec<u32>, ApiError> {
-        let encode = AssertUnwindSafe(|| self.text.tokenizer.encode(text, special));
-        match catch_unwind(encode) {
-            Ok(tokens) => tokens.map_err(|error| ApiError::invalid(param, error.to_string())),
-            Err(_) => {
-                let message = "the tokenizer gave up on this text; make it shorter";
-                Err(ApiError::invalid(param, message))
-            }
-        }
+        encoded(param, || self.text.tokenizer.encode(text, special))
+    }
+
+    /// The same, with what looks like a special token in the text taken for text.
+    pub fn encode_plain(
+        &self,
+        param: &str,
+        text: &str,
+        special: bool,
+    ) -> Result<Vec<u32>, ApiError> {
+        encoded(param, || self.text.tokenizer.encode_plain(text, special))
     }
 
     /// A token's own text, for people: lossy where it holds a part of a character.
@@ -194,6 +218,35 @@ impl ServedModel {
         });
         Piece(bytes)
     }
+}
+
+fn encoded(
+    param: &str,
+    encode: impl FnOnce() -> Result<Vec<u32>, TextError>,
+) -> Result<Vec<u32>, ApiError> {
+    match catch_unwind(AssertUnwindSafe(encode)) {
+        Ok(tokens) => tokens.map_err(|error| ApiError::invalid(param, error.to_string())),
+        Err(_) => {
+            let message = "the tokenizer gave up on this text; make it shorter";
+            Err(ApiError::invalid(param, message))
+        }
+    }
+}
+
+/// What a model can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Capability {
+    /// Text to continue.
+    Completion,
+    /// Messages to answer.
+    Chat,
+    /// Functions to call.
+    Tools,
+    /// Thoughts before the answer.
+    Reasoning,
+    /// Answers that fit a schema.
+    StructuredOutput,
 }
 
 /// What a model is called.

@@ -16,7 +16,7 @@ use super::sites::Sites;
 use super::usage::Usage;
 
 /// What the server does before it can answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
     /// The model's files are looked for: on the disk, or by asking the hub.

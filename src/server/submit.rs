@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::error::ApiError;
 use super::generate::{Echo, Generation, Step};
+use super::metrics::Tally;
 use super::model::ServedModel;
 use super::openai::sampling::Sampling;
 use super::reader::Reader;
@@ -237,7 +238,8 @@ pub fn submit(app: &App, model: &Arc<ServedModel>, job: Job) -> Result<Vec<Outpu
                 tokenizer.clone(),
                 sampling.stop.clone(),
                 prompt_tokens,
-            );
+            )
+            .with_tally(Tally::new(&model.metrics));
             if let Some(echo) = &echo {
                 generation = generation.with_echo(echo.clone());
             }

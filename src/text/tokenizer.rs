@@ -1,6 +1,7 @@
 //! `tokenizer.json` through the `tokenizers` library.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use tokenizers::{AddedToken, Model as _};
 
@@ -16,6 +17,8 @@ use super::special_tokens::TokenizerConfig;
 /// there is a `tokenizer.json`), and `tokenizer_config.json` names the special tokens.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// The same, deaf to special tokens in a text; made when it is first asked for.
+    plain: OnceLock<tokenizers::Tokenizer>,
     decoder: Decoder,
     vocab_size: usize,
     bos: Option<String>,
@@ -74,6 +77,7 @@ impl Tokenizer {
         let (bos, eos) = (named("bos_token"), named("eos_token"));
         Ok(Self {
             inner,
+            plain: OnceLock::new(),
             decoder,
             vocab_size,
             bos,
@@ -89,6 +93,22 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
         let encoding = self
             .inner
+            .encode_fast(text, add_special)
+            .map_err(|error| TextError::Encode(error.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The same, but special tokens written in the text are text.
+    ///
+    /// # Errors
+    /// [`TextError::Encode`].
+    pub fn encode_plain(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
+        let plain = self.plain.get_or_init(|| {
+            let mut plain = self.inner.clone();
+            plain.set_encode_special_tokens(true);
+            plain
+        });
+        let encoding = plain
             .encode_fast(text, add_special)
             .map_err(|error| TextError::Encode(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())

@@ -10,6 +10,7 @@ mod drain;
 mod lease;
 mod lifeline;
 mod limits;
+mod log;
 mod process;
 
 use process::{MODEL, Server, command, within};

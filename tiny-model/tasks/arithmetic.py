@@ -168,7 +168,10 @@ def comparisons(draw: Draw) -> Example:
     def make() -> tuple[int, int]:
         """Often one digit against two, or the same tens: what is easily got wrong."""
         a = draw.randint(0, 99)
-        low, high = draw.choice([(0, 99), (0, 99), (0, 9), (a // 10 * 10, a // 10 * 10 + 9)])
+        close = (a // 10 * 10, a // 10 * 10 + 9)
+        spans = [(0, 99), (0, 99), (0, 9), close]
+        # Training sees more of the closest.
+        low, high = draw.choice([*spans, close, close] if draw.split == "train" else spans)
         b = draw.choice([n for n in range(low, high + 1) if n != a])
         return (a, b) if draw.maybe(0.5) else (b, a)
 

@@ -151,13 +151,21 @@ def spell(draw: Draw) -> Example:
 def letters(draw: Draw) -> Example:
     """Spelling first, then what was asked: the work happens on the page.
 
-    Half of the training is on made-up words: there are too few listed ones to learn
-    how it is done, rather than the answers, from.
+    Most of the training is on other words, made-up ones among them: there are too few
+    listed ones to learn how it is done, rather than the answers, from.
     """
-    kind = draw.choices(["count", "reverse", "first"], [2, 5, 3])[0]
+    training = draw.split == "train"
+    kind = draw.choices(["count", "reverse", "first"], [2, 6, 2] if training else [2, 5, 3])[0]
     task = {"count": "counting letters", "reverse": "reversing letters", "first": "first and last letters"}[kind]
-    made_up = draw.split == "train" and draw.maybe(0.5)
-    item = draw.fresh(lambda: w.made_up(draw) if made_up else draw.choice(w.SPELT), lambda it: f"letters-{kind}:{it}")
+
+    def make() -> str:
+        if not training:
+            return draw.choice(w.SPELT)
+        return draw.choice(
+            [lambda: draw.choice(w.SPELT), lambda: w.word(draw), lambda: w.made_up(draw), lambda: w.with_a_double(draw)]
+        )()
+
+    item = draw.fresh(make, lambda it: f"letters-{kind}:{it}")
     spelt = " ".join(item)
     if kind == "count":
         question = draw.choice(

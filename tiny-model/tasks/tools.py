@@ -187,7 +187,7 @@ EXTRAS = (
 def generic(draw: Draw) -> Tool:
     """A tool nobody has seen: a verb, a noun and up to three parameters spelled out in the request."""
     verb = draw.choice(VERBS)
-    noun = w.made_up(draw) if draw.maybe(0.2) else draw.choice(NOUNS)
+    noun = w.made_up(draw) if draw.maybe(0.4 if draw.split == "train" else 0.2) else draw.choice(NOUNS)
     extras = tuple(draw.sample(EXTRAS, draw.choice([0, 1, 1, 1, 2, 2])))
     spelled = draw.choice(["{n} {v}", "{n} {v}", "the {n} is {v}", "{n}: {v}", "{n}={v}"])
     said = " and ".join(spelled.format(n=f"{{n{i}}}", v=f"{{p{i}}}") for i in range(len(extras)))
@@ -249,7 +249,20 @@ class Declared:
         return {"type": "function", "function": {"name": self.name, "arguments": arguments}}
 
 
+def odd_name(draw: Draw, spelling: str) -> str:
+    """A name that nothing but its declaration tells: only copying gets it right."""
+    made, verb, noun = w.made_up(draw), draw.choice(VERBS), draw.choice(NOUNS)
+    return draw.choice(
+        [
+            made, f"{made}_{noun}", f"{verb}_{made}", f"{made}{noun.capitalize()}", f"{verb}{made.capitalize()}",
+            f"{verb}_{noun}", f"{noun}_{verb}", f"{verb}{noun.capitalize()}", f"{spelling}_{made}", f"{made}_{spelling}",
+            f"{spelling}_{draw.randint(2, 9)}", f"my_{spelling}", f"{spelling}_now", spelling.replace("_", "-"),
+        ]
+    )  # fmt: skip
+
+
 def spell(draw: Draw, tool: Tool) -> Declared:
+    """Fixes the spellings. Training prefers no name of a tool, and often uses an odd one."""
     names: list[str] = []
     plain = draw.maybe(0.3)
     for parameter in tool.parameters:
@@ -261,7 +274,10 @@ def spell(draw: Draw, tool: Tool) -> Declared:
             tool.asks, tool.result, tool.tells, tool.optional,
         )  # fmt: skip
     spellings = tool.names.split()
-    name = spellings[0] if draw.maybe(0.4) else draw.choice(spellings)
+    training = draw.split == "train"
+    name = spellings[0] if draw.maybe(0.1 if training else 0.4) else draw.choice(spellings)
+    if training and draw.maybe(0.35):
+        name = odd_name(draw, name)
     values = tuple(parameter.value(draw) for parameter in tool.parameters)
     return Declared(tool, name, tuple(names), values, draw.choice(tool.asks))
 
@@ -276,16 +292,34 @@ def declared(draw: Draw, invented: float = 0.4) -> Declared:
     return draw.fresh(make, lambda d: f"tool:{d.name}:{d.values}" if d.values else f"tool:{d.name}:{d.ask}")
 
 
+def another(draw: Draw, one: Declared) -> Declared:
+    """Another request for a tool that is declared already."""
+
+    def make() -> Declared:
+        again = spell(draw, one.tool)
+        return Declared(one.tool, one.name, one.names, again.values, again.ask)
+
+    return draw.fresh(make, lambda d: f"tool:{d.name}:{d.values}") if one.values else make()
+
+
+def alike(one: Declared, other: Declared) -> bool:
+    """Whether a prompt with both would leave open which is meant."""
+    shared = set(one.tool.names.split()) & set(other.tool.names.split())
+    return one.tool.description == other.tool.description or one.name == other.name or bool(shared)
+
+
+def about_weather(one: Declared) -> bool:
+    return "weather" in one.tool.description
+
+
 def beside(draw: Draw, wanted: list[Declared], most: int) -> tuple[dict[str, Any], ...]:
     """The declarations of `wanted` among up to `most` others, in any order."""
     others: list[Declared] = []
     for _ in range(draw.choice([0, 1, most])):
         other = declared(draw)
-        taken = {d.tool.description for d in wanted + others} | {d.name for d in wanted + others}
-        alike = any(set(other.tool.names.split()) & set(d.tool.names.split()) for d in wanted + others)
         # Two weather tools in one prompt would make the right one a matter of taste.
-        related = "weather" in other.tool.description and any("weather" in d.tool.description for d in wanted)
-        if not ({other.tool.description, other.name} & taken or alike or related):
+        related = about_weather(other) and any(about_weather(d) for d in wanted)
+        if not (related or any(alike(other, d) for d in wanted + others)):
             others.append(other)
     tools = [d.declaration for d in wanted + others]
     draw.shuffle(tools)
@@ -318,22 +352,42 @@ def parallel_calls(draw: Draw) -> Example:
     return Example("tool call", messages, beside(draw, [first], 1), check="tool_calls")
 
 
+def returned(draw: Draw, one: Declared) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the function returned, and what the model says then."""
+    result = one.tool.result(draw, list(one.values))
+    shown = {k: ", ".join(v) if isinstance(v, list) else v for k, v in result.items()}
+    answer = one.filled(one.tool.tells, shown)
+    return {"role": "tool", "content": json.dumps(result)}, {"role": "assistant", "content": answer}
+
+
+def tool_session(draw: Draw) -> Example:
+    """Requests to two tools by turns, so that the name to copy is another one each time. For training only."""
+    offered: list[Declared] = []
+    while len(offered) < 2:
+        one = declared(draw)
+        if not any(alike(one, d) or (about_weather(one) and about_weather(d)) for d in offered):
+            offered.append(one)
+    messages: tuple[dict[str, Any], ...] = ()
+    for one in offered:
+        messages += ({"role": "user", "content": one.request}, called([one]), *returned(draw, one))
+    last = another(draw, draw.choice(offered))
+    messages += ({"role": "user", "content": last.request}, called([last], f"The tool {last.name} can do this."))
+    return Example("tool session", messages, beside(draw, offered, 0), check="tool_calls")
+
+
 def tool_answer(draw: Draw) -> Example:
     """The turn after the call."""
     one = declared(draw)
     asked = ({"role": "user", "content": one.request}, called([one]))
     if draw.maybe(0.1):
         reason = draw.choice(["not found", "timeout", "no access", "offline", "unknown " + w.made_up(draw)])
-        result: dict[str, Any] = {"error": reason}
-        answer = f"The tool failed: {reason}."
+        result = {"role": "tool", "content": json.dumps({"error": reason})}
+        answer = {"role": "assistant", "content": f"The tool failed: {reason}."}
     else:
-        result = one.tool.result(draw, list(one.values))
-        shown = {k: ", ".join(v) if isinstance(v, list) else v for k, v in result.items()}
-        answer = one.filled(one.tool.tells, shown)
-    messages = (*asked, {"role": "tool", "content": json.dumps(result)}, {"role": "assistant", "content": answer})
+        result, answer = returned(draw, one)
+    messages = (*asked, result, answer)
     if draw.maybe(0.3):
-        again = spell(draw, one.tool)
-        follow = Declared(one.tool, one.name, one.names, again.values, again.ask)
+        follow = another(draw, one)
         messages += ({"role": "user", "content": follow.request}, called([follow]))
         return Example("tool call", messages, beside(draw, [one], 1), check="tool_calls")
     return Example("tool answer", messages, beside(draw, [one], 1))
@@ -345,7 +399,7 @@ def no_tool_fits(draw: Draw) -> Example:
     Training asks more often for what an unseen tool would do: those contrasts are the hard ones.
     """
     asked, offered = declared(draw, 0.4 if draw.split == "train" else 0.15), declared(draw)
-    while asked.tool.names == offered.tool.names or ("weather" in asked.name and "weather" in offered.name):
+    while asked.tool.names == offered.tool.names or (about_weather(asked) and about_weather(offered)):
         offered = declared(draw)
     tools = tuple(t for t in beside(draw, [offered], 1) if t["function"]["description"] != asked.tool.description)
     names = {t["function"]["name"] for t in tools}

@@ -77,6 +77,13 @@ def made_up(draw: Draw) -> str:
     return "".join(parts) + draw.choice(_CODAS)
 
 
+def with_a_double(draw: Draw) -> str:
+    """A made-up word with a letter twice in a row, as `apple` has and `made_up` never writes."""
+    onset = draw.choice(["", draw.choice(_ONSETS)])
+    vowel, double = draw.choice("aeiou"), draw.choice("bdfglmnprstz") * 2
+    return onset + vowel + double + draw.choice(["le", "er", "y", "o", "a", "ow", "ot", "et", "el", "on"])
+
+
 def name(draw: Draw) -> str:
     return made_up(draw).capitalize() if draw.maybe(0.3) else draw.choice(FIRST_NAMES)
 

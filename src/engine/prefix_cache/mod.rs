@@ -34,6 +34,13 @@ pub struct PrefixCache {
     size: StateSize,
 }
 
+/// What a context of `tokens` takes in the cache, with the copies of layers that cannot be cut.
+pub fn cached_bytes(size: &StateSize, tokens: usize) -> u64 {
+    let marks = tokens.div_ceil(MARK_EVERY) as u64;
+    let copies = marks.saturating_mul(size.copied_bytes(tokens));
+    size.bytes(tokens).saturating_add(copies)
+}
+
 /// A copy of what is known of a sequence.
 pub struct Hit {
     segments: Vec<Segment>,

@@ -284,13 +284,12 @@ class Normalize : public CpuPrimitive {
         float* target = result + token * features + first;
         float* other = scratch(group);
         if (gate_first) {
-          std::memcpy(other, gate[token] + first, group * sizeof(float));
-          kernels.silu_multiply(other, x[token] + first, group);
+          kernels.activate(
+              {Activation::Kind::silu}, gate[token] + first, x[token] + first, group, other);
           kernels.rms_norm(other, scale, eps, group, target);
         } else {
           kernels.rms_norm(x[token] + first, scale, eps, group, other);
-          std::memcpy(target, gate[token] + first, group * sizeof(float));
-          kernels.silu_multiply(target, other, group);
+          kernels.activate({Activation::Kind::silu}, gate[token] + first, other, group, target);
         }
       });
     });

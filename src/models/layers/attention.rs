@@ -147,6 +147,8 @@ pub struct AttentionConfig {
     pub norms: Option<(NormOver, f32)>,
     /// `None` where positions are not encoded.
     pub rope: Option<RopeConfig>,
+    /// What queries are multiplied by, after their positions.
+    pub growth: Option<Growth>,
     /// How queries meet keys.
     pub scores: Scores,
     /// Whether `q_proj` gives a gate behind each head's query.
@@ -162,6 +164,7 @@ impl AttentionConfig {
             out_bias: false,
             norms: None,
             rope: Some(rope),
+            growth: None,
             scores: Scores::plain(shape.head_dim),
             gated: false,
         }
@@ -229,7 +232,7 @@ impl Attention {
             shape: config.shape,
             norms,
             rope,
-            growth: None,
+            growth: config.growth,
             scores: config.scores.clone(),
             gated: config.gated,
         })
@@ -341,7 +344,7 @@ impl Attention {
 /// Attention of every row over its own past, whose keys and values of layer `layer` are extended.
 /// Queries, keys and values are `[tokens, heads, 1, dim]`; gives `[tokens, heads · dim]`.
 #[track_caller]
-pub fn attend(
+fn attend(
     batch: &mut Batch<'_, '_>,
     layer: usize,
     parts: [Array; 3],
@@ -360,13 +363,13 @@ pub fn attend(
 
 /// `[len, heads, 1, head_dim]` to `[1, heads, len, head_dim]`.
 #[track_caller]
-pub fn as_sequence(x: Array) -> Result<Array, MlxError> {
+fn as_sequence(x: Array) -> Result<Array, MlxError> {
     swap_ends(x)
 }
 
 /// `[1, heads, len, head_dim]` to `[len, heads, 1, head_dim]`.
 #[track_caller]
-pub fn as_tokens(x: Array) -> Result<Array, MlxError> {
+fn as_tokens(x: Array) -> Result<Array, MlxError> {
     swap_ends(x)
 }
 

@@ -153,6 +153,24 @@ impl BlockConfig {
         )
     }
 
+    /// Gemma's block: a norm before and behind each half, that multiplies by `1 + weight`.
+    pub fn gemma(
+        &self,
+        builder: &mut Builder<'_, '_>,
+        path: &str,
+        attention: &AttentionConfig,
+    ) -> Result<Block, LoadError> {
+        let mut norm =
+            |name: &str| builder.offset_rms_norm(&format!("{path}.{name}"), self.hidden, self.eps);
+        let attention_norms =
+            Around::both(norm("input_layernorm")?, norm("post_attention_layernorm")?);
+        let mlp_norms = Around::both(
+            norm("pre_feedforward_layernorm")?,
+            norm("post_feedforward_layernorm")?,
+        );
+        self.block(builder, path, attention, attention_norms, mlp_norms)
+    }
+
     /// A block with these norms.
     pub fn block(
         &self,

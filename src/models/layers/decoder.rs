@@ -103,7 +103,7 @@ impl<L: DecoderLayer> Model for Decoder<L> {
 }
 
 /// Scores every token.
-pub struct Head {
+struct Head {
     /// `None` where the embeddings are tied.
     own: Option<Linear>,
     scale: Option<f32>,
@@ -112,7 +112,7 @@ pub struct Head {
 
 impl Head {
     /// Takes `lm_head` where the model has one of its own.
-    pub fn build(
+    fn build(
         builder: &mut Builder<'_, '_>,
         config: &DecoderConfig,
         hidden: i32,
@@ -135,7 +135,7 @@ impl Head {
 
     /// `[tokens, hidden]` to logits `[tokens, vocab]`.
     #[track_caller]
-    pub fn forward(&self, x: &Array, embeddings: &Embedding) -> Result<Array, MlxError> {
+    fn forward(&self, x: &Array, embeddings: &Embedding) -> Result<Array, MlxError> {
         let mut logits = match &self.own {
             Some(head) => head.forward(x)?,
             None => embeddings.as_linear(x)?,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::logprobs::{self, ChatLogprobs, MAX_TOP};
 use super::message::{CallIds, Message, MessageDelta};
@@ -20,10 +21,10 @@ use crate::server::thinking::{Effort, Thinking};
 
 /// What chat has beyond the fields of sampling. `messages`, `tools` and `response_format` are taken
 /// out of the body by themselves: they can be large, and are checked with paths of their own.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[allow(dead_code, reason = "some fields are only checked for their type")]
 pub struct ChatFields {
+    /// The id of the model that answers, or anything: see `--strict-model`.
     model: Option<String>,
     /// Stream the answer as server-sent events.
     pub stream: Option<bool>,
@@ -32,6 +33,7 @@ pub struct ChatFields {
     logprobs: Option<bool>,
     top_logprobs: Option<i64>,
     /// Further variables for the template.
+    #[schema(value_type = Option<Object>)]
     pub chat_template_kwargs: Option<Map<String, Value>>,
     /// Whether to end the prompt with the header of the assistant's turn; absent is yes.
     pub add_generation_prompt: Option<bool>,
@@ -42,6 +44,7 @@ pub struct ChatFields {
     user: Option<String>,
     safety_identifier: Option<String>,
     prompt_cache_key: Option<String>,
+    #[schema(value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
 }
 
@@ -93,7 +96,7 @@ pub fn conversation(body: &mut Body, fields: ChatFields) -> Result<Conversation,
 }
 
 /// What every answer and chunk of one request has in common.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Head {
     /// `chatcmpl-…`.
     pub id: String,
@@ -121,7 +124,7 @@ impl Head {
 }
 
 /// The whole answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ChatCompletion {
     /// Id, model, time.
     #[serde(flatten)]
@@ -135,7 +138,7 @@ pub struct ChatCompletion {
 }
 
 /// One answer of several.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ChatChoice {
     index: usize,
     message: Message,
@@ -164,7 +167,7 @@ impl ChatChoice {
 }
 
 /// A part of a streamed answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ChatChunk<'a> {
     /// Id, model, time.
     #[serde(flatten)]
@@ -173,6 +176,7 @@ pub struct ChatChunk<'a> {
     pub choices: Vec<ChunkChoice>,
     /// Outer: asked for by `include_usage`; inner: only in the last chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Usage>)]
     pub usage: Option<Option<Usage>>,
     /// In the chunk that ends a choice, and in the one with the usage.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -180,7 +184,7 @@ pub struct ChatChunk<'a> {
 }
 
 /// What is new in one choice.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ChunkChoice {
     index: usize,
     delta: MessageDelta,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::chat::{Head, finish_reason};
 use super::logprobs::{CompletionLogprobs, MAX_TOP};
@@ -16,10 +17,10 @@ pub const MAX_PROMPTS: usize = 256;
 
 /// What completions have beyond the fields of sampling. `prompt` and `response_format` are taken out
 /// of the body by themselves.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[allow(dead_code, reason = "some fields are only checked for their type")]
 pub struct CompletionFields {
+    /// The id of the model that answers, or anything: see `--strict-model`.
     model: Option<String>,
     /// Stream the answer as server-sent events.
     pub stream: Option<bool>,
@@ -30,6 +31,7 @@ pub struct CompletionFields {
     pub echo: Option<bool>,
     best_of: Option<i64>,
     user: Option<String>,
+    #[schema(value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
 }
 
@@ -63,8 +65,7 @@ impl CompletionFields {
 }
 
 /// `stream_options` of both endpoints.
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default, Clone, Copy, Deserialize, ToSchema)]
 #[allow(
     dead_code,
     reason = "chunks are never padded, so both values of it are honoured"
@@ -146,7 +147,7 @@ pub fn tokens(path: &str, list: Vec<Value>) -> Result<Vec<u32>, ApiError> {
 }
 
 /// The whole answer, or with other words a chunk of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Completion<'a> {
     /// Id, model, time.
     #[serde(flatten)]
@@ -155,6 +156,7 @@ pub struct Completion<'a> {
     pub choices: Vec<CompletionChoice>,
     /// Outer: present; inner: only in the last chunk of a stream.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Usage>)]
     pub usage: Option<Option<Usage>>,
     /// In whole answers, in the chunk that ends a choice, and in the one with the usage.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -162,7 +164,7 @@ pub struct Completion<'a> {
 }
 
 /// One output, or what is new in it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct CompletionChoice {
     index: usize,
     text: String,

@@ -1,6 +1,7 @@
 //! Log-probabilities, in the two shapes of OpenAI's API.
 
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::server::generate::{Delta, ShownToken};
 use crate::server::model::Piece;
@@ -9,23 +10,24 @@ use crate::server::model::Piece;
 pub const MAX_TOP: i64 = 20;
 
 /// Of a chat choice.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct ChatLogprobs {
     /// One entry a token.
     pub content: Vec<ChatToken>,
     /// Never: there is no separate refusal text.
+    #[schema(value_type = Option<String>)]
     pub refusal: Option<()>,
 }
 
 /// A token and those that could have been in its place.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct ChatToken {
     #[serde(flatten)]
     chosen: Candidate,
     top_logprobs: Vec<Candidate>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 struct Candidate {
     token: String,
     logprob: f32,
@@ -33,11 +35,12 @@ struct Candidate {
 }
 
 /// Of a completion: lists of one length, one entry a token.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct CompletionLogprobs {
     tokens: Vec<String>,
     /// The first token of an echoed prompt has none.
     token_logprobs: Vec<Option<f32>>,
+    #[schema(value_type = Option<Vec<Option<std::collections::HashMap<String, f32>>>>)]
     top_logprobs: Option<Vec<Option<Likeliest>>>,
     /// Where each token begins in the text, in characters.
     text_offset: Vec<usize>,

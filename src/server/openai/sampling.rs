@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::ranges::{integer, number, number_or, positive};
 use crate::engine::SamplingParams;
@@ -17,8 +18,7 @@ const MAX_BREAKERS: usize = 32;
 const MAX_BREAKER_LENGTH: usize = 40;
 
 /// As they stand in a request. OpenAI's names, with those of llama-server and mlx-lm beside them.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 pub struct SamplingFields {
     /// Whether a request may ask for no output at all, only for its prompt.
     #[serde(skip)]
@@ -47,10 +47,11 @@ pub struct SamplingFields {
     dry_penalty_last_n: Option<i64>,
     dry_sequence_breakers: Option<Vec<String>>,
     seed: Option<Seed>,
+    #[schema(value_type = Option<Object>)]
     logit_bias: Option<Map<String, Value>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "a string or a list of strings")]
 enum OneOrMany {
     One(String),
@@ -58,7 +59,7 @@ enum OneOrMany {
 }
 
 /// Any 64-bit integer; negative ones name seeds of their own, but -1 is "any", as at llama-server.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "an integer")]
 enum Seed {
     Unsigned(u64),

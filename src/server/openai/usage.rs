@@ -1,11 +1,12 @@
 //! What a request took, in tokens and in time.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::engine::Finish;
 
 /// OpenAI's `usage`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Usage {
     /// Tokens of the prompts, each counted once however many outputs it has.
     pub prompt_tokens: usize,
@@ -18,14 +19,15 @@ pub struct Usage {
 }
 
 /// A part of [`Usage`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PromptTokensDetails {
     /// Tokens that were not computed again.
     pub cached_tokens: usize,
 }
 
 /// llama-server's `timings`, in milliseconds; `queued_ms` is ours.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
+#[schema(as = Timings)]
 pub struct TimingsOut {
     /// Prompt tokens that were not computed again.
     pub cache_n: usize,

@@ -8,6 +8,7 @@ use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures::future::try_join_all;
 
+use super::documents::ChatRequest;
 use crate::server::body::{Body, Ignored, RawBody};
 use crate::server::conversation::{Manner, Prepared};
 use crate::server::error::ApiError;
@@ -35,6 +36,17 @@ struct Asked {
     ignored: Ignored,
 }
 
+/// A conversation in, its next message out
+#[utoipa::path(
+    post,
+    path = "/v1/chat/completions",
+    tag = "generation",
+    request_body = ChatRequest,
+    responses((status = 200, description = "Whole, or a stream of chunks.", content(
+        (ChatCompletion = "application/json"),
+        (ChatChunk = "text/event-stream"),
+    )))
+)]
 pub async fn post(
     State(app): State<App>,
     Ready(model): Ready,

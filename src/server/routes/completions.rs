@@ -9,6 +9,7 @@ use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures::future::try_join_all;
 
+use super::documents::CompletionRequest;
 use crate::engine::grammar::GrammarSpec;
 use crate::server::body::{Body, Ignored, RawBody};
 use crate::server::error::ApiError;
@@ -37,6 +38,17 @@ struct Prepared {
     ignored: Ignored,
 }
 
+/// Text in, its continuation out
+#[utoipa::path(
+    post,
+    path = "/v1/completions",
+    tag = "generation",
+    request_body = CompletionRequest,
+    responses((status = 200, description = "Whole, or a stream of the same with what is new.", content(
+        (Completion = "application/json"),
+        (Completion = "text/event-stream"),
+    )))
+)]
 pub async fn post(
     State(app): State<App>,
     Ready(model): Ready,

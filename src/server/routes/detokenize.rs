@@ -2,7 +2,9 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::server::body::{Body, RawBody};
 use crate::server::error::ApiError;
@@ -10,6 +12,28 @@ use crate::server::openai::completions::tokens;
 use crate::server::state::Ready;
 use crate::server::submit::offload;
 
+/// Token ids. Read by hand, so that an error names the one at fault.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes what `post` reads")]
+pub struct DetokenizeRequest {
+    tokens: Vec<u32>,
+}
+
+/// Their text.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DetokenizeResponse)]
+pub struct Text {
+    content: String,
+}
+
+/// Token ids to text
+#[utoipa::path(
+    post,
+    path = "/detokenize",
+    tag = "text",
+    request_body = DetokenizeRequest,
+    responses((status = 200, body = Text))
+)]
 pub async fn post(Ready(model): Ready, RawBody(bytes): RawBody) -> Result<Response, ApiError> {
     let (content, ignored) = offload(bytes.len(), move || {
         let mut body = Body::parse(&bytes)?;
@@ -37,7 +61,7 @@ pub async fn post(Ready(model): Ready, RawBody(bytes): RawBody) -> Result<Respon
         Ok((text, body.ignored()))
     })
     .await?;
-    let mut response = Json(json!({"content": content})).into_response();
+    let mut response = Json(Text { content }).into_response();
     ignored.report(&mut response);
     Ok(response)
 }

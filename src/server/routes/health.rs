@@ -5,13 +5,20 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::json;
+use utoipa::ToSchema;
 
 use crate::server::error::ApiError;
 use crate::server::state::{App, Stage};
 
-#[derive(Serialize)]
-struct Loading<'a> {
+/// The server answers.
+#[derive(Serialize, ToSchema)]
+pub struct Healthy {
+    status: &'static str,
+}
+
+/// How far the start is.
+#[derive(Serialize, ToSchema)]
+pub struct Loading<'a> {
     status: &'static str,
     stage: Stage,
     progress: f64,
@@ -22,9 +29,19 @@ struct Loading<'a> {
     error: &'a ApiError,
 }
 
+/// Whether the server can answer
+#[utoipa::path(
+    get,
+    path = "/health",
+    tag = "server",
+    responses(
+        (status = 200, body = Healthy),
+        (status = 503, description = "Not yet.", body = Loading)
+    )
+)]
 pub async fn get(State(app): State<App>) -> Response {
     let Some(progress) = app.progress() else {
-        return Json(json!({"status": "ok"})).into_response();
+        return Json(Healthy { status: "ok" }).into_response();
     };
     let error = ApiError::loading();
     let known = progress.total > 0;

@@ -21,6 +21,14 @@ use crate::server::usage::Purpose;
 /// Between two empty lines.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// Keeps the server up until the connection closes
+#[utoipa::path(
+    get,
+    path = "/lease",
+    tag = "server",
+    responses((status = 200, description = "A line that names the lease, then empty lines.",
+        body = String, content_type = "application/x-ndjson"))
+)]
 pub async fn get(State(app): State<App>) -> Result<Response, ApiError> {
     let lease = app.usage().enter(Purpose::Lease)?;
     let id = uuid::Uuid::new_v4().simple().to_string();

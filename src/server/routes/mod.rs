@@ -1,14 +1,19 @@
 //! The endpoints, one file each.
 
+mod apply_template;
 mod chat_completions;
 mod completions;
 mod detokenize;
+mod documents;
 mod health;
 mod lease;
+mod metrics;
 mod models;
 mod props;
 mod root;
+mod slots;
 mod tokenize;
+mod version;
 
 #[cfg(test)]
 mod tests;
@@ -30,13 +35,18 @@ fn table() -> Vec<Route> {
     vec![
         ("GET", "/", get(root::get)),
         ("GET", "/health", get(health::get)),
+        ("GET", "/version", get(version::get)),
+        ("GET", "/openapi.json", get(documents::get)),
         ("GET", "/v1/models", get(models::list)),
         ("GET", "/v1/models/{*id}", get(models::retrieve)),
         ("POST", "/v1/completions", post(completions::post)),
         ("POST", "/v1/chat/completions", post(chat_completions::post)),
         ("POST", "/tokenize", post(tokenize::post)),
         ("POST", "/detokenize", post(detokenize::post)),
+        ("POST", "/apply-template", post(apply_template::post)),
         ("GET", "/props", get(props::get)),
+        ("GET", "/slots", get(slots::get)),
+        ("GET", "/metrics", get(metrics::get)),
         ("GET", "/lease", get(lease::get)),
     ]
 }

@@ -1,5 +1,8 @@
 //! The routes, on the real engine with the built-in model, without a socket in between.
 
+mod fuzz;
+mod operations;
+
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -134,6 +137,36 @@ async fn ask(router: &Router, request: Request<Body>) -> Answer {
 
 async fn post(path: &str, body: Value) -> Answer {
     ask(&router(), request("POST", path, body.to_string())).await
+}
+
+/// A body for each route that reads one, with what makes it quick.
+fn valid_bodies() -> Vec<(&'static str, Value)> {
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    let bodies = vec![
+        (
+            "/v1/completions",
+            json!({"prompt": "a", "max_tokens": 1, "stop": ["b"], "logprobs": 1}),
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"messages": messages, "max_tokens": 1, "temperature": 0.5,
+                "tools": [{"type": "function", "function": {"name": "f", "parameters": {
+                    "type": "object", "properties": {"a": {"type": "string"}}}}}]}),
+        ),
+        (
+            "/tokenize",
+            json!({"content": "a", "add_special": true, "with_pieces": true}),
+        ),
+        ("/detokenize", json!({"tokens": [1, 2]})),
+        ("/apply-template", json!({"messages": messages})),
+    ];
+    let routes = super::listed();
+    let reading = routes.iter().filter(|(method, _)| *method == "POST");
+    for (_, path) in reading {
+        let known = bodies.iter().any(|(other, _)| other == path);
+        assert!(known, "what does a valid body of {path} look like?");
+    }
+    bodies
 }
 
 #[tokio::test]

@@ -38,8 +38,9 @@ LLAMA3_ROPE: Config = {
 
 
 def layout(weights: Weights, config: Config) -> tuple[Weights, Config]:
-    """With the frequencies that older versions wrote as well."""
+    """With the frequencies and the second copy of the embeddings that older versions wrote as well."""
     weights, config = saved_by_transformers(weights, config)
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
     for layer in range(config["num_hidden_layers"]):
         weights[f"model.layers.{layer}.self_attn.rotary_emb.inv_freq"] = mx.ones((16,))
     rope = {"rope_theta": config.pop("rope_theta"), "rope_type": "default"}

@@ -1,0 +1,26 @@
+"""GLM-4: four norms a block, half of the features turned."""
+
+from __future__ import annotations
+
+from checkpoints import VOCAB, Family, saved_by_transformers, usual
+
+FAMILY = Family(
+    {
+        "model_type": "glm4",
+        "hidden_size": 128,
+        "num_hidden_layers": 3,
+        "intermediate_size": 256,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": VOCAB,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "head_dim": 64,
+        "attention_bias": True,
+        "partial_rotary_factor": 0.5,
+        "tie_word_embeddings": False,
+    }
+)
+
+SAMPLE, ALL = usual(FAMILY, saved_by_transformers)

@@ -1,0 +1,26 @@
+"""InternLM3: dynamic positions, which are ordinary within the context."""
+
+from __future__ import annotations
+
+from checkpoints import VOCAB, Family, saved_by_transformers, usual
+
+FAMILY = Family(
+    {
+        "model_type": "internlm3",
+        "hidden_size": 128,
+        "num_hidden_layers": 3,
+        "intermediate_size": 256,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": VOCAB,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "qkv_bias": True,
+        "rope_scaling": {"rope_type": "dynamic", "factor": 6.0},
+    }
+)
+
+SAMPLE, ALL = usual(FAMILY, saved_by_transformers, tie_word_embeddings=True)
+ALL |= {"biases": FAMILY.dense(bias=True)}

@@ -1,0 +1,155 @@
+//! `GET /openapi.json`: the API's description, made from the types that read and write it.
+
+use axum::Json;
+use serde::Deserialize;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::response::ResponseBuilder;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{self, Ref, RefOr, SecurityRequirement};
+use utoipa::{Modify, OpenApi, ToSchema};
+
+use crate::server::error::Envelope;
+use crate::server::openai::chat::{ChatChunk, ChatFields};
+use crate::server::openai::completions::CompletionFields;
+use crate::server::openai::sampling::SamplingFields;
+
+/// The body of a chat. The fields of the two groups are read as they are described; the others are
+/// taken out of the body one by one, so that an error names the very part that is at fault.
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "describes what a route reads in parts")]
+pub struct ChatRequest {
+    /// What was said so far, each with a `role`: `system` (or `developer`), `user`, `assistant` or
+    /// `tool`.
+    #[schema(value_type = Vec<Object>)]
+    messages: Vec<serde_json::Value>,
+    /// Functions that the model may call, in OpenAI's form.
+    #[schema(value_type = Option<Vec<Object>>)]
+    tools: Option<Vec<serde_json::Value>>,
+    /// `none`, `auto`, `required`, or the function to call.
+    tool_choice: Option<serde_json::Value>,
+    /// What the answer has to be: `text`, `json_object` or `json_schema`.
+    #[schema(value_type = Option<Object>)]
+    response_format: Option<serde_json::Value>,
+    /// Only requests with the same one share kept prompts.
+    cache_salt: Option<String>,
+    #[serde(flatten)]
+    chat: ChatFields,
+    #[serde(flatten)]
+    sampling: SamplingFields,
+}
+
+/// The body of a completion, likewise.
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "describes what a route reads in parts")]
+pub struct CompletionRequest {
+    prompt: PromptForms,
+    /// What the output has to be: `text`, `json_object` or `json_schema`.
+    #[schema(value_type = Option<Object>)]
+    response_format: Option<serde_json::Value>,
+    /// Only requests with the same one share kept prompts.
+    cache_salt: Option<String>,
+    #[serde(flatten)]
+    completion: CompletionFields,
+    #[serde(flatten)]
+    sampling: SamplingFields,
+}
+
+/// A text, several, token ids, or several lists of them.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = CompletionPrompt)]
+#[allow(dead_code, reason = "describes what a route reads in parts")]
+enum PromptForms {
+    Text(String),
+    Texts(Vec<String>),
+    Tokens(Vec<u32>),
+    ManyTokens(Vec<Vec<u32>>),
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "mlxcel",
+        description = "A local inference server for language models on Apple's MLX."
+    ),
+    paths(
+        super::root::get,
+        super::health::get,
+        super::version::get,
+        get,
+        super::models::list,
+        super::models::retrieve,
+        super::completions::post,
+        super::chat_completions::post,
+        super::tokenize::post,
+        super::detokenize::post,
+        super::apply_template::post,
+        super::props::get,
+        super::slots::get,
+        super::metrics::get,
+        super::lease::get,
+    ),
+    components(schemas(Envelope, ChatChunk)),
+    modifiers(&Around)
+)]
+struct Document;
+
+/// What every route has in common: who may ask, and how it says no.
+struct Around;
+
+/// Routes that want no key.
+const OPEN: [&str; 2] = ["/", "/health"];
+
+impl Modify for Around {
+    fn modify(&self, document: &mut openapi::OpenApi) {
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        let header = ApiKey::Header(ApiKeyValue::new("x-api-key"));
+        if let Some(components) = &mut document.components {
+            components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+            components.add_security_scheme("x-api-key", SecurityScheme::ApiKey(header));
+        }
+        for (path, item) in &mut document.paths.paths {
+            let operations = [&mut item.get, &mut item.post, &mut item.delete];
+            for operation in operations.into_iter().flatten() {
+                if !OPEN.contains(&path.as_str()) {
+                    let one_of = ["bearer", "x-api-key"];
+                    let none: [&str; 0] = [];
+                    let wanted = one_of.map(|name| SecurityRequirement::new(name, none));
+                    operation.security = Some(wanted.into());
+                }
+                refuses(operation);
+            }
+        }
+    }
+}
+
+fn refuses(operation: &mut Operation) {
+    let envelope = RefOr::Ref(Ref::from_schema_name("ErrorEnvelope"));
+    let content = ContentBuilder::new().schema(Some(envelope)).build();
+    let response = ResponseBuilder::new()
+        .description("An error; `code` and `param` say which and where.")
+        .content("application/json", content)
+        .build();
+    operation
+        .responses
+        .responses
+        .entry("default".to_owned())
+        .or_insert(RefOr::T(response));
+}
+
+/// The document.
+pub fn document() -> openapi::OpenApi {
+    Document::openapi()
+}
+
+/// The API's description
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "server",
+    responses((status = 200, description = "OpenAPI 3.1", body = Object))
+)]
+pub async fn get() -> Json<openapi::OpenApi> {
+    Json(document())
+}
