@@ -383,59 +383,51 @@ fn recurrences_follow_the_formula_whatever_the_chunks_and_the_company() {
     });
 }
 
+/// All sequences from their beginning in bfloat16; what comes out, and the states.
+fn in_bfloat16(layer: &dyn Layer, rows: &[Vec<f32>]) -> (Vec<f32>, Vec<Array>) {
+    let width = layer.width();
+    let lengths: Vec<i32> = rows.iter().map(|row| (row.len() / width) as i32).collect();
+    let tokens = matrix(&rows.concat(), lengths.iter().sum::<i32>() as usize);
+    let carried = Carried {
+        states: &vec![&layer.zeros(); rows.len()],
+        lengths: &lengths,
+    };
+    let (out, states) = layer.forward(&tokens.astype(Dtype::Bfloat16).unwrap(), carried);
+    assert_eq!(out.dtype().unwrap(), Dtype::Bfloat16);
+    (values(&out), states)
+}
+
 /// The types of a GPU go through MLX's operations, on any device.
 #[test]
 fn the_graph_of_operations_follows_the_formula() {
-    let half = |layer: &dyn Fn(&Array, Carried<'_>) -> (Array, Vec<Array>),
-                width: usize,
-                state: &Array,
-                rows: &[Vec<f32>]| {
-        let total: usize = rows.iter().map(Vec::len).sum::<usize>() / width;
-        let tokens = matrix(&rows.concat(), total)
-            .astype(Dtype::Bfloat16)
-            .unwrap();
-        let lengths: Vec<i32> = rows.iter().map(|row| (row.len() / width) as i32).collect();
-        let carried = Carried {
-            states: &vec![state; rows.len()],
-            lengths: &lengths,
-        };
-        let (out, states) = layer(&tokens, carried);
-        assert_eq!(out.dtype().unwrap(), Dtype::Bfloat16);
-        (values(&out), states)
-    };
-    on_every_isa(
-        10,
-        (convs(), heads(), sequences()),
-        |(conv, heads, mut sequences)| {
-            for single in [false, true] {
-                if single {
-                    sequences.iter_mut().for_each(|(len, _)| *len = 1);
-                }
-                let rows = tokens_of(&conv, &sequences);
-                let forward = |tokens: &Array, carried: Carried<'_>| conv.forward(tokens, carried);
-                let (out, states) = half(&forward, conv.width(), &conv.zeros(), &rows);
-                let expected: Vec<f64> = rows.iter().flat_map(|row| conv.expected(row)).collect();
-                close(&out, &expected, 2e-2)?;
-                prop_assert_eq!(states.len(), rows.len());
-
-                let rows = tokens_of(&heads, &sequences);
-                let forward = |tokens: &Array, carried: Carried<'_>| heads.forward(tokens, carried);
-                let (out, states) = half(&forward, heads.width(), &heads.zeros(), &rows);
-                let expected: Vec<f64> = rows.iter().flat_map(|row| heads.expected(row)).collect();
-                close(&out, &expected, 2e-2)?;
-                // Nothing of a state is rounded away.
-                prop_assert_eq!(states[0].dtype().unwrap(), Dtype::Float32);
-                let mut kernels = vec![heads.zeros(); rows.len()];
-                let shares: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
-                heads.step(&mut kernels, &shares);
-                for (graph, kernel) in states.iter().zip(&kernels) {
-                    let kernel: Vec<f64> = values(kernel).into_iter().map(f64::from).collect();
-                    close(&values(graph), &kernel, 1e-5)?;
-                }
+    let strategy = (convs(), heads(), sequences());
+    on_every_isa(10, strategy, |(conv, heads, mut sequences)| {
+        for single in [false, true] {
+            if single {
+                sequences.iter_mut().for_each(|(len, _)| *len = 1);
             }
-            Ok(())
-        },
-    );
+            let rows = tokens_of(&conv, &sequences);
+            let (out, states) = in_bfloat16(&conv, &rows);
+            let expected: Vec<f64> = rows.iter().flat_map(|row| conv.expected(row)).collect();
+            close(&out, &expected, 2e-2)?;
+            prop_assert_eq!(states.len(), rows.len());
+
+            let rows = tokens_of(&heads, &sequences);
+            let (out, states) = in_bfloat16(&heads, &rows);
+            let expected: Vec<f64> = rows.iter().flat_map(|row| heads.expected(row)).collect();
+            close(&out, &expected, 2e-2)?;
+            // Nothing of a state is rounded away.
+            prop_assert_eq!(states[0].dtype().unwrap(), Dtype::Float32);
+            let mut kernels = vec![heads.zeros(); rows.len()];
+            let shares: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+            heads.step(&mut kernels, &shares);
+            for (graph, kernel) in states.iter().zip(&kernels) {
+                let kernel: Vec<f64> = values(kernel).into_iter().map(f64::from).collect();
+                close(&values(graph), &kernel, 1e-5)?;
+            }
+        }
+        Ok(())
+    });
 }
 
 #[test]

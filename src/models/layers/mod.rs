@@ -17,10 +17,13 @@ mod rope;
 mod rope_scaling;
 mod ssm;
 
-pub use attention::{Attention, AttentionConfig, AttentionShape, Growth, NormOver, QueryKeyNorms};
+pub use attention::{
+    Attention, AttentionConfig, AttentionShape, Growth, NormOver, QueryKeyNorms, as_sequence,
+    as_tokens,
+};
 pub use block::{Around, Block, BlockConfig, DecoderLayer};
 pub use conv::Convolution;
-pub use decoder::{Decoder, DecoderConfig, Head};
+pub use decoder::{Decoder, DecoderConfig};
 pub use delta::{DeltaConfig, DeltaInputs, GatedDelta};
 pub use embedding::Embedding;
 pub use experts::{Mixture, MixtureConfig, Shared, Sparse, choices, plain_routing};
