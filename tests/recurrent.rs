@@ -388,8 +388,9 @@ fn in_bfloat16(layer: &dyn Layer, rows: &[Vec<f32>]) -> (Vec<f32>, Vec<Array>) {
     let width = layer.width();
     let lengths: Vec<i32> = rows.iter().map(|row| (row.len() / width) as i32).collect();
     let tokens = matrix(&rows.concat(), lengths.iter().sum::<i32>() as usize);
+    let zeros = layer.zeros();
     let carried = Carried {
-        states: &vec![&layer.zeros(); rows.len()],
+        states: &vec![&zeros; rows.len()],
         lengths: &lengths,
     };
     let (out, states) = layer.forward(&tokens.astype(Dtype::Bfloat16).unwrap(), carried);
