@@ -4,7 +4,7 @@
 use mlxcel::mlx::kernels::set_threads;
 use mlxcel::mlx::{
     Activation, Array, Dtype, Experts, Gate, Matrix, Mode, Packed, Packing, Routing, Scoring,
-    gated_experts, route,
+    gated_experts, gated_product, route,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;

@@ -6,7 +6,8 @@ use crate::models::batch::Batch;
 use crate::models::builder::Builder;
 use crate::models::{LayerState, LoadError, StateSize};
 
-use super::{DecoderLayer, FeedForward, Linear, RmsNorm, Rope, RopeConfig, as_sequence, as_tokens};
+use super::attention::{as_sequence, as_tokens};
+use super::{DecoderLayer, FeedForward, Linear, RmsNorm, Rope, RopeConfig};
 
 /// Epsilon of the norms within the attention, whatever `config.json` says of the others.
 const EPS: f32 = 1e-6;

@@ -58,8 +58,9 @@ def layout(weights: Weights, config: Config) -> tuple[Weights, Config]:
             for name in ("gate_proj", "up_proj", "down_proj")
         }
         biases = {name: weights.pop(f"{experts}.{name}.bias") for name in packed}
-        (gate, gate_scales), (up, up_scales) = packed["gate_proj"], packed["up_proj"]
-        down, down_scales = packed["down_proj"]
+        gate, gate_scales, *_ = packed["gate_proj"]
+        up, up_scales, *_ = packed["up_proj"]
+        down, down_scales, *_ = packed["down_proj"]
         weights |= {
             f"{experts}.gate_up_proj_blocks": by_turns(blocks(gate), blocks(up)),
             f"{experts}.gate_up_proj_scales": by_turns(gate_scales, up_scales),
