@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         MlxcelStateError,
         MlxcelTimeoutError,
         MlxcelToolArgumentsError,
+        MlxcelToolStepsError,
         MlxcelTruncatedError,
         MlxcelUnsupportedError,
     )
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .results import Result, Timings, ToolCall, Usage
     from .server import ManagedServer
     from .streams import AsyncEventStream, AsyncTextStream, EventStream, TextStream
+    from .tools import Tool, ToolEvent, ToolOutcome, ToolRun, ToolStart, ToolStep
 
 __all__ = [
     "LLM",
@@ -72,6 +74,7 @@ __all__ = [
     "MlxcelStateError",
     "MlxcelTimeoutError",
     "MlxcelToolArgumentsError",
+    "MlxcelToolStepsError",
     "MlxcelTruncatedError",
     "MlxcelUnsupportedError",
     "ReasoningDelta",
@@ -88,8 +91,14 @@ __all__ = [
     "Throughput",
     "Timeout",
     "Timings",
+    "Tool",
     "ToolCall",
     "ToolCallDelta",
+    "ToolEvent",
+    "ToolOutcome",
+    "ToolRun",
+    "ToolStart",
+    "ToolStep",
     "Usage",
     "__version__",
 ]
@@ -121,6 +130,7 @@ _HOME = {
     "MlxcelStateError": "errors",
     "MlxcelTimeoutError": "errors",
     "MlxcelToolArgumentsError": "errors",
+    "MlxcelToolStepsError": "errors",
     "MlxcelTruncatedError": "errors",
     "MlxcelUnsupportedError": "errors",
     "ReasoningDelta": "events",
@@ -136,8 +146,14 @@ _HOME = {
     "Throughput": "_facts",
     "Timeout": "_timeout",
     "Timings": "results",
+    "Tool": "tools",
     "ToolCall": "results",
     "ToolCallDelta": "events",
+    "ToolEvent": "tools",
+    "ToolOutcome": "tools",
+    "ToolRun": "tools",
+    "ToolStart": "tools",
+    "ToolStep": "tools",
     "Usage": "results",
 }
 

@@ -358,5 +358,5 @@ class Asking(Answering):
         see `generate`.
         """
         many = Many(sampling, concurrency, return_exceptions, progress)
-        call = Call(Generation.chat, params, response_format, model, timeout)
+        call = Call(self._chat, params, response_format, model, timeout)
         return self._ask(messages, is_message, call, many)

@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from . import _responses
 from ._boundary import boundary
+from ._generation import Generation
 from ._many import Answers, Call, Job, Kind, Many, given, lazy_job, width
 from ._progress import PromptBar
 from .errors import MlxcelError
 from .iterators import AsyncResultIterator
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
-    from ._generation import Generation
     from ._many import Outcome
+    from ._requests import Messages
+    from ._structured import ResponseFormat
     from ._timeout import TimeoutArgument
+    from ._tool_prompt import ToolProtocol
     from .results import Result
 
 __all__ = ["AsyncAnswering"]
@@ -29,9 +32,16 @@ class AsyncAnswering:
 
     _progress: bool | None
     _width: int | None
+    _tool_protocol: ToolProtocol
 
     async def _answer(self, asked: Generation, model: str | None, timeout: TimeoutArgument) -> Result[Any]:
         raise NotImplementedError
+
+    def _chat(
+        self, messages: Messages, params: Mapping[str, Any], response_format: ResponseFormat | None
+    ) -> Generation:
+        """A request for chat, with tools as this server takes them."""
+        return Generation.chat(messages, params, response_format, self._tool_protocol)
 
     async def _get(self, route: str) -> object:
         raise NotImplementedError

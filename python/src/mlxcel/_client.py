@@ -21,6 +21,7 @@ from ._options import (
 from ._single import Single
 from ._state import Restart
 from ._timeout import CLIENTS, Timeout, as_timeout, to_httpx2
+from ._tool_prompt import as_protocol
 from .errors import MlxcelStateError
 from .server import ManagedServer
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ._shared import SharedServer
     from ._state import StateChange
     from ._timeout import TimeoutArgument
+    from ._tool_prompt import ToolProtocol
     from ._transport import Endpoint
 
 __all__ = ["ClientBase"]
@@ -81,7 +83,9 @@ class ClientBase(Single, Generic[TransportT, HttpClientT]):
         progress: bool | None = None,
         share: bool = False,
         idle_timeout: float = IDLE_TIMEOUT,
+        tool_protocol: ToolProtocol = "native",
     ) -> None:
+        self._tool_protocol = as_protocol(tool_protocol)
         managed: dict[str, Any] = {
             "binary": binary,
             "host": host,

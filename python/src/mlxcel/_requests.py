@@ -25,6 +25,7 @@ __all__ = [
     "Prompts",
     "chat",
     "completion",
+    "conversation",
     "tokenize",
 ]
 
@@ -105,11 +106,18 @@ def completion(prompt: Prompt, model: str, params: Mapping[str, Any], *, stream:
 
 def chat(messages: Messages, model: str, params: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
     """Arguments for `chat.completions.create`."""
+    return {
+        "model": model,
+        "messages": conversation(messages),
+        **_body(params, CHAT_FIELDS, stream=stream),
+    }
+
+
+def conversation(messages: Messages) -> list[dict[str, Any]]:
+    """The messages, each a dict of its own; a string is one of the user."""
     if isinstance(messages, str):
-        conversation = [{"role": "user", "content": messages}]
-    else:
-        conversation = [dict(message) for message in _checked(messages)]
-    return {"model": model, "messages": conversation, **_body(params, CHAT_FIELDS, stream=stream)}
+        return [{"role": "user", "content": messages}]
+    return [dict(message) for message in _checked(messages)]
 
 
 def tokenize(text: str, *, add_special: bool) -> dict[str, Any]:

@@ -13,6 +13,8 @@
     │   ├── MlxcelFormatError                     it is not what response_format asked for
     │   │   ├── MlxcelTruncatedError              it was cut off before it was whole
     │   │   └── MlxcelRefusalError                the model refused
+    │   └── MlxcelToolArgumentsError              a tool call that cannot be executed as written
+    ├── MlxcelToolStepsError (RuntimeError)       run_tools used up its steps
     │   └── MlxcelToolArgumentsError              a tool call whose arguments are no JSON object
     ├── MlxcelBatchError                          one of many prompts failed
     ├── MlxcelModelNotServedError (LookupError)   the server has no such model
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .results import Result
+    from .tools import ToolRun
 
 __all__ = [
     "MlxcelBatchError",
@@ -50,6 +53,7 @@ __all__ = [
     "MlxcelStateError",
     "MlxcelTimeoutError",
     "MlxcelToolArgumentsError",
+    "MlxcelToolStepsError",
     "MlxcelTruncatedError",
     "MlxcelUnsupportedError",
 ]
@@ -181,16 +185,31 @@ class MlxcelRefusalError(MlxcelFormatError):
 
 
 class MlxcelToolArgumentsError(MlxcelResponseError):
-    """The arguments of a tool call are not a JSON object.
+    """The arguments of a tool call are not a JSON object, or not what the function takes; or there is none
+    of that name.
 
-    `raw` is what the model wrote for them, `name` and `id` are those of the call.
+    `raw` is what the model wrote for them, `name` and `id` are those of the call. From `run_tools`, `run` is
+    the run so far.
     """
+
+    run: ToolRun | None = None
 
     def __init__(self, message: str, *, raw: str = "", name: str = "", id: str = "") -> None:  # noqa: A002
         super().__init__(message, text=raw)
         self.raw = raw
         self.name = name
         self.id = id
+
+
+class MlxcelToolStepsError(MlxcelError, RuntimeError):
+    """`run_tools` used up its `max_steps`, and the model still calls tools; `run` is the run so far.
+
+    The calls of the last answer were not executed.
+    """
+
+    def __init__(self, message: str, *, run: ToolRun | None = None) -> None:
+        super().__init__(message)
+        self.run = run
 
 
 class MlxcelBatchError(MlxcelError):
