@@ -15,7 +15,6 @@ from .errors import (
     MlxcelBatchError,
     MlxcelConfigError,
     MlxcelConnectionError,
-    MlxcelModelNotServedError,
     MlxcelServerCrashedError,
     MlxcelStateError,
     MlxcelTimeoutError,
@@ -38,10 +37,12 @@ __all__ = [
     "Many",
     "Outcome",
     "Sampling",
+    "count",
     "given",
     "is_message",
     "is_token",
     "lazy_job",
+    "stops_all",
     "width",
 ]
 
@@ -227,8 +228,8 @@ def stops_all(error: Exception) -> bool:
         return error.limit == "connect"
     if isinstance(error, MlxcelConnectionError):
         return "no server answers" in str(error)
-    kinds = (MlxcelModelNotServedError, MlxcelStateError)
-    return isinstance(error, (*kinds, openai.AuthenticationError, openai.PermissionDeniedError))
+    kinds = (MlxcelStateError, openai.AuthenticationError, openai.PermissionDeniedError)
+    return isinstance(error, kinds)
 
 
 def failure(index: int, error: Exception, results: Sequence[Outcome | None] = ()) -> MlxcelBatchError:
