@@ -45,7 +45,10 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any], Any]] = {
     "messages": (("x",), {"max_tokens": 3, "system": "Be brief."}, {"content": []}),
     "count_message_tokens": (("x",), {}, {"input_tokens": 3}),
 }
-EVENTS: list[dict[str, Any]] = [{"type": "response.created", "response": RESPONSE, "sequence_number": 0}, {"type": "ping"}]
+EVENTS: list[dict[str, Any]] = [
+    {"type": "response.created", "response": RESPONSE, "sequence_number": 0},
+    {"type": "ping"},
+]
 STREAMS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "responses_stream": (("x",), {}),
     "messages_stream": (("x",), {"max_tokens": 3}),
