@@ -5,7 +5,7 @@ use cxx::UniquePtr;
 use super::array::{Array, list};
 use super::bridge::ffi;
 use super::error::MlxError;
-use super::ops::Affine;
+use super::packing::Affine;
 
 /// Where the angles of a rotary embedding come from.
 #[derive(Debug, Clone)]

@@ -56,6 +56,14 @@ pub enum LoadError {
     /// The cache cannot be kept in the format that was asked for.
     #[error("--kv-bits does not fit this model: {0}")]
     KvFormat(String),
+    /// An adapter is not one for this model.
+    #[error("the adapter in {} cannot be used: {message}", path.display())]
+    Adapter {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
     /// The folder has no weights in safetensors.
     #[error(
         "{} holds no weights in safetensors: neither model.safetensors, nor \

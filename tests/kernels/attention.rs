@@ -2,7 +2,7 @@
 
 use mlxcel::mlx::fast::{self, Scores};
 use mlxcel::mlx::kernels::set_threads;
-use mlxcel::mlx::{Affine, Array, Dtype};
+use mlxcel::mlx::{Affine, Array, Dtype, Packed};
 use proptest::prelude::*;
 
 use super::{close, floats, on_every_isa, same_bits, typed};
@@ -160,8 +160,17 @@ fn a_cache_in_fewer_bits_is_read_as_the_numbers_it_stands_for() {
                 let ones: Vec<f32> = (0..dim * dim).map(one).collect();
                 let ones = Array::from_f32(&ones, &[dim, dim]).unwrap();
                 let (words, scales, biases) = (flat(words), flat(scales), flat(biases));
-                let columns = ones.quantized_matmul(&words, &scales, &biases, affine);
-                let rows = columns.unwrap().transpose(&[1, 0]).unwrap();
+                let matrix = Packed {
+                    words,
+                    scales,
+                    biases: Some(biases),
+                    packing: affine.into(),
+                };
+                let rows = ones
+                    .quantized_matmul(&matrix)
+                    .unwrap()
+                    .transpose(&[1, 0])
+                    .unwrap();
                 let rows = Array::concatenate(&[&rows], 0).unwrap();
                 rows.reshape(&[1, kv_heads, total, dim]).unwrap()
             }

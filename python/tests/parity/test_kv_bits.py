@@ -38,8 +38,8 @@ def test_kv_bits(bits: int, heads: int, group: int, tmp_path: Path, real_binary:
     draw = random.Random(5)
     prompt = [draw.randrange(VOCAB) for _ in range(700)]
     expected = Reference(folder).read(prompt, cache)
-    extra = ["--kv-bits", str(bits), "--kv-group-size", str(group)]
-    with serving(str(folder), real_binary, extra) as ask:
+    options = ["--kv-bits", str(bits), "--kv-group-size", str(group)]
+    with serving(str(folder), real_binary, *options) as ask:
         # In chunks, each of which reads the others from the cache.
         (read,) = ask([prompt], echo=True, max_tokens=0)
         logprobs = [step.logprob for step in expected]
