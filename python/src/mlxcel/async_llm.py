@@ -8,20 +8,23 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from . import _requests, _responses
+from ._async_asking import AsyncAsking
 from ._boundary import Explained, boundary
-from ._client import ClientBase
+from ._client import PROPS_SECONDS, ClientBase
 from ._deadline import Deadline
 from ._generation import Generation
 from ._imports import without_collections
 from ._retry import queue_pause
 from ._routes import NativeRoute, keeps_no_list, leaves_model_unchecked
-from ._timeout import CLIENTS, to_httpx2
+from ._timeout import CLIENTS, as_timeout, to_httpx2
+from ._tool_loop import ToolLoop
+from ._tool_run import AsyncRun
 from ._waiting import close, sleep, waiting
 from .errors import MlxcelStateError
 from .streams import AsyncEventStream, AsyncTextStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     import httpx2
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from ._structured import ResponseFormat
     from ._timeout import TimeoutArgument
     from .results import Result
+    from .tools import AnyTool, Approval, ToolEvent, ToolRun
 
 __all__ = ["AsyncLLM"]
 
@@ -43,7 +47,7 @@ StreamT = TypeVar("StreamT", AsyncTextStream[Any], AsyncEventStream[Any])
 _STOP_INTERVAL = 0.05
 
 
-class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
+class AsyncLLM(AsyncAsking, ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
     """A language model to talk to from async code; options and methods are those of `LLM`.
 
         async with AsyncLLM("mlxcel-tiny") as llm:
@@ -90,41 +94,6 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
                 raise MlxcelStateError("the server was not started yet: await llm.ready() first")
             return self._open()
         return self._client
-
-    @overload
-    async def generate(
-        self,
-        prompt: Prompt,
-        *,
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[T]: ...
-
-    @overload
-    async def generate(
-        self,
-        prompt: Prompt,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result: ...
-
-    @boundary
-    async def generate(
-        self,
-        prompt: Prompt,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[Any]:
-        """Continue a prompt (text, or token ids): `/v1/completions`."""
-        return await self._answer(Generation.completion(prompt, params, response_format), model, timeout)
 
     @overload
     def stream(
@@ -192,41 +161,6 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
         return self._stream(asked, model, timeout, AsyncTextStream)
 
     @overload
-    async def chat(
-        self,
-        messages: Messages,
-        *,
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[T]: ...
-
-    @overload
-    async def chat(
-        self,
-        messages: Messages,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result: ...
-
-    @boundary
-    async def chat(
-        self,
-        messages: Messages,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[Any]:
-        """Answer a conversation, or a string as the user's one message: `/v1/chat/completions`."""
-        return await self._answer(Generation.chat(messages, params, response_format), model, timeout)
-
-    @overload
     def chat_stream(
         self,
         messages: Messages,
@@ -286,10 +220,85 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
         **params: Any,
     ) -> AsyncTextStream[Any] | AsyncEventStream[Any]:
         """Answer a conversation and get the text as it is written, or with `events` all that comes."""
-        asked = Generation.chat(messages, params, response_format)
+        asked = self._chat(messages, params, response_format)
         if events:
             return self._stream(asked, model, timeout, AsyncEventStream)
         return self._stream(asked, model, timeout, AsyncTextStream)
+
+    @overload
+    async def run_tools(
+        self,
+        messages: Messages,
+        *,
+        tools: Iterable[AnyTool],
+        response_format: type[T],
+        max_steps: int = 10,
+        max_malformed: int = 3,
+        parallel: bool = True,
+        on_error: Literal["report", "raise"] = "report",
+        approve: Approval | None = None,
+        on_event: Callable[[ToolEvent], object] | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> ToolRun[T]: ...
+
+    @overload
+    async def run_tools(
+        self,
+        messages: Messages,
+        *,
+        tools: Iterable[AnyTool],
+        response_format: ResponseFormat | None = None,
+        max_steps: int = 10,
+        max_malformed: int = 3,
+        parallel: bool = True,
+        on_error: Literal["report", "raise"] = "report",
+        approve: Approval | None = None,
+        on_event: Callable[[ToolEvent], object] | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> ToolRun: ...
+
+    @boundary
+    async def run_tools(
+        self,
+        messages: Messages,
+        *,
+        tools: Iterable[AnyTool],
+        response_format: ResponseFormat | None = None,
+        max_steps: int = 10,
+        max_malformed: int = 3,
+        parallel: bool = True,
+        on_error: Literal["report", "raise"] = "report",
+        approve: Approval | None = None,
+        on_event: Callable[[ToolEvent], object] | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> ToolRun[Any]:
+        """Chat, execute the Python functions that the model calls, tell it the results, until it answers.
+
+        At most `max_steps` answers are asked for (MlxcelToolStepsError), and at most `max_malformed` of
+        them in a row may hold a malformed call: the model is told, nothing of that answer is executed,
+        and then it is a MlxcelToolArgumentsError. Calls of one answer run side by side, or with
+        `parallel=False` in order. What a function raises is told to the model, or with `on_error="raise"`
+        raised. `approve` is asked before each call, see `Approval`; `on_event` is told everything as it
+        happens, see `ToolEvent`. `timeout` is for each answer.
+        """
+        loop = ToolLoop(
+            messages, tools, params, max_steps=max_steps, max_malformed=max_malformed, on_error=on_error
+        )
+
+        def asked(loop: ToolLoop) -> Generation:
+            return self._chat(loop.messages, loop.params(), response_format)
+
+        run = AsyncRun(loop, parallel=parallel, approve=approve, on_event=on_event)
+        return await run.finish(
+            lambda loop: self._answer(asked(loop), model, timeout),
+            lambda loop: self._stream(asked(loop), model, timeout, AsyncEventStream),
+        )
 
     @boundary
     async def models(self, *, timeout: TimeoutArgument = CLIENTS) -> list[Model]:
@@ -388,6 +397,13 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
         options: Any = {"timeout": to_httpx2(deadline.timeout)}
         client = await self._opened()
         return _responses.models(await client.get("/models", cast_to=object, options=options))
+
+    async def _get(self, route: str) -> object:
+        client = await self._opened()
+        deadline = Deadline(as_timeout(PROPS_SECONDS))
+        options: Any = {"timeout": to_httpx2(deadline.timeout)}
+        with Explained(deadline, self._where), deadline, waiting(deadline):
+            return await client.get(f"{self._root_url}{route}", cast_to=object, options=options)
 
     async def _post(self, route: str, body: dict[str, Any], timeout: TimeoutArgument) -> object:
         # Through the SDK for its errors, its key and its timeouts; native routes lie outside /v1.

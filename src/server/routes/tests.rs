@@ -27,6 +27,7 @@ const KEY: &str = "the-key";
 pub(super) fn engine(n_parallel: usize, queue_size: usize) -> EngineHandle {
     let options = EngineOptions {
         model_dir: dir().to_owned(),
+        adapter: None,
         device: Some(Device::Cpu),
         ctx_size: Some(512),
         n_parallel,
