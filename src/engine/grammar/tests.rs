@@ -648,7 +648,8 @@ fn a_regex_a_choice_and_grammars_hold_every_walk() {
         })
     };
     let one_of = |text: &str| texts.iter().any(|other| other == text);
-    let cases: [(GrammarSpec, &dyn Fn(&str) -> bool); 4] = [
+    type Fits<'a> = &'a dyn Fn(&str) -> bool;
+    let cases: [(GrammarSpec, Fits); 4] = [
         (GrammarSpec::Regex(date.to_owned()), &date_fits),
         (GrammarSpec::Choice(texts.to_vec()), &one_of),
         (GrammarSpec::Grammar(lark.to_owned()), &words_fit),
