@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from . import _requests, _responses
+from . import _responses
 from ._async_asking import AsyncAsking
+from ._async_routes import AsyncRoutes
 from ._boundary import Explained, boundary
-from ._client import PROPS_SECONDS, ClientBase
+from ._client import PROPS_SECONDS
 from ._deadline import Deadline
 from ._generation import Generation
 from ._imports import without_collections
-from ._retry import queue_pause
-from ._routes import NativeRoute, keeps_no_list, leaves_model_unchecked
+from ._native import Call
 from ._timeout import CLIENTS, as_timeout, to_httpx2
 from ._tool_loop import ToolLoop
 from ._tool_run import AsyncRun
-from ._waiting import close, sleep, waiting
+from ._waiting import close, waiting
 from .errors import MlxcelStateError
 from .streams import AsyncEventStream, AsyncTextStream
 
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    import httpx2
     from openai import AsyncOpenAI, AsyncStream
-    from openai.types import Model
 
     from ._requests import Messages, Prompt
     from ._sdk import AsyncLocalOpenAI
@@ -47,7 +46,7 @@ StreamT = TypeVar("StreamT", AsyncTextStream[Any], AsyncEventStream[Any])
 _STOP_INTERVAL = 0.05
 
 
-class AsyncLLM(AsyncAsking, ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
+class AsyncLLM(AsyncAsking, AsyncRoutes):
     """A language model to talk to from async code; options and methods are those of `LLM`.
 
         async with AsyncLLM("mlxcel-tiny") as llm:
@@ -61,7 +60,6 @@ class AsyncLLM(AsyncAsking, ClientBase["httpx2.AsyncBaseTransport", "httpx2.Asyn
     """
 
     _client: AsyncLocalOpenAI | None = None
-    _http: httpx2.AsyncClient | None = None
 
     def _begin(self) -> None:
         self._opening: Future[AsyncLocalOpenAI] | None = None
@@ -300,28 +298,6 @@ class AsyncLLM(AsyncAsking, ClientBase["httpx2.AsyncBaseTransport", "httpx2.Asyn
             lambda loop: self._stream(asked(loop), model, timeout, AsyncEventStream),
         )
 
-    @boundary
-    async def models(self, *, timeout: TimeoutArgument = CLIENTS) -> list[Model]:
-        """The models the server offers, as the SDK's objects."""
-        limits = self._limits(timeout)
-        await self._opened()
-        deadline = Deadline(limits)
-        with Explained(deadline, self._where), deadline, waiting(deadline):
-            return await self._list_models(deadline)
-
-    @boundary
-    async def tokenize(
-        self, text: str, *, add_special: bool = False, timeout: TimeoutArgument = CLIENTS
-    ) -> list[int]:
-        """Token ids of a text; `add_special` adds what the model wants around a prompt, such as BOS."""
-        body = _requests.tokenize(text, add_special=add_special)
-        return _responses.tokens_of(await self._post("/tokenize", body, timeout))
-
-    @boundary
-    async def detokenize(self, tokens: Iterable[int], *, timeout: TimeoutArgument = CLIENTS) -> str:
-        """The text of token ids."""
-        return _responses.text_of(await self._post("/detokenize", _requests.detokenize(tokens), timeout))
-
     async def close(self) -> None:
         """Close this loop's connections and stop the server if it is ours. Safe to call again."""
         import anyio
@@ -370,55 +346,10 @@ class AsyncLLM(AsyncAsking, ClientBase["httpx2.AsyncBaseTransport", "httpx2.Asyn
         name = asked.unchecked_model or await self._model_for(model, deadline)
         arguments = asked.arguments(name, to_httpx2(deadline.timeout), stream=stream)
         create = asked.create(client)
-        while True:
-            try:
-                return await create(**arguments)
-            except Exception as error:
-                pause = queue_pause(error)
-                if pause is None:
-                    raise
-                await sleep(deadline.pause(pause))
-
-    async def _model_for(self, wanted: str | None, deadline: Deadline) -> str:
-        if (known := self._served.find(wanted)) is not None:
-            return known
-        try:
-            listed = _responses.model_ids(await self._list_models(deadline))
-        except Exception as error:
-            if wanted is None or not leaves_model_unchecked(error):
-                raise
-            if keeps_no_list(error):
-                self._served.learn([])
-            return wanted
-        self._served.learn(listed)
-        return self._served.require(wanted)
-
-    async def _list_models(self, deadline: Deadline) -> list[Model]:
-        options: Any = {"timeout": to_httpx2(deadline.timeout)}
-        client = await self._opened()
-        return _responses.models(await client.get("/models", cast_to=object, options=options))
+        return await self._patiently(partial(create, **arguments), deadline)
 
     async def _get(self, route: str) -> object:
-        client = await self._opened()
-        deadline = Deadline(as_timeout(PROPS_SECONDS))
-        options: Any = {"timeout": to_httpx2(deadline.timeout)}
-        with Explained(deadline, self._where), deadline, waiting(deadline):
-            return await client.get(f"{self._root_url}{route}", cast_to=object, options=options)
-
-    async def _post(self, route: str, body: dict[str, Any], timeout: TimeoutArgument) -> object:
-        # Through the SDK for its errors, its key and its timeouts; native routes lie outside /v1.
-        limits = self._limits(timeout)
-        client = await self._opened()
-        deadline = Deadline(limits)
-        options: Any = {"timeout": to_httpx2(limits)}
-        url = f"{self._root_url}{route}"
-        with (
-            Explained(deadline, self._where),
-            deadline,
-            waiting(deadline),
-            NativeRoute(route, self._where),
-        ):
-            return await client.post(url, cast_to=object, body=body, options=options)
+        return await self._request(Call("GET", route), as_timeout(PROPS_SECONDS))
 
     async def _opened(self) -> AsyncLocalOpenAI:
         """The client, after a start that all callers share."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from . import _interrupt, _requests, _responses
+from . import _responses
 from ._asking import Asking
+from ._blocking_routes import Routes
 from ._boundary import Explained, boundary
-from ._client import PROPS_SECONDS, ClientBase
+from ._client import PROPS_SECONDS
 from ._deadline import Deadline
 from ._generation import Generation
 from ._imports import without_collections
-from ._retry import queue_pause
-from ._routes import NativeRoute, keeps_no_list, leaves_model_unchecked
+from ._native import Call
 from ._timeout import CLIENTS, as_timeout, to_httpx2
 from ._tool_loop import ToolLoop
 from ._tool_run import BlockingRun
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    import httpx2
     from openai import OpenAI
-    from openai.types import Model
 
     from ._requests import Messages, Prompt
     from ._sdk import LocalOpenAI
@@ -41,7 +40,7 @@ T = TypeVar("T")
 StreamT = TypeVar("StreamT", TextStream[Any], EventStream[Any])
 
 
-class LLM(Asking, ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
+class LLM(Asking, Routes):
     """A language model to talk to.
 
         with LLM("mlxcel-tiny") as llm:
@@ -80,7 +79,6 @@ class LLM(Asking, ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
     """
 
     _client: LocalOpenAI | None = None
-    _http: httpx2.Client | None = None
 
     def _begin(self) -> None:
         try:
@@ -325,26 +323,6 @@ class LLM(Asking, ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
             lambda loop: self._stream(asked(loop), model, timeout, EventStream),
         )
 
-    @boundary
-    def models(self, *, timeout: TimeoutArgument = CLIENTS) -> list[Model]:
-        """The models the server offers, as the SDK's objects."""
-        deadline = Deadline(self._limits(timeout))
-        with Explained(deadline, self._where), deadline:
-            return self._list_models(deadline)
-
-    @boundary
-    def tokenize(
-        self, text: str, *, add_special: bool = False, timeout: TimeoutArgument = CLIENTS
-    ) -> list[int]:
-        """Token ids of a text; `add_special` adds what the model wants around a prompt, such as BOS."""
-        body = _requests.tokenize(text, add_special=add_special)
-        return _responses.tokens_of(self._post("/tokenize", body, timeout))
-
-    @boundary
-    def detokenize(self, tokens: Iterable[int], *, timeout: TimeoutArgument = CLIENTS) -> str:
-        """The text of token ids."""
-        return _responses.text_of(self._post("/detokenize", _requests.detokenize(tokens), timeout))
-
     def close(self) -> None:
         """Close the connections and stop the server if it is ours. Safe to call again."""
         self._closed = True
@@ -388,47 +366,10 @@ class LLM(Asking, ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
         name = asked.unchecked_model or self._model_for(model, deadline)
         arguments = asked.arguments(name, to_httpx2(deadline.timeout), stream=stream)
         create = asked.create(client)
-        while True:
-            try:
-                return create(**arguments)
-            except Exception as error:
-                pause = queue_pause(error)
-                if pause is None:
-                    raise
-                _interrupt.sleep(deadline.pause(pause))
-
-    def _model_for(self, wanted: str | None, deadline: Deadline) -> str:
-        if (known := self._served.find(wanted)) is not None:
-            return known
-        try:
-            listed = _responses.model_ids(self._list_models(deadline))
-        except Exception as error:
-            if wanted is None or not leaves_model_unchecked(error):
-                raise
-            if keeps_no_list(error):
-                self._served.learn([])
-            return wanted
-        self._served.learn(listed)
-        return self._served.require(wanted)
-
-    def _list_models(self, deadline: Deadline) -> list[Model]:
-        options: Any = {"timeout": to_httpx2(deadline.timeout)}
-        return _responses.models(self._opened().get("/models", cast_to=object, options=options))
+        return self._patiently(partial(create, **arguments), deadline)
 
     def _get(self, route: str) -> object:
-        client = self._opened()
-        deadline = Deadline(as_timeout(PROPS_SECONDS))
-        options: Any = {"timeout": to_httpx2(deadline.timeout)}
-        with Explained(deadline, self._where), deadline:
-            return client.get(f"{self._root_url}{route}", cast_to=object, options=options)
-
-    def _post(self, route: str, body: dict[str, Any], timeout: TimeoutArgument) -> object:
-        # Through the SDK for its errors, its key and its timeouts; native routes lie outside /v1.
-        client = self._opened()
-        deadline = Deadline(self._limits(timeout))
-        options: Any = {"timeout": to_httpx2(deadline.timeout)}
-        with Explained(deadline, self._where), deadline, NativeRoute(route, self._where):
-            return client.post(f"{self._root_url}{route}", cast_to=object, body=body, options=options)
+        return self._request(Call("GET", route), as_timeout(PROPS_SECONDS))
 
     def __enter__(self) -> Self:
         self._check_open()
