@@ -13,7 +13,7 @@ import pytest
 
 from mlxcel import LLM, AsyncChat, AsyncLLM, Chat, MlxcelConfigError, file_part, image_part
 from mlxcel._window import budget_of, context_of, surely_fits, window
-from scripted import USAGE, Exchange, Scripted
+from mlxcel.testing import Exchange, FixtureServer, Reply
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,11 +47,11 @@ class Echo:
         else:
             message = {"role": "assistant", "content": f"so: {body['messages'][-1]['content']}"}
             choice = {"index": 0, "finish_reason": "stop", "message": message}
-            exchange.json(200, {"choices": [choice], "usage": USAGE})
+            exchange.json(200, {"choices": [choice], "usage": Reply().usage})
 
 
 def test_a_conversation_remembers() -> None:
-    with Scripted(Echo()) as server, LLM(base_url=server.url) as llm:
+    with FixtureServer(Echo()) as server, LLM(base_url=server.base_url) as llm:
         chat = Chat(llm, "Be brief.", temperature=0)
         assert chat.send("one") == "so: one"
         assert chat.send("two", seed=3) == "so: two"
@@ -62,7 +62,7 @@ def test_a_conversation_remembers() -> None:
 
 
 def test_a_failed_turn_leaves_no_trace() -> None:
-    with Scripted(Echo()) as server, LLM(base_url=server.url) as llm:
+    with FixtureServer(Echo()) as server, LLM(base_url=server.base_url) as llm:
         chat = Chat(llm)
         with pytest.raises(openai.BadRequestError):
             chat.send("fail")
@@ -72,7 +72,7 @@ def test_a_failed_turn_leaves_no_trace() -> None:
 
 
 def test_a_streamed_turn_is_kept_once_it_is_whole() -> None:
-    with Scripted(Echo()) as server, LLM(base_url=server.url) as llm:
+    with FixtureServer(Echo()) as server, LLM(base_url=server.base_url) as llm:
         chat = Chat(llm)
         assert list(chat.stream("one")) == ["so: ", "one"]
         assert chat.messages[-1]["content"] == "so: one"
@@ -86,7 +86,7 @@ def test_a_streamed_turn_is_kept_once_it_is_whole() -> None:
 
 
 def test_branches_part(tmp_path: Path) -> None:
-    with Scripted(Echo()) as server, LLM(base_url=server.url) as llm:
+    with FixtureServer(Echo()) as server, LLM(base_url=server.base_url) as llm:
         chat = Chat(llm, "Be brief.")
         chat.send("one")
         other = chat.branch()
@@ -143,7 +143,7 @@ def test_both_kinds_have_one_interface(name: str) -> None:
 
 def test_the_oldest_turns_are_not_sent_when_the_context_is_full() -> None:
     echo = Echo(n_ctx=2000)
-    with Scripted(echo) as server, LLM(base_url=server.url) as llm:
+    with FixtureServer(echo) as server, LLM(base_url=server.base_url) as llm:
         chat = Chat(llm, "Be brief.", max_tokens=1000)
         chat.send("word " * 200)
         assert echo.counted == 0, "one turn is sent, however long"
@@ -161,13 +161,13 @@ def test_the_oldest_turns_are_not_sent_when_the_context_is_full() -> None:
 
 def test_short_conversations_are_not_counted() -> None:
     echo = Echo(n_ctx=100_000)
-    with Scripted(echo) as server, LLM(base_url=server.url) as llm:
+    with FixtureServer(echo) as server, LLM(base_url=server.base_url) as llm:
         Chat(llm).send("one")
         assert echo.counted == 0
 
 
 def test_a_server_that_cannot_count_is_sent_everything() -> None:
-    with Scripted(Echo()) as server, LLM(base_url=server.url) as llm:
+    with FixtureServer(Echo()) as server, LLM(base_url=server.base_url) as llm:
         chat = Chat(llm)
         for _ in range(3):
             chat.send("word " * 5000)
@@ -178,7 +178,7 @@ def test_a_server_that_cannot_count_is_sent_everything() -> None:
 
 def test_the_same_awaited() -> None:
     async def main() -> None:
-        async with AsyncLLM(base_url=server.url) as llm:
+        async with AsyncLLM(base_url=server.base_url) as llm:
             chat = AsyncChat(llm, max_tokens=1000)
             for _ in range(3):
                 await chat.send("word " * 200)
@@ -192,7 +192,7 @@ def test_the_same_awaited() -> None:
             assert await other.stream("three").result() == "so: three"
             assert len(other.messages) == len(chat.messages) + 4
 
-    with Scripted(Echo(n_ctx=2000)) as server:
+    with FixtureServer(Echo(n_ctx=2000)) as server:
         asyncio.run(main())
 
 
@@ -211,9 +211,9 @@ def test_tools_are_called_within_a_turn() -> None:
         if told["role"] == "user":
             message = {"role": "assistant", "content": None, "tool_calls": [call]}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
-        exchange.json(200, {"choices": [choice], "usage": USAGE})
+        exchange.json(200, {"choices": [choice], "usage": Reply().usage})
 
-    with Scripted(answer) as server, LLM(base_url=server.url) as llm:
+    with FixtureServer(answer) as server, LLM(base_url=server.base_url) as llm:
         chat = Chat(llm, tools=[add], max_steps=3)
         assert chat.send("1 + 2?") == "3"
         assert [m["role"] for m in chat.messages] == ["user", "assistant", "tool", "assistant"]
@@ -294,7 +294,7 @@ def test_files_by_path_bytes_and_url(tmp_path: Path) -> None:
 
 
 def test_images_and_files_go_with_the_text() -> None:
-    with Scripted(Echo()) as server, LLM(base_url=server.url) as llm:
+    with FixtureServer(Echo()) as server, LLM(base_url=server.base_url) as llm:
         chat = Chat(llm)
         chat.send("Look.", images=[PNG], files=["https://host/a.pdf"])
         content = server.requests[-1].body["messages"][0]["content"]
