@@ -1,13 +1,15 @@
 """A cache in fewer bits: what mlx-lm says with its own, and for 16 bits, which it lacks, with all of them.
 
 A number that is about to be packed differs between the two in its last bit, and where it lies between two
-integers it may become the other one. So the bound on logprobs is wider than for a cache as it is computed:
-`docs/server.md` states it.
+integers it may become the other one: noise in the last bit of mlx-lm's keys moves its own logprobs as far. So
+the bound is wider than for a cache as it is computed (`docs/server.md` states it), and most logprobs are held
+to a narrower one. A cache of all bits is ten times as far from one of eight, and more from one of four.
 """
 
 from __future__ import annotations
 
 import random
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
-WITHIN = 2e-2
+WITHIN = 5e-2
+USUALLY_WITHIN = 2e-3
 
 
 @pytest.mark.parametrize(("bits", "heads", "group"), [(16, 4, 64), (8, 4, 32), (4, 2, 64)])
@@ -42,8 +45,10 @@ def test_kv_bits(bits: int, heads: int, group: int, tmp_path: Path, real_binary:
     with serving(str(folder), real_binary, *options) as ask:
         # In chunks, each of which reads the others from the cache.
         (read,) = ask([prompt], echo=True, max_tokens=0)
-        logprobs = [step.logprob for step in expected]
-        assert read["logprobs"]["token_logprobs"][1:] == pytest.approx(logprobs, abs=WITHIN)
+        logprobs = read["logprobs"]["token_logprobs"][1:]
+        apart = [abs(one - step.logprob) for one, step in zip(logprobs, expected, strict=True)]
+        assert max(apart) < WITHIN
+        assert median(apart) < USUALLY_WITHIN
 
         # From the prefix cache: bit for bit the same.
         (whole,) = ask([prompt])
