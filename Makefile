@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LLAMA := .venv-llama
+ANTHROPIC := .venv-anthropic
 BUNDLED := python/src/mlxcel/_bin/mlxcel
 PYTHON_SOURCES := python bench tiny-model scripts
 
@@ -49,13 +50,20 @@ test-rust: setup
 test-python: setup
 	$(BIN)/pytest python -q
 
-test-clients: setup $(LLAMA)/installed ## The client against llama-cpp-python's server, in an environment of its own
-	MLXCEL_TEST_LLAMA_PYTHON=$(CURDIR)/$(LLAMA)/bin/python $(BIN)/pytest python/tests/clients -q
+test-clients: setup $(LLAMA)/installed $(ANTHROPIC)/installed ## The client against llama-cpp-python's server, and Anthropic's SDK against ours
+	MLXCEL_TEST_LLAMA_PYTHON=$(CURDIR)/$(LLAMA)/bin/python $(BIN)/pytest python/tests/clients/test_llama_cpp_python.py -q
+	$(ANTHROPIC)/bin/python -m pytest python/tests/clients/test_anthropic.py -q
 
 # Built from source the first time: some minutes.
 $(LLAMA)/installed:
 	$(PYTHON) -m venv $(LLAMA)
 	$(LLAMA)/bin/python -m pip install --quiet 'llama-cpp-python[server]' gguf numpy
+	@touch $@
+
+# The server's binary is found in the checkout.
+$(ANTHROPIC)/installed: python/pyproject.toml
+	$(PYTHON) -m venv $(ANTHROPIC)
+	$(ANTHROPIC)/bin/python -m pip install --quiet --editable python 'anthropic>=2' pytest pytest-asyncio hypothesis
 	@touch $@
 
 parity: setup ## The whole parity suite against mlx-lm (make test takes a sample)
