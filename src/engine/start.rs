@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use tokio::sync::watch;
 
 use super::handle::{Counters, EngineHandle, Facts, Submission};
+use super::prefix_cache::cached_bytes;
 use super::worker::{Capacity, Worker};
 use crate::mlx::{self, Device, MlxError};
 use crate::models::{
@@ -21,6 +22,8 @@ const CACHED_CONTEXTS: u64 = 4;
 pub struct EngineOptions {
     /// A folder with `config.json` and safetensors.
     pub model_dir: PathBuf,
+    /// The folder of an adapter in mlx-lm's format.
+    pub adapter: Option<PathBuf>,
     /// `None` takes the GPU if there is one.
     pub device: Option<Device>,
     /// Tokens that prompt and output of one request may have together; `None` is what the model
@@ -172,6 +175,7 @@ fn load(
     let load_options = LoadOptions {
         device,
         available_memory: memory.filter(|_| !options.force),
+        adapter: options.adapter.clone(),
     };
     let model = models::load(&options.model_dir, &load_options, progress)?;
     let info = model.info();
@@ -184,7 +188,7 @@ fn load(
     let prefix_cache = match options.kv_cache_budget {
         Some(budget) => budget,
         // A server that was told nothing does not grow for as long as there is memory.
-        None => kv_bytes.min(info.state.bytes(context).saturating_mul(CACHED_CONTEXTS)),
+        None => kv_bytes.min(cached_bytes(&info.state, context).saturating_mul(CACHED_CONTEXTS)),
     };
     let capacity = Capacity {
         device,

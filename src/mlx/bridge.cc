@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -110,6 +111,10 @@ class PerRow : public mx::UnaryPrimitive {
 
 std::unique_ptr<ArrayList> new_list() noexcept {
   return std::make_unique<ArrayList>();
+}
+
+ArrayPtr list_get(const ArrayList& list, std::size_t index) {
+  return std::make_unique<Array>(list.arrays.at(index));
 }
 
 void list_push(ArrayList& list, const Array& array) noexcept {
@@ -313,63 +318,143 @@ ArrayPtr quantized_matmul(
     const Array& x,
     const Array& w,
     const Array& scales,
-    const Array& biases,
+    const ArrayList& biases,
     std::int32_t group_size,
-    std::int32_t bits) {
-  return own(mx::quantized_matmul(x, w, scales, biases, true, group_size, bits));
+    std::int32_t bits,
+    std::uint8_t mode) {
+  const auto given = biases.arrays.empty() ? std::nullopt : std::optional(biases.arrays[0]);
+  return own(mx::quantized_matmul(
+      x, w, scales, given, true, group_size, bits, mode_name(static_cast<kernels::Mode>(mode))));
+}
+
+ArrayPtr broadcast_to(const Array& a, Dims shape) {
+  return own(mx::broadcast_to(a, to_shape(shape)));
+}
+
+ArrayPtr contiguous(const Array& a) {
+  return own(mx::contiguous(a));
+}
+
+ArrayPtr view(const Array& a, std::uint8_t dtype) {
+  return own(mx::view(a, to_dtype(dtype)));
+}
+
+ArrayPtr every_other(const Array& a, std::int32_t axis, std::int32_t first) {
+  const int ndim = static_cast<int>(a.ndim());
+  if (axis < 0 || axis >= ndim || first < 0) {
+    throw std::invalid_argument("no such axis");
+  }
+  mx::Shape start(ndim, 0), stop = a.shape(), strides(ndim, 1);
+  start[axis] = first;
+  strides[axis] = 2;
+  return own(mx::slice(a, start, stop, strides));
 }
 
 ArrayPtr inverse(const Array& a) {
   return own(mx::linalg::inv(a, mx::Device::cpu));
 }
 
-WeightPtr dense_weight(const Array& values) {
-  if (values.ndim() != 2) {
-    throw std::invalid_argument("a weight is a matrix");
+namespace {
+
+// The order is that of `Mode` in matrix.rs.
+const std::array<const char*, 4> MODES = {"affine", "mxfp4", "nvfp4", "mxfp8"};
+
+bool has_packing(kernels::Mode mode, int group, int bits) {
+  switch (mode) {
+    case kernels::Mode::affine:
+      return ((bits >= 2 && bits <= 6) || bits == 8) && (group == 32 || group == 64 || group == 128);
+    case kernels::Mode::mxfp4:
+      return bits == 4 && group == 32;
+    case kernels::Mode::nvfp4:
+      return bits == 4 && group == 16;
+    case kernels::Mode::mxfp8:
+      return bits == 8 && group == 32;
   }
-  auto rows = mx::contiguous(values);
-  auto transposed = mx::transpose(rows);
-  // Once, so that no step builds the view again.
-  mx::eval(rows, transposed);
-  return std::make_unique<Weight>(
-      Weight{.values = rows, .transposed = transposed, .scales = {}, .biases = {}, .offset = {}});
+  return false;
 }
 
-WeightPtr affine_weight(
+/// Whether a matrix, or a stack of them, can have this many dimensions.
+bool is_weight(const Array& values) {
+  return values.ndim() == 2 || values.ndim() == 3;
+}
+
+} // namespace
+
+const char* mode_name(kernels::Mode mode) {
+  return MODES.at(static_cast<std::size_t>(mode));
+}
+
+WeightPtr dense_weight(const Array& values) {
+  if (!is_weight(values)) {
+    throw std::invalid_argument("a weight is a matrix, or one an expert");
+  }
+  auto rows = mx::contiguous(values);
+  auto transposed = mx::swapaxes(rows, -1, -2);
+  // Once, so that no step builds the view again.
+  mx::eval(rows, transposed);
+  auto weight = std::make_unique<Weight>(Weight{.values = rows});
+  weight->transposed = transposed;
+  return weight;
+}
+
+WeightPtr quantized_weight(
     const Array& words,
     const Array& scales,
-    const Array& biases,
+    const ArrayList& biases,
     std::int32_t group_size,
-    std::int32_t bits) {
-  const bool known = (bits >= 2 && bits <= 6) || bits == 8;
-  if (!known || (group_size != 32 && group_size != 64 && group_size != 128)) {
+    std::int32_t bits,
+    std::uint8_t mode_index) {
+  const auto mode = static_cast<kernels::Mode>(mode_index);
+  if (mode_index >= MODES.size() || !has_packing(mode, group_size, bits)) {
     throw std::invalid_argument("no such quantization");
   }
-  const int columns = words.ndim() == 2 ? words.shape(1) * 32 / bits : 0;
-  const mx::Shape groups{words.ndim() == 2 ? words.shape(0) : 0, columns / group_size};
-  if (words.dtype() != mx::uint32 || columns % group_size != 0 || scales.shape() != groups ||
-      biases.shape() != groups || scales.dtype() != biases.dtype() ||
-      !mx::issubdtype(scales.dtype(), mx::floating) || scales.dtype() == mx::float64) {
+  const bool affine = mode == kernels::Mode::affine;
+  mx::Shape groups = words.shape();
+  const int columns = is_weight(words) ? words.shape(-1) * 32 / bits : 0;
+  if (!groups.empty()) {
+    groups.back() = columns / group_size;
+  }
+  const bool scaled = affine
+      ? mx::issubdtype(scales.dtype(), mx::floating) && scales.dtype() != mx::float64
+      : scales.dtype() == mx::uint8;
+  if (!is_weight(words) || words.dtype() != mx::uint32 || columns % group_size != 0 ||
+      scales.shape() != groups || !scaled || biases.arrays.size() != (affine ? 1 : 0)) {
     throw std::invalid_argument("words, scales and biases do not make a quantized matrix");
   }
-  auto weight = std::make_unique<Weight>(Weight{
-      .values = mx::contiguous(words),
-      .transposed = {},
-      .scales = mx::contiguous(scales),
-      .biases = mx::contiguous(biases),
-      .offset = {},
-      .group = group_size,
-      .bits = bits});
-  mx::eval(weight->values, *weight->scales, *weight->biases);
+  auto weight = std::make_unique<Weight>(Weight{.values = mx::contiguous(words)});
+  weight->scales = mx::contiguous(scales);
+  weight->group = group_size;
+  weight->bits = bits;
+  weight->mode = mode;
+  if (affine) {
+    const auto& given = biases.arrays[0];
+    if (given.shape() != groups || given.dtype() != scales.dtype()) {
+      throw std::invalid_argument("the biases are not of the scales' shape and type");
+    }
+    weight->biases = mx::contiguous(given);
+    weight->biases->eval();
+  }
+  mx::eval(weight->values, *weight->scales);
   return weight;
 }
 
 void set_offset(Weight& weight, const Array& offset) {
-  if (offset.shape() != mx::Shape{weight.rows()}) {
+  auto shape = weight.values.shape();
+  shape.pop_back();
+  if (offset.shape() != shape) {
     throw std::invalid_argument("a bias has one number a row of its matrix");
   }
   weight.offset = mx::contiguous(offset);
   weight.offset->eval();
+}
+
+void set_factors(Weight& weight, const Array& factors) {
+  if (weight.values.ndim() != 3 || factors.shape() != mx::Shape{weight.experts()} ||
+      factors.dtype() != mx::float32) {
+    throw std::invalid_argument("there is one factor an expert, in float32");
+  }
+  weight.factors = mx::contiguous(factors);
+  weight.factors->eval();
 }
 
 namespace {
@@ -377,7 +462,8 @@ namespace {
 Array linear_of(const Array& x, const Weight& weight) {
   if (weight.bits > 0) {
     auto out = mx::quantized_matmul(
-        x, weight.values, *weight.scales, weight.biases, true, weight.group, weight.bits);
+        x, weight.values, *weight.scales, weight.biases, true, weight.group, weight.bits,
+        mode_name(weight.mode));
     return weight.offset ? mx::add(out, *weight.offset) : out;
   }
   return weight.offset ? mx::addmm(*weight.offset, x, *weight.transposed)
@@ -426,9 +512,11 @@ ArrayPtr weight_rows(const Weight& weight, const Array& indices, std::uint8_t in
   }
   auto rows = mx::take(weight.values, indices, 0);
   if (weight.bits > 0) {
+    const auto part = [&](const Array& of) { return mx::take(of, indices, 0); };
     rows = mx::dequantize(
-        rows, mx::take(*weight.scales, indices, 0), mx::take(*weight.biases, indices, 0),
-        weight.group, weight.bits);
+        rows, part(*weight.scales),
+        weight.biases ? std::optional(part(*weight.biases)) : std::nullopt, weight.group,
+        weight.bits, mode_name(weight.mode));
   }
   return own(mx::astype(rows, dtype));
 }
@@ -513,6 +601,122 @@ ArrayPtr attention(
   return own(
       has_kernels(queries) ? attend_causally(queries, keys, values, scores, sinks.get())
                            : composed::attend(queries, keys, values, scores, sinks.get()));
+}
+
+std::unique_ptr<ShortConv> short_conv(const Array& weight, const ArrayList& bias, bool silu) {
+  if (weight.ndim() != 2 || weight.shape(1) < 2 || bias.arrays.size() > 1) {
+    throw std::invalid_argument("a short convolution has two taps at least");
+  }
+  auto conv = std::make_unique<ShortConv>(
+      ShortConv{mx::contiguous(mx::transpose(weight)), std::nullopt, silu});
+  conv->weight.eval();
+  for (const auto& numbers : bias.arrays) {
+    if (numbers.shape() != mx::Shape{conv->features()} || numbers.dtype() != weight.dtype()) {
+      throw std::invalid_argument("a bias has one number a feature");
+    }
+    conv->bias = mx::contiguous(numbers);
+    conv->bias->eval();
+  }
+  return conv;
+}
+
+namespace {
+
+std::unique_ptr<ArrayList> list_of(Advanced advanced) {
+  return std::make_unique<ArrayList>(ArrayList{std::move(advanced)});
+}
+
+Carried carried(const ArrayList& states, Dims lengths) {
+  return {states.arrays, std::vector<int>(lengths.begin(), lengths.end())};
+}
+
+std::unique_ptr<Recurrent> recurrent(
+    const Array& a_log,
+    const Array& dt_bias,
+    std::optional<Array> skip,
+    int key_heads,
+    int key_dim,
+    int value_dim) {
+  const auto numbers = [&](const Array& given) {
+    if (given.ndim() != 1 || given.shape() != a_log.shape()) {
+      throw std::invalid_argument("a recurrence has one number of each a head");
+    }
+    auto array = mx::contiguous(mx::astype(given, mx::float32));
+    array.eval();
+    return array;
+  };
+  if (key_heads < 1 || key_dim < 1 || value_dim < 1 || a_log.size() % key_heads != 0) {
+    throw std::invalid_argument("the value heads cannot share the key heads evenly");
+  }
+  return std::make_unique<Recurrent>(Recurrent{
+      .key_heads = key_heads,
+      .value_heads = static_cast<int>(a_log.size()),
+      .key_dim = key_dim,
+      .value_dim = value_dim,
+      .rate = numbers(mx::negative(mx::exp(mx::astype(a_log, mx::float32)))),
+      .dt_bias = numbers(dt_bias),
+      .skip = skip ? std::optional(numbers(*skip)) : std::nullopt,
+      .least = 0,
+      .most = std::numeric_limits<float>::infinity()});
+}
+
+} // namespace
+
+std::unique_ptr<ArrayList> convolve(
+    const Array& x, const ShortConv& conv, const ArrayList& states, Dims lengths) {
+  return list_of(convolve(x, conv, carried(states, lengths)));
+}
+
+std::unique_ptr<Recurrent> delta_rule(
+    const Array& a_log,
+    const Array& dt_bias,
+    std::int32_t key_heads,
+    std::int32_t key_dim,
+    std::int32_t value_dim) {
+  return recurrent(a_log, dt_bias, std::nullopt, key_heads, key_dim, value_dim);
+}
+
+std::unique_ptr<Recurrent> state_space(
+    const Array& a_log,
+    const Array& dt_bias,
+    const Array& skip,
+    std::int32_t key_heads,
+    std::int32_t key_dim,
+    std::int32_t value_dim) {
+  return recurrent(a_log, dt_bias, skip, key_heads, key_dim, value_dim);
+}
+
+void set_limits(Recurrent& layer, float least, float most) noexcept {
+  layer.least = least;
+  layer.most = most;
+}
+
+std::unique_ptr<ArrayList> recur(
+    const Array& mixed,
+    const ArrayList& gates,
+    const Recurrent& layer,
+    const ArrayList& states,
+    Dims lengths) {
+  const auto& given = gates.arrays;
+  if (given.size() != (layer.is_delta() ? 2 : 1)) {
+    throw std::invalid_argument("a delta rule has two gates, a state space one");
+  }
+  Mixed tokens{mixed, given[0], given.size() > 1 ? std::optional(given[1]) : std::nullopt};
+  return list_of(recur(tokens, layer, carried(states, lengths)));
+}
+
+std::unique_ptr<GatedNorm> gated_norm(
+    const Array& weight, float eps, std::int32_t group, bool gate_first) {
+  if (weight.ndim() != 1 || group < 1 || weight.shape(0) % group != 0) {
+    throw std::invalid_argument("the features of a normalization are whole groups");
+  }
+  auto contiguous = mx::contiguous(weight);
+  contiguous.eval();
+  return std::make_unique<GatedNorm>(GatedNorm{contiguous, eps, group, gate_first});
+}
+
+ArrayPtr normalize(const Array& x, const Array& gate, const GatedNorm& norm) {
+  return own(normalize_gated(x, gate, norm));
 }
 
 } // namespace mlxcel

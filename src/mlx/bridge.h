@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/recurrent.h"
 #include "kernels/weight.h"
 #include "mlx/mlx.h"
 #include "rust/cxx.h"
@@ -29,6 +30,7 @@ struct ArrayList {
 };
 std::unique_ptr<ArrayList> new_list() noexcept;
 void list_push(ArrayList& list, const Array& array) noexcept;
+ArrayPtr list_get(const ArrayList& list, std::size_t index);
 
 // The library and its devices.
 rust::String library_version() noexcept;
@@ -71,6 +73,11 @@ ArrayPtr multiply(const Array& a, const Array& b);
 ArrayPtr scale(const Array& a, float factor);
 ArrayPtr per_row(const Array& a, rust::Box<RowOp> op);
 ArrayPtr sigmoid(const Array& a);
+ArrayPtr broadcast_to(const Array& a, Dims shape);
+ArrayPtr contiguous(const Array& a);
+ArrayPtr view(const Array& a, std::uint8_t dtype);
+/// From `first` on.
+ArrayPtr every_other(const Array& a, std::int32_t axis, std::int32_t first);
 ArrayPtr inverse(const Array& a);
 
 ArrayPtr matmul(const Array& a, const Array& b);
@@ -78,25 +85,58 @@ ArrayPtr quantized_matmul(
     const Array& x,
     const Array& w,
     const Array& scales,
-    const Array& biases,
+    const ArrayList& biases,
     std::int32_t group_size,
-    std::int32_t bits);
+    std::int32_t bits,
+    std::uint8_t mode);
 // Matrices of a checkpoint, and products with them (lazy): our kernels in float32 on the CPU, else MLX.
 using WeightPtr = std::unique_ptr<Weight>;
 WeightPtr dense_weight(const Array& values);
-WeightPtr affine_weight(
+WeightPtr quantized_weight(
     const Array& words,
     const Array& scales,
-    const Array& biases,
+    const ArrayList& biases,
     std::int32_t group_size,
-    std::int32_t bits);
+    std::int32_t bits,
+    std::uint8_t mode);
 void set_offset(Weight& weight, const Array& offset);
+void set_factors(Weight& weight, const Array& factors);
+/// MLX's name.
+const char* mode_name(kernels::Mode mode);
 ArrayPtr linear(const Array& x, const Weight& weight);
 ArrayPtr linear_add(const Array& x, const Weight& weight, const Array& residual);
 ArrayPtr gated_linear(const Array& x, const Weight& gate, const Weight& up, std::uint8_t activation);
 ArrayPtr activate(const Array& x, std::uint8_t activation, float limit);
 ArrayPtr activate_times(const Array& x, const Array& up, std::uint8_t activation);
 ArrayPtr weight_rows(const Weight& weight, const Array& indices, std::uint8_t dtype);
+
+// Products with the matrices of experts (lazy): our kernels in float32 on the CPU, else MLX. What is
+// there or not is a list of one or none.
+ArrayPtr gather_linear(const Array& x, const Weight& weight, const Array& choices);
+ArrayPtr gather_gate(
+    const Array& x,
+    const Weight& gate,
+    const Weight& up,
+    const Array& choices,
+    std::uint8_t activation,
+    bool clamped,
+    float alpha,
+    float limit);
+ArrayPtr gather_sum(
+    const Array& x,
+    const Weight& weight,
+    const Array& choices,
+    const Array& weights,
+    const ArrayList& residual);
+std::unique_ptr<ArrayList> route(
+    const Array& logits,
+    const ArrayList& correction,
+    std::uint8_t scores,
+    std::int32_t choices,
+    bool normalize,
+    float scale,
+    std::int32_t groups,
+    std::int32_t kept_groups);
 
 // The kernels' threads and instruction set.
 bool choose_isa(rust::Str name) noexcept;
@@ -135,5 +175,33 @@ ArrayPtr attention(
     std::int32_t window,
     float soft_cap,
     const ArrayPtr& sinks);
+
+// Layers that carry a state (lazy). What is carried comes in and goes out with the arrays.
+std::unique_ptr<ShortConv> short_conv(const Array& weight, const ArrayList& bias, bool silu);
+std::unique_ptr<ArrayList> convolve(
+    const Array& x, const ShortConv& conv, const ArrayList& states, Dims lengths);
+std::unique_ptr<Recurrent> delta_rule(
+    const Array& a_log,
+    const Array& dt_bias,
+    std::int32_t key_heads,
+    std::int32_t key_dim,
+    std::int32_t value_dim);
+std::unique_ptr<Recurrent> state_space(
+    const Array& a_log,
+    const Array& dt_bias,
+    const Array& skip,
+    std::int32_t key_heads,
+    std::int32_t key_dim,
+    std::int32_t value_dim);
+void set_limits(Recurrent& layer, float least, float most) noexcept;
+std::unique_ptr<ArrayList> recur(
+    const Array& mixed,
+    const ArrayList& gates,
+    const Recurrent& layer,
+    const ArrayList& states,
+    Dims lengths);
+std::unique_ptr<GatedNorm> gated_norm(
+    const Array& weight, float eps, std::int32_t group, bool gate_first);
+ArrayPtr normalize(const Array& x, const Array& gate, const GatedNorm& norm);
 
 } // namespace mlxcel

@@ -5,21 +5,34 @@ use serde::de::DeserializeOwned;
 use super::Model;
 use super::builder::Builder;
 use super::cohere2::Cohere2;
+use super::deepseek_v3::DeepseekV3;
 use super::error::LoadError;
 use super::exaone4::Exaone4;
 use super::gemma2::Gemma2;
 use super::gemma3_text::Gemma3;
 use super::glm4::Glm4;
+use super::glm4_moe::Glm4Moe;
+use super::gpt_oss::GptOss;
 use super::granite::Granite;
+use super::granitemoe::GraniteMoe;
+use super::granitemoehybrid::GraniteHybrid;
 use super::internlm3::InternLm3;
+use super::lfm2::Lfm2;
 use super::llama::Llama;
 use super::load::{LoadFn, load_as};
+use super::mamba2::Mamba2;
 use super::ministral3::Ministral3;
+use super::mixtral::Mixtral;
+use super::nemotron_h::NemotronH;
 use super::olmo2::Olmo2;
 use super::olmo3::Olmo3;
+use super::olmoe::Olmoe;
 use super::phi3::Phi3;
 use super::qwen2::Qwen2;
 use super::qwen3::Qwen3;
+use super::qwen3_5::Qwen35;
+use super::qwen3_moe::{Qwen2Moe, Qwen3Moe};
+use super::qwen3_next::Qwen3Next;
 use super::seed_oss::SeedOss;
 use super::smollm3::SmolLm3;
 use super::starcoder2::Starcoder2;
@@ -28,28 +41,43 @@ use super::weights::Weights;
 /// By `model_type`.
 const ARCHITECTURES: &[(&str, LoadFn)] = &[
     ("cohere2", load_as::<Cohere2>),
+    ("deepseek_v3", load_as::<DeepseekV3>),
     ("exaone4", load_as::<Exaone4>),
     ("gemma2", load_as::<Gemma2>),
     ("gemma3_text", load_as::<Gemma3>),
     ("glm4", load_as::<Glm4>),
+    ("glm4_moe", load_as::<Glm4Moe>),
+    ("gpt_oss", load_as::<GptOss>),
     ("granite", load_as::<Granite>),
+    ("granitemoe", load_as::<GraniteMoe>),
+    ("granitemoehybrid", load_as::<GraniteHybrid>),
     ("internlm3", load_as::<InternLm3>),
+    ("lfm2", load_as::<Lfm2>),
     ("llama", load_as::<Llama>),
-    #[cfg(test)]
-    ("mortal", load_as::<super::mortal::Mortal>),
+    ("mamba2", load_as::<Mamba2>),
     ("ministral3", load_as::<Ministral3>),
+    ("mixtral", load_as::<Mixtral>),
+    ("nemotron_h", load_as::<NemotronH>),
     ("olmo2", load_as::<Olmo2>),
     ("olmo3", load_as::<Olmo3>),
+    ("olmoe", load_as::<Olmoe>),
     ("phi3", load_as::<Phi3>),
     ("qwen2", load_as::<Qwen2>),
+    ("qwen2_moe", load_as::<Qwen2Moe>),
     ("qwen3", load_as::<Qwen3>),
+    ("qwen3_5", load_as::<Qwen35>),
+    ("qwen3_5_moe", load_as::<Qwen35>),
+    ("qwen3_moe", load_as::<Qwen3Moe>),
+    ("qwen3_next", load_as::<Qwen3Next>),
     ("seed_oss", load_as::<SeedOss>),
     ("smollm3", load_as::<SmolLm3>),
     ("starcoder2", load_as::<Starcoder2>),
+    #[cfg(test)]
+    ("mortal", load_as::<super::mortal::Mortal>),
 ];
 
 /// Types that are another one under their own name, as in mlx-lm.
-const REMAPPED: &[(&str, &str)] = &[("mistral", "llama")];
+const REMAPPED: &[(&str, &str)] = &[("kimi_k2", "deepseek_v3"), ("mistral", "llama")];
 
 /// An architecture: its part of `config.json`, and how its model is built.
 pub trait Architecture {
@@ -110,7 +138,7 @@ mod tests {
     fn an_unknown_type_lists_the_known_ones() {
         let error = find("rwkv7").unwrap_err().to_string();
         assert!(
-            error.contains("rwkv7") && error.contains("llama, ministral3, mistral"),
+            error.contains("rwkv7") && error.contains("llama, mamba2, ministral3"),
             "{error}"
         );
     }

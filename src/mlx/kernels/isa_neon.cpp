@@ -5,6 +5,7 @@
 #include "simd_neon.h"
 
 #include "attention.h"
+#include "recurrence.h"
 
 namespace mlxcel::kernels {
 
@@ -18,13 +19,18 @@ const Table neon = {
     .unpack_row = unpack_row,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
-    .silu_multiply = silu_multiply,
+    .clamped_silu_multiply = clamped_silu_multiply,
+    .add_scaled = add_scaled,
     .activate = activate,
     .add_to = add_to,
     .rotate = rotate,
     .attention_rows = attention_rows,
     .attention_scratch = attention_scratch,
     .attend = attend,
+    .convolve = convolve,
+    .recurrence_width = recurrence_width,
+    .recurrence_scratch = recurrence_scratch,
+    .recur = recur,
 };
 
 } // namespace mlxcel::kernels

@@ -12,14 +12,26 @@ inline std::size_t size_of(Element element) {
   return element == Element::f32 ? 4 : 2;
 }
 
-/// A row-major matrix `[rows, columns]`: of `element`s, or packed as MLX's affine quantization does
-/// it, `value = scale · integer + bias`.
+/// What MLX's quantization makes of a number: an integer with `value = scale · integer + bias`, or a
+/// small floating-point number with `value = scale · number`, the scale being a byte.
+enum class Mode : std::uint8_t {
+  affine,
+  /// E2M1 numbers, 32 of which share a power of two (OCP Microscaling, 2023).
+  mxfp4,
+  /// E2M1 numbers, 16 of which share an E4M3 scale.
+  nvfp4,
+  /// E4M3 numbers, 32 of which share a power of two.
+  mxfp8,
+};
+
+/// A row-major matrix `[rows, columns]`: of `element`s, or packed.
 struct Matrix {
   std::size_t rows;
   std::size_t columns;
-  /// Type of the dense values, or of the scales and biases.
+  /// Type of the dense values, or of the scales and biases of affine quantization.
   Element element;
-  /// Bits of a packed integer; 0 where the matrix is dense.
+  Mode mode;
+  /// Bits of a packed number; 0 where the matrix is dense.
   int bits;
   /// Columns that share a scale.
   int group;
@@ -82,6 +94,49 @@ struct AttentionRow {
   std::size_t last;
   /// A score that belongs to no position, or null.
   const float* sink;
+};
+
+/// One token of a causal depthwise convolution.
+struct Convolution {
+  /// The token's features and those before it, oldest first: one pointer a tap.
+  const float* const* values;
+  /// `[taps, features]`.
+  const float* weights;
+  /// One a feature, or null.
+  const float* bias;
+  std::size_t taps;
+  std::size_t features;
+  /// Whether the sum goes through `x / (1 + e^-x)`.
+  bool silu;
+  float* out;
+};
+
+/// One head of a linear recurrence over some tokens of a sequence. Its state is a matrix
+/// `[key_dim, value_dim]`, for each token: `state = decay · state + key ⊗ (rate · value)`, and out
+/// goes `query · state + skip · value`. With the delta rule, what the decayed state gives for the key
+/// is first taken off the value.
+struct Recurrence {
+  const float* keys;
+  const float* queries;
+  const float* values;
+  std::size_t key_stride;
+  std::size_t query_stride;
+  std::size_t value_stride;
+  /// One of each a token.
+  const float* decays;
+  const float* rates;
+  std::size_t gate_stride;
+  /// A factor, or null.
+  const float* skip;
+  std::size_t tokens;
+  std::size_t key_dim;
+  std::size_t value_dim;
+  bool delta;
+  /// The state before and after; may be the same.
+  const float* before;
+  float* after;
+  float* out;
+  std::size_t out_stride;
 };
 
 } // namespace mlxcel::kernels

@@ -34,7 +34,9 @@ struct Table {
   /// `bias` may be null.
   void (*layer_norm)(
       const float* x, const float* weight, const float* bias, float eps, std::size_t size, float* out);
-  void (*silu_multiply)(float* gate, const float* up, std::size_t size);
+  void (*clamped_silu_multiply)(
+      float* gate, const float* up, float alpha, float limit, std::size_t size);
+  void (*add_scaled)(float* out, const float* other, float factor, std::size_t size);
   /// `out = activation(x) · up`, without `up` where that is null.
   void (*activate)(
       Activation activation, const float* x, const float* up, std::size_t size, float* out);
@@ -54,6 +56,15 @@ struct Table {
   std::size_t (*attention_scratch)(std::size_t dim);
   void (*attend)(
       const AttentionHead& head, const AttentionRow* rows, std::size_t count, float* scratch);
+
+  /// Features `from` to `to`.
+  void (*convolve)(const Convolution& at, std::size_t from, std::size_t to);
+  /// Features of a value that one call of `recur` takes at most.
+  std::size_t (*recurrence_width)();
+  /// Floats that `recur` wants as scratch.
+  std::size_t (*recurrence_scratch)(std::size_t key_dim);
+  /// Features `from` to `to` of the values.
+  void (*recur)(const Recurrence& head, std::size_t from, std::size_t to, float* scratch);
 };
 
 /// Those of this processor's architecture, the fastest first.

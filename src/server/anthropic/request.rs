@@ -11,8 +11,8 @@ use crate::server::conversation::{Conversation, FieldNames, Manner, Prepared};
 use crate::server::error::ApiError;
 use crate::server::model::ServedModel;
 use crate::server::openai::ranges::integer;
-use crate::server::openai::response_format;
 use crate::server::openai::sampling::{SamplingFields, stops};
+use crate::server::openai::{constraint, response_format};
 use crate::server::terms::Terms;
 use crate::server::thinking::{Effort, Thinking};
 
@@ -219,7 +219,7 @@ fn subject(body: &mut Body, model: &ServedModel) -> Result<Subject, ApiError> {
             template_kwargs: fields.chat_template_kwargs.unwrap_or_default(),
             ..Conversation::new(messages, NAMES)
         },
-        answer: answer(format)?,
+        answer: constraint::beside(body, answer(format)?, "output_config.format")?,
         tells_thoughts: display != Some(Display::Omitted),
     })
 }

@@ -27,6 +27,7 @@ const KEY: &str = "the-key";
 pub(super) fn engine(n_parallel: usize, queue_size: usize) -> EngineHandle {
     let options = EngineOptions {
         model_dir: dir().to_owned(),
+        adapter: None,
         device: Some(Device::Cpu),
         ctx_size: Some(512),
         n_parallel,
@@ -705,7 +706,7 @@ mod any_body {
 
     fn body() -> impl Strategy<Value = Value> {
         let names = "prompt|messages|input|instructions|system|thinking|output_config|stop_sequences|text|reasoning|truncation|include|n|stop|temperature|top_p|top_k|min_p|seed|logit_bias|logprobs|\
-                     top_logprobs|stream|stream_options|response_format|max_tokens|repeat_last_n|\
+                     top_logprobs|stream|stream_options|response_format|regex|choice|grammar|json_schema|max_tokens|repeat_last_n|\
                      repetition_penalty|tools|tool_choice|parallel_tool_calls|chat_template_kwargs|user|metadata|.{0,6}";
         let names = names.replace(char::is_whitespace, "");
         let fields = vec(
