@@ -1,7 +1,4 @@
-"""The Messages API with the official `anthropic` SDK, which checks answers strictly, and the real binary.
-
-The SDK lives in an environment of its own, which `make test-clients` builds and runs this in.
-"""
+"""Anthropic's own SDK, which holds every answer to its types: messages, their streams and their errors."""
 
 from __future__ import annotations
 
@@ -9,23 +6,21 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import anthropic
-import httpx2
 import pytest
-
-from mlxcel import ManagedServer
+from served import ANNA, EXTRACT, GREET, MODEL, USE_TOOL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-MODEL = "mlxcel-tiny"
-PAINT: dict[str, Any] = {
-    "name": "paint",
-    "description": "Paint the wall",
+    from served import AddTool, Server
+
+ADD: dict[str, Any] = {
+    "name": "add",
+    "description": "Add two numbers",
     "input_schema": {
         "type": "object",
-        "properties": {"colour": {"enum": ["red", "blue"]}},
-        "required": ["colour"],
+        "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+        "required": ["a", "b"],
         "additionalProperties": False,
     },
 }
@@ -33,7 +28,7 @@ ASK: dict[str, Any] = {
     "model": MODEL,
     "max_tokens": 64,
     "extra_body": {"temperature": 0},  # the SDK has no word for it any more
-    "messages": [{"role": "user", "content": "Hello!"}],
+    "messages": [{"role": "user", "content": GREET}],
 }
 # To think needs room.
 SUM: dict[str, Any] = ASK | {
@@ -42,33 +37,16 @@ SUM: dict[str, Any] = ASK | {
 }
 
 
-@pytest.fixture(scope="module")
-def server(real_binary: Path) -> Iterator[ManagedServer]:
-    with ManagedServer(MODEL, binary=real_binary) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def http(server: ManagedServer) -> Iterator[httpx2.Client]:
-    transport = httpx2.HTTPTransport(uds=server.socket_path)
-    with httpx2.Client(transport=transport, trust_env=False) as http:
-        yield http
-
-
-def connect(http: httpx2.Client, **credentials: str | None) -> Any:
-    # Validation is an argument of the base class only.
+def connect(server: Server, **credentials: str) -> anthropic.Anthropic:
     return anthropic.Anthropic(
-        base_url="http://localhost",
-        http_client=http,
-        max_retries=0,
-        _strict_response_validation=True,
-        **credentials,
+        base_url=server.origin, max_retries=0, _strict_response_validation=True, **credentials
     )
 
 
 @pytest.fixture(scope="module")
-def sdk(server: ManagedServer, http: httpx2.Client) -> Any:
-    return connect(http, api_key=server.api_key)
+def sdk(server: Server) -> Iterator[Any]:
+    with connect(server, api_key=server.key) as sdk:
+        yield sdk
 
 
 def same(message: Any) -> Any:
@@ -99,9 +77,9 @@ def test_text_comes_back(sdk: Any) -> None:
     assert same(again) == same(message)
 
 
-def test_a_bearer_token_opens_it_too(server: ManagedServer, http: httpx2.Client) -> None:
-    message = connect(http, auth_token=server.api_key).messages.create(**ASK)
-    assert message.content
+def test_a_bearer_token_opens_it_too(server: Server) -> None:
+    with connect(server, auth_token=server.key) as sdk:
+        assert sdk.messages.create(**ASK).content
 
 
 @pytest.mark.parametrize(
@@ -109,7 +87,7 @@ def test_a_bearer_token_opens_it_too(server: ManagedServer, http: httpx2.Client)
     [
         ASK,
         SUM | {"thinking": {"type": "enabled", "budget_tokens": 200}},
-        ASK | {"tools": [PAINT], "tool_choice": {"type": "any", "disable_parallel_tool_use": True}},
+        ASK | {"tools": [ADD], "tool_choice": {"type": "any", "disable_parallel_tool_use": True}},
     ],
     ids=["text", "thought", "call"],
 )
@@ -154,26 +132,31 @@ def test_thoughts_come_first_and_can_be_bounded(sdk: Any) -> None:
     assert sdk.messages.create(**SUM | {"messages": more}).content
 
 
-def test_a_tool_is_called_and_its_result_sent_back(sdk: Any) -> None:
-    ask = ASK | {"tools": [PAINT], "max_tokens": 200}
-    named = ask | {"tool_choice": {"type": "tool", "name": "paint"}}
-    with sdk.messages.stream(**named) as stream:
+def test_a_tool_is_called_and_its_result_sent_back(sdk: Any, add: AddTool) -> None:
+    question = [{"role": "user", "content": USE_TOOL}]
+    ask = ASK | {"tools": [ADD], "max_tokens": 200, "messages": question}
+    with sdk.messages.stream(**ask, tool_choice={"type": "tool", "name": "add"}) as stream:
         pieces = [event.partial_json for event in stream if event.type == "input_json"]
         first = stream.get_final_message()
     assert first.stop_reason == "tool_use"
-    (call,) = first.content
-    assert (call.type, call.name) == ("tool_use", "paint")
+    call = first.content[-1]
+    assert (call.type, call.name) == ("tool_use", "add")
     assert call.input == json.loads("".join(pieces))
-    assert call.input["colour"] in ("red", "blue")
-    result = {"type": "tool_result", "tool_use_id": call.id, "content": [{"type": "text", "text": "done"}]}
-    messages = [
-        *ASK["messages"],
+    result = {
+        "type": "tool_result",
+        "tool_use_id": call.id,
+        "content": [{"type": "text", "text": add(**call.input)}],
+    }
+    assert add.calls == [(17, 25)]
+    answered = [
+        *question,
         {"role": "assistant", "content": first.content},
         {"role": "user", "content": [result]},
     ]
-    second = sdk.messages.create(**ask | {"messages": messages, "tool_choice": {"type": "none"}})
-    assert second.stop_reason in ("end_turn", "max_tokens")
-    stray = [*ASK["messages"], {"role": "user", "content": [result | {"tool_use_id": "other"}]}]
+    second = sdk.messages.create(**ask | {"messages": answered})
+    assert second.stop_reason == "end_turn"
+    assert "42" in second.content[-1].text
+    stray = [*question, {"role": "user", "content": [result | {"tool_use_id": "other"}]}]
     with pytest.raises(anthropic.BadRequestError, match="tool_use_id"):
         sdk.messages.create(**ask | {"messages": stray})
 
@@ -188,15 +171,18 @@ def test_a_stop_sequence_is_named(sdk: Any) -> None:
 
 
 def test_structured_output(sdk: Any) -> None:
-    schema = PAINT["input_schema"]
-    format_ = {"type": "json_schema", "schema": schema}
-    message = sdk.messages.create(
-        **ASK | {"extra_body": {"temperature": 1}}, output_config={"format": format_}
-    )
-    assert json.loads(message.content[0].text)["colour"] in ("red", "blue")
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    ask = ASK | {"messages": [{"role": "user", "content": EXTRACT}]}
+    message = sdk.messages.create(**ask, output_config={"format": {"type": "json_schema", "schema": schema}})
+    assert json.loads(message.content[0].text) == ANNA
 
 
-def test_errors_are_the_sdks_own(sdk: Any, http: httpx2.Client) -> None:
+def test_errors_are_the_sdks_own(sdk: Any, server: Server) -> None:
     image = {"type": "image", "source": {"type": "url", "url": "http://localhost/a.png"}}
     with pytest.raises(anthropic.BadRequestError, match=r"content\[0\]") as refused:
         sdk.messages.create(**ASK | {"messages": [{"role": "user", "content": [image]}]})
@@ -204,8 +190,11 @@ def test_errors_are_the_sdks_own(sdk: Any, http: httpx2.Client) -> None:
     assert refused.value.request_id == refused.value.body["request_id"]
     with pytest.raises(anthropic.BadRequestError, match="web_search_20250305"):
         sdk.messages.create(**ASK, tools=[{"type": "web_search_20250305", "name": "web_search"}])
-    with pytest.raises(anthropic.AuthenticationError) as unknown:
-        connect(http, api_key="wrong").messages.create(**ASK)
+    with (
+        connect(server, api_key="wrong") as stranger,
+        pytest.raises(anthropic.AuthenticationError) as unknown,
+    ):
+        stranger.messages.create(**ASK)
     assert unknown.value.body["error"]["type"] == "authentication_error"
     with pytest.raises(anthropic.NotFoundError):
         sdk.messages.batches.list()
