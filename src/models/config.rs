@@ -75,6 +75,14 @@ impl ConfigFile {
         Ok(Self { path, fields })
     }
 
+    /// The same file, with these fields.
+    pub fn with_fields(&self, fields: Map<String, Value>) -> Self {
+        Self {
+            path: self.path.clone(),
+            fields,
+        }
+    }
+
     /// `model_type`.
     pub fn model_type(&self) -> Result<&str, LoadError> {
         self.fields

@@ -8,6 +8,7 @@ use super::Model;
 use super::builder::Builder;
 use super::config::ConfigFile;
 use super::error::LoadError;
+use super::nested;
 use super::quantization::Quantization;
 use super::registry::{self, Architecture};
 use super::weights::Weights;
@@ -41,20 +42,26 @@ pub fn load(
 ) -> Result<Box<dyn Model>, LoadError> {
     check_version()?;
     options.device.make_default()?;
-    let config = ConfigFile::read(dir)?;
+    let file = ConfigFile::read(dir)?;
+    let text = nested::text_config(&file)?;
+    let config = text.as_ref().unwrap_or(&file);
     let (architecture, load_as) = registry::find(config.model_type()?)?;
-    let quantization = Quantization::read(&config)?;
+    let mut quantization = Quantization::read(config)?;
     let compute = match options.device {
         Device::Cpu => Some(Dtype::Float32),
         Device::Gpu => None,
     };
+    let mut weights = Weights::open(dir, compute, progress)?;
+    if text.is_some() {
+        nested::keep_text(&mut weights, quantization.as_mut());
+    }
     let checkpoint = Checkpoint {
         architecture,
-        config: &config,
+        config,
         quantization: quantization.as_ref(),
         available_memory: options.available_memory,
     };
-    load_as(&checkpoint, Weights::open(dir, compute, progress)?)
+    load_as(&checkpoint, weights)
 }
 
 /// A model folder that was read, but for its tensors.

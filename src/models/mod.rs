@@ -19,6 +19,7 @@ mod memory;
 mod ministral3;
 #[cfg(test)]
 mod mortal;
+mod nested;
 mod olmo2;
 mod olmo3;
 mod phi3;

@@ -2,7 +2,6 @@
 
 use serde::de::DeserializeOwned;
 
-use super::Model;
 use super::builder::Builder;
 use super::cohere2::Cohere2;
 use super::error::LoadError;
@@ -24,6 +23,7 @@ use super::seed_oss::SeedOss;
 use super::smollm3::SmolLm3;
 use super::starcoder2::Starcoder2;
 use super::weights::Weights;
+use super::{Model, nested};
 
 /// By `model_type`.
 const ARCHITECTURES: &[(&str, LoadFn)] = &[
@@ -49,7 +49,11 @@ const ARCHITECTURES: &[(&str, LoadFn)] = &[
 ];
 
 /// Types that are another one under their own name, as in mlx-lm.
-const REMAPPED: &[(&str, &str)] = &[("mistral", "llama")];
+const REMAPPED: &[(&str, &str)] = &[
+    ("iquestcoder", "llama"),
+    ("mistral", "llama"),
+    ("xverse", "llama"),
+];
 
 /// An architecture: its part of `config.json`, and how its model is built.
 pub trait Architecture {
@@ -89,7 +93,8 @@ pub fn find(model_type: &str) -> Result<(&'static str, LoadFn), LoadError> {
 /// Every `model_type` that can be loaded, in alphabetical order.
 pub fn supported() -> Vec<&'static str> {
     let own = ARCHITECTURES.iter().map(|(name, _)| *name);
-    let mut names: Vec<_> = own.chain(REMAPPED.iter().map(|(from, _)| *from)).collect();
+    let remapped = REMAPPED.iter().map(|(from, _)| *from);
+    let mut names: Vec<_> = own.chain(remapped).chain(nested::supported()).collect();
     names.sort_unstable();
     names
 }
@@ -110,7 +115,7 @@ mod tests {
     fn an_unknown_type_lists_the_known_ones() {
         let error = find("rwkv7").unwrap_err().to_string();
         assert!(
-            error.contains("rwkv7") && error.contains("llama, ministral3, mistral"),
+            error.contains("rwkv7") && error.contains("gemma3, gemma3_text") && error.contains("mistral"),
             "{error}"
         );
     }

@@ -56,7 +56,9 @@ impl SmolLm3Config {
             Some(flags) => Ok(flags.iter().map(|&flag| flag != 0).collect()),
             None => {
                 let every = self.no_rope_layer_interval.unwrap_or(4).max(1);
-                Ok((1..=layers).map(|nth: usize| !nth.is_multiple_of(every)).collect())
+                Ok((1..=layers)
+                    .map(|nth: usize| !nth.is_multiple_of(every))
+                    .collect())
             }
         }
     }

@@ -93,6 +93,20 @@ impl<'p> Weights<'p> {
         self.tensors.retain(|name, _| !unwanted(name));
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Gives every tensor the name that `name` makes of its own, and drops those of which it makes none.
+    pub fn rename(&mut self, name: impl Fn(&str) -> Option<String>) {
+        let all = std::mem::take(&mut self.tensors);
+        let renamed = all
+            .into_iter()
+            .filter_map(|(old, found)| Some((name(&old)?, found)));
+        self.tensors = renamed.collect();
+    }
+
     /// Drops an output head that some checkpoints carry although the embeddings are it (`tied`).
     pub fn discard_tied_head(&mut self, tied: Option<bool>) {
         if tied == Some(true) {
