@@ -8,6 +8,7 @@ mod error;
 mod exaone4;
 mod gemma2;
 mod gemma3_text;
+mod gemma4_text;
 mod glm4;
 mod granite;
 mod internlm3;

@@ -16,6 +16,12 @@ struct Nested {
     defaults: &'static [(&'static str, i64)],
 }
 
+const GEMMA4: &[(&str, i64)] = &[
+    ("vocab_size", 262_144),
+    ("num_attention_heads", 8),
+    ("num_key_value_heads", 1),
+];
+
 const NESTED: &[Nested] = &[
     Nested {
         model_type: "gemma3",
@@ -25,6 +31,16 @@ const NESTED: &[Nested] = &[
             ("num_attention_heads", 8),
             ("num_key_value_heads", 4),
         ],
+    },
+    Nested {
+        model_type: "gemma4",
+        text: "gemma4_text",
+        defaults: GEMMA4,
+    },
+    Nested {
+        model_type: "gemma4_unified",
+        text: "gemma4_text",
+        defaults: GEMMA4,
     },
     Nested {
         model_type: "llava",

@@ -8,6 +8,7 @@ use super::error::LoadError;
 use super::exaone4::Exaone4;
 use super::gemma2::Gemma2;
 use super::gemma3_text::Gemma3;
+use super::gemma4_text::Gemma4;
 use super::glm4::Glm4;
 use super::granite::Granite;
 use super::internlm3::InternLm3;
@@ -31,6 +32,7 @@ const ARCHITECTURES: &[(&str, LoadFn)] = &[
     ("exaone4", load_as::<Exaone4>),
     ("gemma2", load_as::<Gemma2>),
     ("gemma3_text", load_as::<Gemma3>),
+    ("gemma4_text", load_as::<Gemma4>),
     ("glm4", load_as::<Glm4>),
     ("granite", load_as::<Granite>),
     ("internlm3", load_as::<InternLm3>),
@@ -115,7 +117,9 @@ mod tests {
     fn an_unknown_type_lists_the_known_ones() {
         let error = find("rwkv7").unwrap_err().to_string();
         assert!(
-            error.contains("rwkv7") && error.contains("gemma3, gemma3_text") && error.contains("mistral"),
+            error.contains("rwkv7")
+                && error.contains("gemma3, gemma3_text")
+                && error.contains("mistral"),
             "{error}"
         );
     }

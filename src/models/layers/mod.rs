@@ -11,7 +11,10 @@ mod norm;
 mod rope;
 mod rope_scaling;
 
-pub use attention::{Attention, AttentionConfig, AttentionShape, Growth, NormOver, QueryKeyNorms};
+pub use attention::{
+    Attention, AttentionConfig, AttentionShape, Growth, NormOver, QueryKeyNorms, as_sequence,
+    as_tokens,
+};
 pub use block::{Around, Block, BlockConfig, DecoderLayer};
 pub use decoder::{Decoder, DecoderConfig};
 pub use embedding::Embedding;
