@@ -41,10 +41,13 @@ fn main() {
     build_kernels(&root);
     cxx_build::bridge("src/mlx/bridge.rs")
         .file("src/mlx/bridge.cc")
+        .file("src/mlx/experts.cc")
+        .file("src/mlx/kernels/expert_primitives.cpp")
         .file("src/mlx/composed.cc")
         .file("src/mlx/kernels/join_primitive.cpp")
         .file("src/mlx/kernels/layer_primitives.cpp")
         .file("src/mlx/kernels/product_primitives.cpp")
+        .file("src/mlx/kernels/routing_primitive.cpp")
         .include("src/mlx")
         .include(mlx.join("include"))
         .std("c++20")
@@ -65,6 +68,7 @@ fn main() {
         "src/mlx/bridge.rs",
         "src/mlx/bridge.cc",
         "src/mlx/bridge.h",
+        "src/mlx/experts.cc",
         "src/mlx/composed.cc",
         "src/mlx/composed.h",
         KERNELS,

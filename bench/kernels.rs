@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use mlxcel::mlx::kernels::{Isa, set_threads};
-use mlxcel::mlx::{Affine, Array, Device, Dtype, Matrix, MlxError};
+use mlxcel::mlx::{Array, Device, Dtype, Matrix, MlxError, Packed, Packing};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -29,9 +29,9 @@ fn main() -> Result<(), MlxError> {
         for dtype in [Dtype::Float32, Dtype::Bfloat16] {
             for bits in [2, 3, 4, 5, 6, 8] {
                 let group_size = 64;
-                let affine = Affine { group_size, bits };
+                let packing = Packing::affine(bits, group_size);
                 report(isa, &format!("{bits}-bit {dtype}"), || {
-                    packed(affine, dtype)
+                    packed(packing, dtype)
                 })?;
             }
             report(isa, &format!("dense {dtype}"), || dense(dtype))?;
@@ -82,16 +82,22 @@ fn seconds(matrices: &[Weighed], rows: i32) -> Result<f64, MlxError> {
     Ok(best)
 }
 
-fn packed(affine: Affine, dtype: Dtype) -> Result<Weighed, MlxError> {
+fn packed(packing: Packing, dtype: Dtype) -> Result<Weighed, MlxError> {
     let mut generator = SmallRng::seed_from_u64(1);
-    let words = SIZE * affine.bits / 32;
+    let words = SIZE * packing.bits / 32;
     let values: Vec<u32> = (0..SIZE * words).map(|_| generator.random()).collect();
     let words = Array::from_u32(&values, &[SIZE, words])?;
-    let groups = [SIZE, SIZE / affine.group_size];
+    let groups = [SIZE, SIZE / packing.group_size];
     let scales =
         Array::from_f32(&random((groups[0] * groups[1]) as usize), &groups)?.astype(dtype)?;
     let bytes = words.nbytes() + 2 * scales.nbytes();
-    Ok((Matrix::affine(&words, &scales, &scales, affine)?, bytes))
+    let packed = Packed {
+        words,
+        biases: Some(scales.clone()),
+        scales,
+        packing,
+    };
+    Ok((Matrix::quantized(&packed)?, bytes))
 }
 
 fn dense(dtype: Dtype) -> Result<Weighed, MlxError> {

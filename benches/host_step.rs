@@ -32,6 +32,7 @@ fn main() {
     let mut lines = std::io::stdin().lock().lines();
     let folder = lines.next().unwrap().unwrap();
     let options = LoadOptions {
+        adapter: None,
         device: Device::Cpu,
         available_memory: None,
     };

@@ -14,6 +14,7 @@ use mlxcel::engine::{
 fn options() -> EngineOptions {
     EngineOptions {
         model_dir: Path::new(env!("CARGO_MANIFEST_DIR")).join("tiny-model/mlxcel-tiny"),
+        adapter: None,
         device: None,
         ctx_size: None,
         n_parallel: 4,

@@ -100,6 +100,16 @@ pub struct Args {
     #[arg(default_value = "-1", value_parser = parse_n_predict)]
     n_predict: Predict,
 
+    /// Folder of an adapter that mlx_lm.lora trained for this model (LoRA, DoRA, or whole tensors)
+    #[arg(
+        long,
+        env = "LLAMA_ARG_ADAPTER",
+        hide_env_values = true,
+        value_name = "FOLDER",
+        help_heading = "Model"
+    )]
+    adapter: Option<PathBuf>,
+
     /// Requests that are computed side by side; more of them wait
     #[arg(
         long,
@@ -436,6 +446,7 @@ impl Args {
         let keys = Keys::load(variable, self.api_key_file.as_deref())?;
         let model = ModelOptions {
             model: self.model,
+            adapter: self.adapter,
             alias: self.alias,
             ctx_size: (self.ctx_size > 0).then_some(self.ctx_size),
             n_predict: self.n_predict.0,

@@ -187,6 +187,11 @@ impl EngineHandle {
         Ok(streams)
     }
 
+    /// Outputs that can run and wait at the same time.
+    pub fn room(&self) -> usize {
+        self.facts.queue_size + self.facts.parallel
+    }
+
     /// Facts about the model.
     pub fn model(&self) -> &ModelInfo {
         &self.facts.model

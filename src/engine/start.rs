@@ -21,6 +21,8 @@ const CACHED_CONTEXTS: u64 = 4;
 pub struct EngineOptions {
     /// A folder with `config.json` and safetensors.
     pub model_dir: PathBuf,
+    /// The folder of an adapter in mlx-lm's format.
+    pub adapter: Option<PathBuf>,
     /// `None` takes the GPU if there is one.
     pub device: Option<Device>,
     /// Tokens that prompt and output of one request may have together; `None` is what the model
@@ -172,6 +174,7 @@ fn load(
     let load_options = LoadOptions {
         device,
         available_memory: memory.filter(|_| !options.force),
+        adapter: options.adapter.clone(),
     };
     let model = models::load(&options.model_dir, &load_options, progress)?;
     let info = model.info();

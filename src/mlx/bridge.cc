@@ -112,6 +112,10 @@ std::unique_ptr<ArrayList> new_list() noexcept {
   return std::make_unique<ArrayList>();
 }
 
+ArrayPtr list_get(const ArrayList& list, std::size_t index) {
+  return std::make_unique<Array>(list.arrays.at(index));
+}
+
 void list_push(ArrayList& list, const Array& array) noexcept {
   list.arrays.push_back(array);
 }
@@ -313,63 +317,143 @@ ArrayPtr quantized_matmul(
     const Array& x,
     const Array& w,
     const Array& scales,
-    const Array& biases,
+    const ArrayList& biases,
     std::int32_t group_size,
-    std::int32_t bits) {
-  return own(mx::quantized_matmul(x, w, scales, biases, true, group_size, bits));
+    std::int32_t bits,
+    std::uint8_t mode) {
+  const auto given = biases.arrays.empty() ? std::nullopt : std::optional(biases.arrays[0]);
+  return own(mx::quantized_matmul(
+      x, w, scales, given, true, group_size, bits, mode_name(static_cast<kernels::Mode>(mode))));
+}
+
+ArrayPtr broadcast_to(const Array& a, Dims shape) {
+  return own(mx::broadcast_to(a, to_shape(shape)));
+}
+
+ArrayPtr contiguous(const Array& a) {
+  return own(mx::contiguous(a));
+}
+
+ArrayPtr view(const Array& a, std::uint8_t dtype) {
+  return own(mx::view(a, to_dtype(dtype)));
+}
+
+ArrayPtr every_other(const Array& a, std::int32_t axis, std::int32_t first) {
+  const int ndim = static_cast<int>(a.ndim());
+  if (axis < 0 || axis >= ndim || first < 0) {
+    throw std::invalid_argument("no such axis");
+  }
+  mx::Shape start(ndim, 0), stop = a.shape(), strides(ndim, 1);
+  start[axis] = first;
+  strides[axis] = 2;
+  return own(mx::slice(a, start, stop, strides));
 }
 
 ArrayPtr inverse(const Array& a) {
   return own(mx::linalg::inv(a, mx::Device::cpu));
 }
 
-WeightPtr dense_weight(const Array& values) {
-  if (values.ndim() != 2) {
-    throw std::invalid_argument("a weight is a matrix");
+namespace {
+
+// The order is that of `Mode` in matrix.rs.
+const std::array<const char*, 4> MODES = {"affine", "mxfp4", "nvfp4", "mxfp8"};
+
+bool has_packing(kernels::Mode mode, int group, int bits) {
+  switch (mode) {
+    case kernels::Mode::affine:
+      return ((bits >= 2 && bits <= 6) || bits == 8) && (group == 32 || group == 64 || group == 128);
+    case kernels::Mode::mxfp4:
+      return bits == 4 && group == 32;
+    case kernels::Mode::nvfp4:
+      return bits == 4 && group == 16;
+    case kernels::Mode::mxfp8:
+      return bits == 8 && group == 32;
   }
-  auto rows = mx::contiguous(values);
-  auto transposed = mx::transpose(rows);
-  // Once, so that no step builds the view again.
-  mx::eval(rows, transposed);
-  return std::make_unique<Weight>(
-      Weight{.values = rows, .transposed = transposed, .scales = {}, .biases = {}, .offset = {}});
+  return false;
 }
 
-WeightPtr affine_weight(
+/// Whether a matrix, or a stack of them, can have this many dimensions.
+bool is_weight(const Array& values) {
+  return values.ndim() == 2 || values.ndim() == 3;
+}
+
+} // namespace
+
+const char* mode_name(kernels::Mode mode) {
+  return MODES.at(static_cast<std::size_t>(mode));
+}
+
+WeightPtr dense_weight(const Array& values) {
+  if (!is_weight(values)) {
+    throw std::invalid_argument("a weight is a matrix, or one an expert");
+  }
+  auto rows = mx::contiguous(values);
+  auto transposed = mx::swapaxes(rows, -1, -2);
+  // Once, so that no step builds the view again.
+  mx::eval(rows, transposed);
+  auto weight = std::make_unique<Weight>(Weight{.values = rows});
+  weight->transposed = transposed;
+  return weight;
+}
+
+WeightPtr quantized_weight(
     const Array& words,
     const Array& scales,
-    const Array& biases,
+    const ArrayList& biases,
     std::int32_t group_size,
-    std::int32_t bits) {
-  const bool known = (bits >= 2 && bits <= 6) || bits == 8;
-  if (!known || (group_size != 32 && group_size != 64 && group_size != 128)) {
+    std::int32_t bits,
+    std::uint8_t mode_index) {
+  const auto mode = static_cast<kernels::Mode>(mode_index);
+  if (mode_index >= MODES.size() || !has_packing(mode, group_size, bits)) {
     throw std::invalid_argument("no such quantization");
   }
-  const int columns = words.ndim() == 2 ? words.shape(1) * 32 / bits : 0;
-  const mx::Shape groups{words.ndim() == 2 ? words.shape(0) : 0, columns / group_size};
-  if (words.dtype() != mx::uint32 || columns % group_size != 0 || scales.shape() != groups ||
-      biases.shape() != groups || scales.dtype() != biases.dtype() ||
-      !mx::issubdtype(scales.dtype(), mx::floating) || scales.dtype() == mx::float64) {
+  const bool affine = mode == kernels::Mode::affine;
+  mx::Shape groups = words.shape();
+  const int columns = is_weight(words) ? words.shape(-1) * 32 / bits : 0;
+  if (!groups.empty()) {
+    groups.back() = columns / group_size;
+  }
+  const bool scaled = affine
+      ? mx::issubdtype(scales.dtype(), mx::floating) && scales.dtype() != mx::float64
+      : scales.dtype() == mx::uint8;
+  if (!is_weight(words) || words.dtype() != mx::uint32 || columns % group_size != 0 ||
+      scales.shape() != groups || !scaled || biases.arrays.size() != (affine ? 1 : 0)) {
     throw std::invalid_argument("words, scales and biases do not make a quantized matrix");
   }
-  auto weight = std::make_unique<Weight>(Weight{
-      .values = mx::contiguous(words),
-      .transposed = {},
-      .scales = mx::contiguous(scales),
-      .biases = mx::contiguous(biases),
-      .offset = {},
-      .group = group_size,
-      .bits = bits});
-  mx::eval(weight->values, *weight->scales, *weight->biases);
+  auto weight = std::make_unique<Weight>(Weight{.values = mx::contiguous(words)});
+  weight->scales = mx::contiguous(scales);
+  weight->group = group_size;
+  weight->bits = bits;
+  weight->mode = mode;
+  if (affine) {
+    const auto& given = biases.arrays[0];
+    if (given.shape() != groups || given.dtype() != scales.dtype()) {
+      throw std::invalid_argument("the biases are not of the scales' shape and type");
+    }
+    weight->biases = mx::contiguous(given);
+    weight->biases->eval();
+  }
+  mx::eval(weight->values, *weight->scales);
   return weight;
 }
 
 void set_offset(Weight& weight, const Array& offset) {
-  if (offset.shape() != mx::Shape{weight.rows()}) {
+  auto shape = weight.values.shape();
+  shape.pop_back();
+  if (offset.shape() != shape) {
     throw std::invalid_argument("a bias has one number a row of its matrix");
   }
   weight.offset = mx::contiguous(offset);
   weight.offset->eval();
+}
+
+void set_factors(Weight& weight, const Array& factors) {
+  if (weight.values.ndim() != 3 || factors.shape() != mx::Shape{weight.experts()} ||
+      factors.dtype() != mx::float32) {
+    throw std::invalid_argument("there is one factor an expert, in float32");
+  }
+  weight.factors = mx::contiguous(factors);
+  weight.factors->eval();
 }
 
 namespace {
@@ -377,7 +461,8 @@ namespace {
 Array linear_of(const Array& x, const Weight& weight) {
   if (weight.bits > 0) {
     auto out = mx::quantized_matmul(
-        x, weight.values, *weight.scales, weight.biases, true, weight.group, weight.bits);
+        x, weight.values, *weight.scales, weight.biases, true, weight.group, weight.bits,
+        mode_name(weight.mode));
     return weight.offset ? mx::add(out, *weight.offset) : out;
   }
   return weight.offset ? mx::addmm(*weight.offset, x, *weight.transposed)
@@ -426,9 +511,11 @@ ArrayPtr weight_rows(const Weight& weight, const Array& indices, std::uint8_t in
   }
   auto rows = mx::take(weight.values, indices, 0);
   if (weight.bits > 0) {
+    const auto part = [&](const Array& of) { return mx::take(of, indices, 0); };
     rows = mx::dequantize(
-        rows, mx::take(*weight.scales, indices, 0), mx::take(*weight.biases, indices, 0),
-        weight.group, weight.bits);
+        rows, part(*weight.scales),
+        weight.biases ? std::optional(part(*weight.biases)) : std::nullopt, weight.group,
+        weight.bits, mode_name(weight.mode));
   }
   return own(mx::astype(rows, dtype));
 }

@@ -29,6 +29,7 @@ struct ArrayList {
 };
 std::unique_ptr<ArrayList> new_list() noexcept;
 void list_push(ArrayList& list, const Array& array) noexcept;
+ArrayPtr list_get(const ArrayList& list, std::size_t index);
 
 // The library and its devices.
 rust::String library_version() noexcept;
@@ -71,6 +72,11 @@ ArrayPtr multiply(const Array& a, const Array& b);
 ArrayPtr scale(const Array& a, float factor);
 ArrayPtr per_row(const Array& a, rust::Box<RowOp> op);
 ArrayPtr sigmoid(const Array& a);
+ArrayPtr broadcast_to(const Array& a, Dims shape);
+ArrayPtr contiguous(const Array& a);
+ArrayPtr view(const Array& a, std::uint8_t dtype);
+/// From `first` on.
+ArrayPtr every_other(const Array& a, std::int32_t axis, std::int32_t first);
 ArrayPtr inverse(const Array& a);
 
 ArrayPtr matmul(const Array& a, const Array& b);
@@ -78,25 +84,58 @@ ArrayPtr quantized_matmul(
     const Array& x,
     const Array& w,
     const Array& scales,
-    const Array& biases,
+    const ArrayList& biases,
     std::int32_t group_size,
-    std::int32_t bits);
+    std::int32_t bits,
+    std::uint8_t mode);
 // Matrices of a checkpoint, and products with them (lazy): our kernels in float32 on the CPU, else MLX.
 using WeightPtr = std::unique_ptr<Weight>;
 WeightPtr dense_weight(const Array& values);
-WeightPtr affine_weight(
+WeightPtr quantized_weight(
     const Array& words,
     const Array& scales,
-    const Array& biases,
+    const ArrayList& biases,
     std::int32_t group_size,
-    std::int32_t bits);
+    std::int32_t bits,
+    std::uint8_t mode);
 void set_offset(Weight& weight, const Array& offset);
+void set_factors(Weight& weight, const Array& factors);
+/// MLX's name.
+const char* mode_name(kernels::Mode mode);
 ArrayPtr linear(const Array& x, const Weight& weight);
 ArrayPtr linear_add(const Array& x, const Weight& weight, const Array& residual);
 ArrayPtr gated_linear(const Array& x, const Weight& gate, const Weight& up, std::uint8_t activation);
 ArrayPtr activate(const Array& x, std::uint8_t activation, float limit);
 ArrayPtr activate_times(const Array& x, const Array& up, std::uint8_t activation);
 ArrayPtr weight_rows(const Weight& weight, const Array& indices, std::uint8_t dtype);
+
+// Products with the matrices of experts (lazy): our kernels in float32 on the CPU, else MLX. What is
+// there or not is a list of one or none.
+ArrayPtr gather_linear(const Array& x, const Weight& weight, const Array& choices);
+ArrayPtr gather_gate(
+    const Array& x,
+    const Weight& gate,
+    const Weight& up,
+    const Array& choices,
+    std::uint8_t activation,
+    bool clamped,
+    float alpha,
+    float limit);
+ArrayPtr gather_sum(
+    const Array& x,
+    const Weight& weight,
+    const Array& choices,
+    const Array& weights,
+    const ArrayList& residual);
+std::unique_ptr<ArrayList> route(
+    const Array& logits,
+    const ArrayList& correction,
+    std::uint8_t scores,
+    std::int32_t choices,
+    bool normalize,
+    float scale,
+    std::int32_t groups,
+    std::int32_t kept_groups);
 
 // The kernels' threads and instruction set.
 bool choose_isa(rust::Str name) noexcept;

@@ -39,6 +39,7 @@ pub(crate) mod ffi {
 
         fn new_list() -> UniquePtr<ArrayList>;
         fn list_push(list: Pin<&mut ArrayList>, array: &Array);
+        fn list_get(list: &ArrayList, index: usize) -> Result<UniquePtr<Array>>;
 
         fn library_version() -> String;
         fn header_version() -> String;
@@ -90,23 +91,31 @@ pub(crate) mod ffi {
             x: &Array,
             w: &Array,
             scales: &Array,
-            biases: &Array,
+            biases: &ArrayList,
             group_size: i32,
             bits: i32,
+            mode: u8,
         ) -> Result<UniquePtr<Array>>;
+
+        fn broadcast_to(a: &Array, shape: &[i32]) -> Result<UniquePtr<Array>>;
+        fn contiguous(a: &Array) -> Result<UniquePtr<Array>>;
+        fn view(a: &Array, dtype: u8) -> Result<UniquePtr<Array>>;
+        fn every_other(a: &Array, axis: i32, first: i32) -> Result<UniquePtr<Array>>;
 
         /// Fails on the stream's own thread when `a` is singular.
         fn inverse(a: &Array) -> Result<UniquePtr<Array>>;
 
         fn dense_weight(values: &Array) -> Result<UniquePtr<Weight>>;
-        fn affine_weight(
+        fn quantized_weight(
             words: &Array,
             scales: &Array,
-            biases: &Array,
+            biases: &ArrayList,
             group_size: i32,
             bits: i32,
+            mode: u8,
         ) -> Result<UniquePtr<Weight>>;
         fn set_offset(weight: Pin<&mut Weight>, offset: &Array) -> Result<()>;
+        fn set_factors(weight: Pin<&mut Weight>, factors: &Array) -> Result<()>;
         fn linear(x: &Array, weight: &Weight) -> Result<UniquePtr<Array>>;
         fn linear_add(x: &Array, weight: &Weight, residual: &Array) -> Result<UniquePtr<Array>>;
         fn gated_linear(
@@ -118,6 +127,37 @@ pub(crate) mod ffi {
         fn activate(x: &Array, kind: u8, limit: f32) -> Result<UniquePtr<Array>>;
         fn activate_times(x: &Array, up: &Array, kind: u8) -> Result<UniquePtr<Array>>;
         fn weight_rows(weight: &Weight, indices: &Array, dtype: u8) -> Result<UniquePtr<Array>>;
+
+        fn gather_linear(x: &Array, weight: &Weight, choices: &Array) -> Result<UniquePtr<Array>>;
+        #[allow(clippy::too_many_arguments, reason = "C++ takes plain numbers")]
+        fn gather_gate(
+            x: &Array,
+            gate: &Weight,
+            up: &Weight,
+            choices: &Array,
+            activation: u8,
+            clamped: bool,
+            alpha: f32,
+            limit: f32,
+        ) -> Result<UniquePtr<Array>>;
+        fn gather_sum(
+            x: &Array,
+            weight: &Weight,
+            choices: &Array,
+            weights: &Array,
+            residual: &ArrayList,
+        ) -> Result<UniquePtr<Array>>;
+        #[allow(clippy::too_many_arguments, reason = "C++ takes plain numbers")]
+        fn route(
+            logits: &Array,
+            correction: &ArrayList,
+            scores: u8,
+            choices: i32,
+            normalize: bool,
+            scale: f32,
+            groups: i32,
+            kept_groups: i32,
+        ) -> Result<UniquePtr<ArrayList>>;
 
         fn choose_isa(name: &str) -> bool;
         fn available_isas() -> Vec<String>;

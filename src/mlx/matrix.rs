@@ -2,11 +2,12 @@
 
 use cxx::UniquePtr;
 
-use super::array::Array;
+use super::array::{Array, list};
 use super::bridge::ffi;
 use super::dtype::Dtype;
 use super::error::{MlxError, OrMlxError};
-use super::ops::{Activation, Affine};
+use super::ops::Activation;
+use super::packing::Packed;
 
 /// A matrix `[out, in]` as the checkpoint has it, to be multiplied as its transpose, with or without a
 /// bias `[out]`.
@@ -19,21 +20,15 @@ impl Matrix {
     /// Of float32, bfloat16 or float16 `values`, `[out, in]`.
     #[track_caller]
     pub fn dense(values: &Array) -> Result<Self, MlxError> {
+        check_matrix(values)?;
         Ok(Self(ffi::dense_weight(values.raw()).or_mlx()?))
     }
 
-    /// Affine-quantized: `words` are `[out, in · bits / 32]`, `scales` and `biases`
-    /// `[out, in / group_size]`.
+    /// A quantized one.
     #[track_caller]
-    pub fn affine(
-        words: &Array,
-        scales: &Array,
-        biases: &Array,
-        affine: Affine,
-    ) -> Result<Self, MlxError> {
-        let Affine { group_size, bits } = affine;
-        let weight = ffi::affine_weight(words.raw(), scales.raw(), biases.raw(), group_size, bits);
-        Ok(Self(weight.or_mlx()?))
+    pub fn quantized(packed: &Packed) -> Result<Self, MlxError> {
+        check_matrix(&packed.words)?;
+        Ok(Self(packed.weight()?))
     }
 
     /// The same matrix with a bias, `[out]`, in the type of the activations.
@@ -72,4 +67,28 @@ pub fn gated_product(
     activation: Activation,
 ) -> Result<Array, MlxError> {
     Array::wrap(ffi::gated_linear(x.raw(), &gate.0, &up.0, activation as u8))
+}
+
+impl Packed {
+    #[track_caller]
+    pub(super) fn weight(&self) -> Result<UniquePtr<ffi::Weight>, MlxError> {
+        let biases: Vec<&Array> = self.biases.iter().collect();
+        ffi::quantized_weight(
+            self.words.raw(),
+            self.scales.raw(),
+            &list(&biases),
+            self.packing.group_size,
+            self.packing.bits,
+            self.packing.mode as u8,
+        )
+        .or_mlx()
+    }
+}
+
+#[track_caller]
+fn check_matrix(values: &Array) -> Result<(), MlxError> {
+    match values.shape() {
+        [_, _] => Ok(()),
+        shape => Err(MlxError::new(format!("a matrix of shape {shape:?}"))),
+    }
 }

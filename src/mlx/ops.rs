@@ -5,17 +5,7 @@ use super::array::{Array, list};
 use super::bridge::{RowOp, ffi};
 use super::dtype::Dtype;
 use super::error::MlxError;
-
-/// How the groups of an affine-quantized matrix are packed: `value = scale * integer + bias`, one
-/// scale and bias for `group_size` values of a row, `32 / bits` integers a word (for 3, 5 and 6
-/// bits, `bits` bytes for 8 integers).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Affine {
-    /// Values that share a scale.
-    pub group_size: i32,
-    /// Bits of one value.
-    pub bits: i32,
-}
+use super::packing::Packed;
 
 /// Functions of single numbers that go between two products. The order is that of operands.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,25 +148,43 @@ impl Array {
         Self::wrap(ffi::matmul(self.raw(), other.raw()))
     }
 
-    /// `self · Wᵀ` for an affine-quantized `W`: `[m, in]` gives `[m, out]`.
-    ///
-    /// `w` is `[out, in · bits / 32]` words, `scales` and `biases` are `[out, in / group_size]`.
+    /// `self · Wᵀ` for a quantized `W`, by MLX's own operation: `[m, in]` gives `[m, out]`.
     #[track_caller]
-    pub fn quantized_matmul(
-        &self,
-        w: &Array,
-        scales: &Array,
-        biases: &Array,
-        affine: Affine,
-    ) -> Result<Self, MlxError> {
+    pub fn quantized_matmul(&self, w: &Packed) -> Result<Self, MlxError> {
+        let biases: Vec<&Array> = w.biases.iter().collect();
         Self::wrap(ffi::quantized_matmul(
             self.raw(),
-            w.raw(),
-            scales.raw(),
-            biases.raw(),
-            affine.group_size,
-            affine.bits,
+            w.words.raw(),
+            w.scales.raw(),
+            &list(&biases),
+            w.packing.group_size,
+            w.packing.bits,
+            w.packing.mode as u8,
         ))
+    }
+
+    /// The same values seen under a larger shape: dimensions of length 1 are repeated.
+    #[track_caller]
+    pub fn broadcast_to(&self, shape: &[i32]) -> Result<Self, MlxError> {
+        Self::wrap(ffi::broadcast_to(self.raw(), shape))
+    }
+
+    /// The same values without gaps, in row-major order.
+    #[track_caller]
+    pub fn contiguous(&self) -> Result<Self, MlxError> {
+        Self::wrap(ffi::contiguous(self.raw()))
+    }
+
+    /// The same bytes as another type; the last dimension changes with the size of the elements.
+    #[track_caller]
+    pub fn view(&self, dtype: Dtype) -> Result<Self, MlxError> {
+        Self::wrap(ffi::view(self.raw(), dtype.index()))
+    }
+
+    /// Entries `first`, `first + 2`, … of dimension `axis`.
+    #[track_caller]
+    pub fn every_other(&self, axis: i32, first: i32) -> Result<Self, MlxError> {
+        Self::wrap(ffi::every_other(self.raw(), axis, first))
     }
 }
 

@@ -1,9 +1,10 @@
 //! Makes layers of a checkpoint's tensors.
 
-use crate::mlx::{Affine, Array, Dtype, MlxError};
+use crate::mlx::{self, Array, Dtype, Experts, MlxError, Mode, Packed, Packing};
 
+use super::adapter::{Adapter, LowRank};
 use super::error::LoadError;
-use super::layers::{Embedding, LayerNorm, Linear, Packed, RmsNorm};
+use super::layers::{Embedding, LayerNorm, Linear, RmsNorm};
 use super::quantization::{self, Quantization};
 use super::weights::Weights;
 use super::{ModelInfo, StateSize};
@@ -16,6 +17,7 @@ pub struct Builder<'w, 'p> {
     parameters: u64,
     bytes: u64,
     dtype: Option<Dtype>,
+    adapter: Option<Adapter>,
 }
 
 /// What only the architecture knows of its model.
@@ -36,7 +38,18 @@ enum Matrix {
 
 impl Matrix {
     #[track_caller]
-    fn linear(&self, bias: Option<&Array>) -> Result<Linear, MlxError> {
+    fn linear(
+        &self,
+        bias: Option<&Array>,
+        update: Option<(&LowRank, Dtype)>,
+    ) -> Result<Linear, MlxError> {
+        if let Some((update, dtype)) = update {
+            let matrix = match self {
+                Self::Dense(weight) => mlx::Matrix::dense(weight)?,
+                Self::Quantized(packed) => mlx::Matrix::quantized(packed)?,
+            };
+            return Linear::updated(matrix, bias, update, dtype);
+        }
         match self {
             Self::Dense(weight) => Linear::dense(weight, bias),
             Self::Quantized(packed) => Linear::quantized(packed, bias),
@@ -52,8 +65,11 @@ impl Matrix {
             Self::Quantized(packed) => Self::Quantized(Packed {
                 words: rows(&packed.words)?,
                 scales: rows(&packed.scales)?,
-                biases: rows(&packed.biases)?,
-                affine: packed.affine,
+                biases: match &packed.biases {
+                    Some(biases) => Some(rows(biases)?),
+                    None => None,
+                },
+                packing: packed.packing,
             }),
         })
     }
@@ -73,7 +89,18 @@ impl<'w, 'p> Builder<'w, 'p> {
             parameters: 0,
             bytes: 0,
             dtype: None,
+            adapter: None,
         }
+    }
+
+    /// The same, for a checkpoint with an adapter.
+    pub fn with_adapter(self, adapter: Option<Adapter>) -> Self {
+        Self { adapter, ..self }
+    }
+
+    /// Fails where the adapter is for layers that were not taken.
+    pub fn finish(self) -> Result<(), LoadError> {
+        self.adapter.map_or(Ok(()), Adapter::finish)
     }
 
     /// Whether the checkpoint has a tensor.
@@ -104,12 +131,29 @@ impl<'w, 'p> Builder<'w, 'p> {
         outputs: i32,
         bias: bool,
     ) -> Result<Linear, LoadError> {
-        let matrix = self.matrix(path, outputs, inputs)?;
+        let matrix = self.matrix(path, &[outputs, inputs])?;
         let bias = match bias {
             true => Some(self.vector(&format!("{path}.bias"), outputs)?),
             false => None,
         };
-        Ok(matrix.linear(bias.as_ref())?)
+        let update = self.update(path, inputs, outputs)?;
+        let update = update.as_ref().map(|(update, dtype)| (update, *dtype));
+        Ok(matrix.linear(bias.as_ref(), update)?)
+    }
+
+    /// What the adapter adds to the layer at `path`, and the type that it computes in.
+    fn update(
+        &mut self,
+        path: &str,
+        inputs: i32,
+        outputs: i32,
+    ) -> Result<Option<(LowRank, Dtype)>, LoadError> {
+        let dtype = self.dtype.unwrap_or(Dtype::Float32);
+        let Some(adapter) = &mut self.adapter else {
+            return Ok(None);
+        };
+        let update = adapter.take(path, inputs, outputs)?;
+        Ok(update.map(|update| (update, dtype)))
     }
 
     /// The linear layers whose matrices (and biases) lie behind one another in `{path}`, with the given
@@ -122,11 +166,12 @@ impl<'w, 'p> Builder<'w, 'p> {
         bias: bool,
     ) -> Result<[Linear; N], LoadError> {
         let total = outputs.iter().sum();
-        let matrix = self.matrix(path, total, inputs)?;
+        let matrix = self.matrix(path, &[total, inputs])?;
         let bias = match bias {
             true => Some(self.vector(&format!("{path}.bias"), total)?),
             false => None,
         };
+        let update = self.update(path, inputs, total)?;
         let mut start = 0;
         let mut layers = Vec::with_capacity(N);
         for count in outputs {
@@ -135,11 +180,51 @@ impl<'w, 'p> Builder<'w, 'p> {
                 Some(bias) => Some(bias.slice(&[start], &[stop])?),
                 None => None,
             };
-            layers.push(matrix.rows(start, stop)?.linear(bias.as_ref())?);
+            let update = match &update {
+                Some((update, dtype)) => Some((update.outputs(start, stop)?, *dtype)),
+                None => None,
+            };
+            let update = update.as_ref().map(|(update, dtype)| (update, *dtype));
+            layers.push(matrix.rows(start, stop)?.linear(bias.as_ref(), update)?);
             start = stop;
         }
         let unequal = |_| LoadError::config(path, "is not divided as it should be");
         layers.try_into().map_err(unequal)
+    }
+
+    /// `{path}.weight` `[experts, outputs, inputs]`, with `{path}.bias` `[experts, outputs]` where `bias`
+    /// says so.
+    pub fn experts(
+        &mut self,
+        path: &str,
+        experts: i32,
+        inputs: i32,
+        outputs: i32,
+        bias: bool,
+    ) -> Result<Experts, LoadError> {
+        let mut stack = match self.matrix(path, &[experts, outputs, inputs])? {
+            Matrix::Dense(weight) => Experts::dense(&weight)?,
+            Matrix::Quantized(packed) => Experts::quantized(&packed)?,
+        };
+        let scale = format!("{path}.global_scale");
+        if self.contains(&scale) {
+            // mlx-lm keeps the largest number of a matrix, that is the largest scale times the largest
+            // number of nvfp4.
+            let largest = self
+                .weights
+                .take(&scale, &[experts])?
+                .astype(Dtype::Float32)?;
+            let factor = Array::from_f32(&[1.0 / (448.0 * 6.0)], &[1])?;
+            stack = stack.with_factors(&largest.multiply(&factor)?)?;
+        }
+        if bias {
+            let bias = self
+                .weights
+                .take(&format!("{path}.bias"), &[experts, outputs])?;
+            self.count(experts as u64 * outputs as u64, &[&bias]);
+            stack = stack.with_bias(&bias)?;
+        }
+        Ok(stack)
     }
 
     /// `{path}.weight` `[vocab, hidden]`.
@@ -149,7 +234,7 @@ impl<'w, 'p> Builder<'w, 'p> {
         vocab: i32,
         hidden: i32,
     ) -> Result<Embedding, LoadError> {
-        let matrix = self.matrix(path, vocab, hidden)?;
+        let matrix = self.matrix(path, &[vocab, hidden])?;
         let dtype = self.dtype.unwrap_or(Dtype::Float32);
         Ok(match matrix {
             Matrix::Dense(weight) => Embedding::dense(&weight, dtype)?,
@@ -211,22 +296,24 @@ impl<'w, 'p> Builder<'w, 'p> {
         Ok(array)
     }
 
-    fn matrix(&mut self, path: &str, outputs: i32, inputs: i32) -> Result<Matrix, LoadError> {
+    /// `[outputs, inputs]`, or a stack of such matrices.
+    fn matrix(&mut self, path: &str, shape: &[i32]) -> Result<Matrix, LoadError> {
+        let inputs = shape.last().copied().unwrap_or(0);
         let matrix = match self.packing(path, inputs)? {
             None => {
-                let weight = self
-                    .weights
-                    .take_as_is(&format!("{path}.weight"), &[outputs, inputs])?;
+                let weight = self.weights.take_as_is(&format!("{path}.weight"), shape)?;
                 self.computes_in(&weight)?;
                 Matrix::Dense(weight)
             }
-            Some(affine) => Matrix::Quantized(self.packed(path, outputs, inputs, affine)?),
+            Some(packing) => Matrix::Quantized(self.packed(path, shape, packing)?),
         };
-        let elements = outputs as u64 * inputs as u64;
+        let elements = shape.iter().map(|&dim| dim as u64).product();
         match &matrix {
             Matrix::Dense(weight) => self.count(elements, &[weight]),
             Matrix::Quantized(packed) => {
-                self.count(elements, &[&packed.words, &packed.scales, &packed.biases]);
+                let mut arrays = vec![&packed.words, &packed.scales];
+                arrays.extend(&packed.biases);
+                self.count(elements, &arrays);
             }
         }
         Ok(matrix)
@@ -242,64 +329,67 @@ impl<'w, 'p> Builder<'w, 'p> {
         Ok(())
     }
 
-    fn packed(
-        &mut self,
-        path: &str,
-        outputs: i32,
-        inputs: i32,
-        affine: Affine,
-    ) -> Result<Packed, LoadError> {
-        if inputs % affine.group_size != 0 {
+    fn packed(&mut self, path: &str, shape: &[i32], packing: Packing) -> Result<Packed, LoadError> {
+        let (outer, inputs) = match shape {
+            [outer @ .., inputs] => (outer, *inputs),
+            [] => return Err(LoadError::config(path, "has no dimension")),
+        };
+        if inputs % packing.group_size != 0 {
             return Err(LoadError::config(
                 format!("quantization.{path}"),
                 format!(
                     "{inputs} inputs are no multiple of the group size {}",
-                    affine.group_size
+                    packing.group_size
                 ),
             ));
         }
-        let words = [outputs, inputs / 32 * affine.bits];
-        let groups = [outputs, inputs / affine.group_size];
-        let scales = self
-            .weights
-            .take_as_is(&format!("{path}.scales"), &groups)?;
-        self.computes_in(&scales)?;
+        let with = |last: i32| [outer, &[last]].concat();
+        let words = with(inputs / 16 * packing.bits / 2);
+        let groups = with(inputs / packing.group_size);
+        let name = |part: &str| format!("{path}.{part}");
+        let (scales, biases) = if packing.mode == Mode::Affine {
+            let scales = self.weights.take_as_is(&name("scales"), &groups)?;
+            self.computes_in(&scales)?;
+            let biases = self.weights.take_as_is(&name("biases"), &groups)?;
+            (scales, Some(biases))
+        } else {
+            (self.weights.take_bytes(&name("scales"), &groups)?, None)
+        };
         Ok(Packed {
-            words: self
-                .weights
-                .take_packed(&format!("{path}.weight"), &words)?,
-            biases: self
-                .weights
-                .take_as_is(&format!("{path}.biases"), &groups)?,
+            words: self.weights.take_packed(&name("weight"), &words)?,
             scales,
-            affine,
+            biases,
+            packing,
         })
     }
 
     /// How the layer at `path` is packed. As in mlx-lm, an override in `config.json` decides; else
     /// a layer with scales is quantized, and its shapes tell how.
-    fn packing(&self, path: &str, inputs: i32) -> Result<Option<Affine>, LoadError> {
+    fn packing(&self, path: &str, inputs: i32) -> Result<Option<Packing>, LoadError> {
         let Some(quantization) = self.quantization else {
             return Ok(None);
         };
         if let Some(stated) = quantization.override_of(path) {
             return Ok(stated);
         }
+        let scales = format!("{path}.scales");
         let last = |name: &str| {
-            let shape = self.weights.shape(&format!("{path}.{name}"))?;
+            let shape = self.weights.shape(name)?;
             i32::try_from(*shape.last()?).ok().filter(|&dim| dim > 0)
         };
-        let (Some(groups), Some(words)) = (last("scales"), last("weight")) else {
+        let (Some(groups), Some(words)) = (last(&scales), last(&format!("{path}.weight"))) else {
             return Ok(None);
         };
-        let inferred = Affine {
-            group_size: inputs / groups,
-            bits: i32::try_from(i64::from(words) * 32 / i64::from(inputs)).unwrap_or(0),
+        let group_size = inputs / groups;
+        let bits = i32::try_from(i64::from(words) * 32 / i64::from(inputs)).unwrap_or(0);
+        // Only affine quantization keeps its scales in the type of the weights.
+        let inferred = if self.weights.dtype(&scales) == Some(safetensors::Dtype::U8) {
+            quantization::of_floats(bits, group_size)
+        } else {
+            quantization::check(Packing::affine(bits, group_size), path).ok()
         };
         // Shapes that fit no packing are reported against the stated one.
-        Ok(Some(
-            quantization::check(inferred, path).unwrap_or(quantization.default),
-        ))
+        Ok(Some(inferred.unwrap_or(quantization.default)))
     }
 
     fn count(&mut self, parameters: u64, arrays: &[&Array]) {

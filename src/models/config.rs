@@ -91,6 +91,11 @@ impl ConfigFile {
             .ok_or_else(|| LoadError::config("model_type", "is missing"))
     }
 
+    /// Whether the folder holds this file too.
+    pub fn has_beside_it(&self, file: &str) -> bool {
+        self.path.with_file_name(file).exists()
+    }
+
     /// One field.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.fields.get(key)

@@ -53,6 +53,14 @@ pub enum LoadError {
         /// What to use instead.
         remedy: &'static str,
     },
+    /// An adapter is not one for this model.
+    #[error("the adapter in {} cannot be used: {message}", path.display())]
+    Adapter {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
     /// The folder has no weights in safetensors.
     #[error(
         "{} holds no weights in safetensors: neither model.safetensors, nor \

@@ -1,10 +1,11 @@
 //! From a folder to a model.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::mlx::{Device, Dtype, check_version};
 
 use super::Model;
+use super::adapter::{self, Adapter, Tuned};
 use super::builder::Builder;
 use super::config::ConfigFile;
 use super::error::LoadError;
@@ -14,12 +15,14 @@ use super::registry::{self, Architecture};
 use super::weights::Weights;
 
 /// How to load.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// Where the model is to run; it becomes the thread's default.
     pub device: Device,
     /// Bytes that the weights may take; `None` does not check.
     pub available_memory: Option<u64>,
+    /// The folder of an adapter in mlx-lm's format.
+    pub adapter: Option<PathBuf>,
 }
 
 /// How far loading has come, in bytes of memory.
@@ -52,8 +55,18 @@ pub fn load(
         Device::Gpu => None,
     };
     let mut weights = Weights::open(dir, compute, progress)?;
+    let mut adapter = match &options.adapter {
+        Some(adapter) => match adapter::open(adapter)? {
+            Tuned::Layers(layers) => Some(layers),
+            Tuned::Tensors(file) => {
+                weights.replace(&file)?;
+                None
+            }
+        },
+        None => None,
+    };
     if text.is_some() {
-        nested::keep_text(&mut weights, quantization.as_mut());
+        nested::keep_text(&mut weights, quantization.as_mut(), adapter.as_mut());
     }
     let checkpoint = Checkpoint {
         architecture,
@@ -61,7 +74,7 @@ pub fn load(
         quantization: quantization.as_ref(),
         available_memory: options.available_memory,
     };
-    load_as(&checkpoint, weights)
+    load_as(&checkpoint, weights, adapter)
 }
 
 /// A model folder that was read, but for its tensors.
@@ -73,12 +86,14 @@ pub(super) struct Checkpoint<'a> {
 }
 
 /// Loads a checkpoint of a known architecture.
-pub(super) type LoadFn = fn(&Checkpoint<'_>, Weights<'_>) -> Result<Box<dyn Model>, LoadError>;
+pub(super) type LoadFn =
+    fn(&Checkpoint<'_>, Weights<'_>, Option<Adapter>) -> Result<Box<dyn Model>, LoadError>;
 
 /// Loads a checkpoint as an `A`.
 pub(super) fn load_as<A: Architecture>(
     checkpoint: &Checkpoint<'_>,
     mut weights: Weights<'_>,
+    adapter: Option<Adapter>,
 ) -> Result<Box<dyn Model>, LoadError> {
     let config: A::Config = checkpoint.config.parse()?;
     A::sanitize(&config, &mut weights)?;
@@ -93,8 +108,10 @@ pub(super) fn load_as<A: Architecture>(
         checkpoint.architecture,
         &mut weights,
         checkpoint.quantization,
-    );
+    )
+    .with_adapter(adapter);
     let model = A::build(&config, &mut builder)?;
+    builder.finish()?;
     weights.finish(checkpoint.architecture)?;
     Ok(Box::new(model))
 }
@@ -136,7 +153,7 @@ mod tests {
         };
         let mut ignore = |_| {};
         let weights = Weights::open(dir.path(), None, &mut ignore).unwrap();
-        let model = load_as::<Llama>(&checkpoint, weights).unwrap();
+        let model = load_as::<Llama>(&checkpoint, weights, None).unwrap();
         let info = model.info();
         assert_eq!(info.dtype, "bfloat16");
         assert_eq!(info.weight_bytes, 2 * info.parameters);

@@ -1,16 +1,22 @@
 //! Language models: what an architecture promises to the engine, and how one is loaded.
 
+mod adapter;
 mod batch;
 mod builder;
 mod cohere2;
 mod config;
+mod deepseek_v3;
 mod error;
 mod exaone4;
 mod gemma2;
 mod gemma3_text;
 mod gemma4_text;
 mod glm4;
+mod glm4_moe;
+mod gpt_oss;
 mod granite;
+mod granitemoe;
+mod grouped_experts;
 mod internlm3;
 mod kv_cache;
 mod layers;
@@ -18,21 +24,25 @@ mod llama;
 mod load;
 mod memory;
 mod ministral3;
+mod mixtral;
 #[cfg(test)]
 mod mortal;
 mod nested;
 mod olmo2;
 mod olmo3;
+mod olmoe;
 mod phi3;
 mod quantization;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod registry;
 mod seed_oss;
 mod shard;
 mod size;
 mod smollm3;
 mod snapshot;
+mod stacking;
 mod starcoder2;
 mod state;
 #[cfg(test)]

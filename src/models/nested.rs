@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::adapter::Adapter;
 use super::config::ConfigFile;
 use super::error::LoadError;
 use super::quantization::Quantization;
@@ -106,7 +107,11 @@ pub fn text_config(config: &ConfigFile) -> Result<Option<ConfigFile>, LoadError>
 }
 
 /// Keeps the weights of the language model, under the names that they have without the other parts.
-pub fn keep_text(weights: &mut Weights<'_>, quantization: Option<&mut Quantization>) {
+pub fn keep_text(
+    weights: &mut Weights<'_>,
+    quantization: Option<&mut Quantization>,
+    adapter: Option<&mut Adapter>,
+) {
     let before = weights.len();
     weights.rename(text_name);
     let skipped = before - weights.len();
@@ -118,6 +123,9 @@ pub fn keep_text(weights: &mut Weights<'_>, quantization: Option<&mut Quantizati
     }
     if let Some(quantization) = quantization {
         quantization.rename(text_name);
+    }
+    if let Some(adapter) = adapter {
+        adapter.rename(text_name);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use crate::mlx::Affine;
+use crate::mlx::{Mode, Packing};
 
 use super::config::ConfigFile;
 use super::error::LoadError;
@@ -14,6 +14,16 @@ const BITS: [i32; 6] = [2, 3, 4, 5, 6, 8];
 /// Its group sizes.
 const GROUP_SIZES: [i32; 3] = [32, 64, 128];
 
+/// Where NVIDIA's exporter says how it packed.
+const MODEL_OPT: &str = "hf_quant_config.json";
+
+/// What `mlx.nn.quantize` takes where nothing is said.
+const USUAL: Packing = Packing {
+    mode: Mode::Affine,
+    group_size: 64,
+    bits: 4,
+};
+
 const CONVERT: &str = "use a checkpoint quantized by mlx_lm.convert, or an unquantized one";
 
 /// The `quantization` section as mlx-lm writes it: defaults, and overrides for single layers,
@@ -21,8 +31,8 @@ const CONVERT: &str = "use a checkpoint quantized by mlx_lm.convert, or an unqua
 #[derive(Debug, Clone)]
 pub struct Quantization {
     /// For layers without an override.
-    pub default: Affine,
-    overrides: HashMap<String, Option<Affine>>,
+    pub default: Packing,
+    overrides: HashMap<String, Option<Packing>>,
 }
 
 impl Quantization {
@@ -32,11 +42,26 @@ impl Quantization {
             return parse(section, "quantization").map(Some);
         }
         let Some(section) = present(config, "quantization_config") else {
+            if config.has_beside_it(MODEL_OPT) {
+                return Err(LoadError::Quantization {
+                    format: format!("NVIDIA ModelOpt ({MODEL_OPT})"),
+                    remedy: CONVERT,
+                });
+            }
             return Ok(None);
         };
         // mlx-lm writes its own section under this name too; others say how they packed.
         match section.get("quant_method") {
             None => parse(section, "quantization_config").map(Some),
+            // transformers' names of what MLX has as well.
+            Some(Value::String(method)) if matches!(method.as_str(), "mxfp4" | "mxfp8") => {
+                Ok(Mode::named(method)
+                    .and_then(Mode::packing)
+                    .map(|default| Self {
+                        default,
+                        overrides: HashMap::new(),
+                    }))
+            }
             Some(method) => Err(LoadError::Quantization {
                 format: format_name(method, section),
                 remedy: CONVERT,
@@ -46,7 +71,7 @@ impl Quantization {
 
     /// What `config.json` says of the layer at `path`: `None` where it has no override,
     /// `Some(None)` where it is to stay dense.
-    pub fn override_of(&self, path: &str) -> Option<Option<Affine>> {
+    pub fn override_of(&self, path: &str) -> Option<Option<Packing>> {
         self.overrides.get(path).copied()
     }
 
@@ -61,30 +86,59 @@ impl Quantization {
 
     /// For people, for instance `4-bit, group 64`.
     pub fn describe(&self) -> String {
-        let Affine { bits, group_size } = self.default;
-        let differs = |o: &Option<Affine>| o.is_some_and(|affine| affine != self.default);
+        let Packing {
+            mode,
+            bits,
+            group_size,
+        } = self.default;
+        let differs = |o: &Option<Packing>| o.is_some_and(|packing| packing != self.default);
         let mixed = if self.overrides.values().any(differs) {
             ", mixed"
         } else {
             ""
         };
-        format!("{bits}-bit, group {group_size}{mixed}")
+        match mode {
+            Mode::Affine => format!("{bits}-bit, group {group_size}{mixed}"),
+            _ => format!("{}{mixed}", mode.name()),
+        }
     }
 }
 
-/// `affine` if MLX has such a packing.
-pub fn check(affine: Affine, key: &str) -> Result<Affine, LoadError> {
-    if BITS.contains(&affine.bits) && GROUP_SIZES.contains(&affine.group_size) {
-        return Ok(affine);
+/// `packing` if MLX has it.
+pub fn check(packing: Packing, key: &str) -> Result<Packing, LoadError> {
+    let Packing {
+        mode,
+        bits,
+        group_size,
+    } = packing;
+    let there = match mode.packing() {
+        Some(only) => packing == only,
+        None => BITS.contains(&bits) && GROUP_SIZES.contains(&group_size),
+    };
+    if there {
+        return Ok(packing);
     }
+    let supported = match mode.packing() {
+        Some(only) => format!(
+            "{} has {} in groups of {}",
+            mode.name(),
+            only.bits,
+            only.group_size
+        ),
+        None => format!("bits are one of {BITS:?}, group sizes one of {GROUP_SIZES:?}"),
+    };
     Err(LoadError::config(
         key,
-        format!(
-            "{} bits in groups of {} are not supported; bits are one of {BITS:?}, group sizes one \
-             of {GROUP_SIZES:?}",
-            affine.bits, affine.group_size
-        ),
+        format!("{bits} bits in groups of {group_size} are not supported; {supported}"),
     ))
+}
+
+/// The mode of floating-point numbers with this width and group, of those that there are.
+pub fn of_floats(bits: i32, group_size: i32) -> Option<Packing> {
+    [Mode::Mxfp4, Mode::Nvfp4, Mode::Mxfp8]
+        .into_iter()
+        .filter_map(Mode::packing)
+        .find(|packing| (packing.bits, packing.group_size) == (bits, group_size))
 }
 
 fn present<'a>(config: &'a ConfigFile, key: &str) -> Option<&'a Value> {
@@ -107,11 +161,13 @@ fn parse(section: &Value, key: &str) -> Result<Quantization, LoadError> {
             format!("{section} is not an object"),
         ));
     };
-    let default = affine(section, key, None)?;
+    let default = packing(section, key, None)?;
     let mut overrides = HashMap::new();
     for (path, value) in section {
         let entry = match value {
-            Value::Object(fields) => Some(affine(fields, &format!("{key}.{path}"), Some(default))?),
+            Value::Object(fields) => {
+                Some(packing(fields, &format!("{key}.{path}"), Some(default))?)
+            }
             Value::Bool(true) => Some(default),
             Value::Bool(false) => None,
             // "group_size", "bits" and "mode" are the default itself.
@@ -122,23 +178,25 @@ fn parse(section: &Value, key: &str) -> Result<Quantization, LoadError> {
     Ok(Quantization { default, overrides })
 }
 
-fn affine(
+fn packing(
     fields: &Map<String, Value>,
     key: &str,
-    default: Option<Affine>,
-) -> Result<Affine, LoadError> {
-    match fields.get("mode") {
-        None | Some(Value::Null) => {}
-        Some(Value::String(mode)) if mode == "affine" => {}
-        Some(mode) => {
-            return Err(LoadError::config(
+    default: Option<Packing>,
+) -> Result<Packing, LoadError> {
+    let mode = match fields.get("mode") {
+        // As in mlx-lm: an override without a mode is affine.
+        None | Some(Value::Null) => Mode::Affine,
+        Some(value) => value.as_str().and_then(Mode::named).ok_or_else(|| {
+            LoadError::config(
                 format!("{key}.mode"),
-                format!("{mode} is not supported; supported is \"affine\""),
-            ));
-        }
-    }
+                format!("{value} is none of affine, mxfp4, nvfp4, mxfp8"),
+            )
+        })?,
+    };
     let number = |name: &str, fallback: Option<i32>| match fields.get(name) {
-        None => fallback.ok_or_else(|| LoadError::config(format!("{key}.{name}"), "is missing")),
+        None | Some(Value::Null) => {
+            fallback.ok_or_else(|| LoadError::config(format!("{key}.{name}"), "is missing"))
+        }
         Some(value) => value
             .as_i64()
             .and_then(|n| i32::try_from(n).ok())
@@ -146,9 +204,14 @@ fn affine(
                 LoadError::config(format!("{key}.{name}"), format!("{value} is not a number"))
             }),
     };
-    let parsed = Affine {
-        group_size: number("group_size", default.map(|d| d.group_size))?,
-        bits: number("bits", default.map(|d| d.bits))?,
+    let usual = mode.packing().or(default.map(|default| match default.mode {
+        Mode::Affine => default,
+        _ => USUAL,
+    }));
+    let parsed = Packing {
+        mode,
+        group_size: number("group_size", usual.map(|d| d.group_size))?,
+        bits: number("bits", usual.map(|d| d.bits))?,
     };
     check(parsed, key)
 }
@@ -179,25 +242,13 @@ mod tests {
         let quantization = read(json!({"quantization": section, "quantization_config": section}))
             .unwrap()
             .unwrap();
-        let (four, six) = (
-            Affine {
-                group_size: 64,
-                bits: 4,
-            },
-            Affine {
-                group_size: 32,
-                bits: 6,
-            },
-        );
+        let (four, six) = (Packing::affine(4, 64), Packing::affine(6, 32));
         let of = |path| quantization.override_of(path);
         assert_eq!(quantization.default, four);
         assert_eq!(of("model.layers.0.mlp.down_proj"), Some(Some(six)));
         assert_eq!(
             of("model.layers.1.mlp.down_proj"),
-            Some(Some(Affine {
-                group_size: 64,
-                bits: 8
-            }))
+            Some(Some(Packing::affine(8, 64)))
         );
         assert_eq!(of("lm_head"), Some(None));
         assert_eq!(of("model.embed_tokens"), Some(Some(four)));
@@ -212,11 +263,11 @@ mod tests {
             (json!({"group_size": 48, "bits": 4}), "groups of 48"),
             (json!({"bits": 4}), "quantization.group_size"),
             (
-                json!({"group_size": 32, "bits": 4, "mode": "mxfp4"}),
-                "mxfp4",
+                json!({"group_size": 64, "bits": 4, "mode": "mxfp4"}),
+                "mxfp4 has 4 in groups of 32",
             ),
             (
-                json!({"group_size": 64, "bits": 4, "lm_head": {"bits": 4, "mode": "nvfp4"}}),
+                json!({"group_size": 64, "bits": 4, "lm_head": {"bits": 4, "mode": "fp4"}}),
                 "quantization.lm_head.mode",
             ),
         ] {
@@ -228,6 +279,35 @@ mod tests {
     }
 
     #[test]
+    fn modes_of_floating_point_numbers_have_one_packing_each() {
+        for (mode, group_size, bits) in [("mxfp4", 32, 4), ("nvfp4", 16, 4), ("mxfp8", 32, 8)] {
+            let section = json!({"group_size": group_size, "bits": bits, "mode": mode,
+                "lm_head": {"group_size": 64, "bits": 8}, "other": {"mode": mode}});
+            let quantization = read(json!({"quantization": section})).unwrap().unwrap();
+            let packing = quantization.default;
+            assert_eq!(
+                (packing.mode.name(), packing.group_size, packing.bits),
+                (mode, group_size, bits)
+            );
+            assert_eq!(
+                quantization.override_of("lm_head"),
+                Some(Some(Packing::affine(8, 64)))
+            );
+            assert_eq!(quantization.override_of("other"), Some(Some(packing)));
+            assert_eq!(quantization.describe(), format!("{mode}, mixed"));
+        }
+    }
+
+    #[test]
+    fn transformers_names_of_these_modes_are_understood() {
+        let section = json!({"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]});
+        let quantization = read(json!({"quantization_config": section}))
+            .unwrap()
+            .unwrap();
+        assert_eq!(quantization.describe(), "mxfp4");
+    }
+
+    #[test]
     fn formats_of_others_are_named() {
         for (section, name) in [
             (json!({"quant_method": "gptq", "bits": 4}), "gptq"),
@@ -235,7 +315,18 @@ mod tests {
                 json!({"quant_method": "awq", "bits": 4, "group_size": 128}),
                 "awq",
             ),
-            (json!({"quant_method": "fp8"}), "fp8"),
+            (
+                json!({"quant_method": "fp8", "weight_block_size": [128, 128]}),
+                "fp8",
+            ),
+            (
+                json!({"quant_method": "bitsandbytes", "load_in_4bit": true}),
+                "bitsandbytes",
+            ),
+            (
+                json!({"quant_method": "modelopt", "quant_algo": "NVFP4"}),
+                "modelopt (NVFP4)",
+            ),
             (
                 json!({"quant_method": "compressed-tensors", "format": "float-quantized"}),
                 "compressed-tensors (float-quantized)",

@@ -4,22 +4,29 @@ use serde::de::DeserializeOwned;
 
 use super::builder::Builder;
 use super::cohere2::Cohere2;
+use super::deepseek_v3::DeepseekV3;
 use super::error::LoadError;
 use super::exaone4::Exaone4;
 use super::gemma2::Gemma2;
 use super::gemma3_text::Gemma3;
 use super::gemma4_text::Gemma4;
 use super::glm4::Glm4;
+use super::glm4_moe::Glm4Moe;
+use super::gpt_oss::GptOss;
 use super::granite::Granite;
+use super::granitemoe::GraniteMoe;
 use super::internlm3::InternLm3;
 use super::llama::Llama;
 use super::load::{LoadFn, load_as};
 use super::ministral3::Ministral3;
+use super::mixtral::Mixtral;
 use super::olmo2::Olmo2;
 use super::olmo3::Olmo3;
+use super::olmoe::Olmoe;
 use super::phi3::Phi3;
 use super::qwen2::Qwen2;
 use super::qwen3::Qwen3;
+use super::qwen3_moe::{Qwen2Moe, Qwen3Moe};
 use super::seed_oss::SeedOss;
 use super::smollm3::SmolLm3;
 use super::starcoder2::Starcoder2;
@@ -29,22 +36,30 @@ use super::{Model, nested};
 /// By `model_type`.
 const ARCHITECTURES: &[(&str, LoadFn)] = &[
     ("cohere2", load_as::<Cohere2>),
+    ("deepseek_v3", load_as::<DeepseekV3>),
     ("exaone4", load_as::<Exaone4>),
     ("gemma2", load_as::<Gemma2>),
     ("gemma3_text", load_as::<Gemma3>),
     ("gemma4_text", load_as::<Gemma4>),
     ("glm4", load_as::<Glm4>),
+    ("glm4_moe", load_as::<Glm4Moe>),
+    ("gpt_oss", load_as::<GptOss>),
     ("granite", load_as::<Granite>),
+    ("granitemoe", load_as::<GraniteMoe>),
     ("internlm3", load_as::<InternLm3>),
     ("llama", load_as::<Llama>),
+    ("ministral3", load_as::<Ministral3>),
+    ("mixtral", load_as::<Mixtral>),
     #[cfg(test)]
     ("mortal", load_as::<super::mortal::Mortal>),
-    ("ministral3", load_as::<Ministral3>),
     ("olmo2", load_as::<Olmo2>),
     ("olmo3", load_as::<Olmo3>),
+    ("olmoe", load_as::<Olmoe>),
     ("phi3", load_as::<Phi3>),
     ("qwen2", load_as::<Qwen2>),
+    ("qwen2_moe", load_as::<Qwen2Moe>),
     ("qwen3", load_as::<Qwen3>),
+    ("qwen3_moe", load_as::<Qwen3Moe>),
     ("seed_oss", load_as::<SeedOss>),
     ("smollm3", load_as::<SmolLm3>),
     ("starcoder2", load_as::<Starcoder2>),
@@ -53,6 +68,7 @@ const ARCHITECTURES: &[(&str, LoadFn)] = &[
 /// Types that are another one under their own name, as in mlx-lm.
 const REMAPPED: &[(&str, &str)] = &[
     ("iquestcoder", "llama"),
+    ("kimi_k2", "deepseek_v3"),
     ("mistral", "llama"),
     ("xverse", "llama"),
 ];

@@ -109,6 +109,7 @@ pub fn load_with(
     let options = LoadOptions {
         device: Device::Cpu,
         available_memory,
+        adapter: None,
     };
     load(dir, &options, progress)
 }

@@ -28,25 +28,58 @@ const PAGE: usize = 4096;
 pub struct Weights<'p> {
     dir: PathBuf,
     shards: Vec<Shard>,
-    tensors: HashMap<String, (usize, TensorInfo)>,
+    tensors: HashMap<String, Tensor>,
     /// What vectors of floating-point numbers are converted to; `None` keeps the checkpoint's type.
     compute: Option<Dtype>,
     progress: LoadProgress,
     report: &'p mut dyn FnMut(LoadProgress),
 }
 
-/// What a tensor is made of.
+/// A tensor of the files, taken out of the table to make others of it.
+#[derive(Clone)]
+pub struct Part {
+    shard: usize,
+    info: TensorInfo,
+}
+
+/// Makes one tensor of the parts, which are as they are in the files.
+type Make = Box<dyn FnOnce(&[Array]) -> Result<Array, MlxError>>;
+
+/// An entry of the table.
+struct Tensor {
+    dtype: safetensors::Dtype,
+    shape: Vec<usize>,
+    /// One, where the tensor is in the files as it is.
+    parts: Vec<Part>,
+    make: Option<Make>,
+}
+
+/// What a tensor's elements are.
 #[derive(Clone, Copy)]
 enum Kind {
     Floats,
     Packed,
+    Bytes,
 }
 
 /// A tensor that was taken out of the table and has the right shape and type.
 struct Found {
-    shard: usize,
-    info: TensorInfo,
+    tensor: Tensor,
     dtype: Dtype,
+    /// Bytes in memory.
+    bytes: u64,
+}
+
+impl Part {
+    /// The dimensions.
+    pub fn shape(&self) -> &[usize] {
+        &self.info.shape
+    }
+
+    /// The file's name for the element type.
+    pub fn dtype(&self) -> safetensors::Dtype {
+        self.info.dtype
+    }
 }
 
 impl<'p> Weights<'p> {
@@ -65,15 +98,42 @@ impl<'p> Weights<'p> {
             progress: LoadProgress { bytes: 0, total: 0 },
             report,
         };
-        for (index, path) in find_files(dir)?.iter().enumerate() {
-            let (shard, tensors) = Shard::open(path)?;
-            weights.shards.push(shard);
-            let located = tensors
-                .into_iter()
-                .map(|(name, info)| (name, (index, info)));
-            weights.tensors.extend(located);
+        for path in find_files(dir)? {
+            let tensors = weights.read_header(&path)?;
+            weights.tensors.extend(tensors);
         }
         Ok(weights)
+    }
+
+    /// The tensors of a file, which becomes one of the shards.
+    fn read_header(&mut self, path: &Path) -> Result<Vec<(String, Tensor)>, LoadError> {
+        let (shard, tensors) = Shard::open(path)?;
+        let index = self.shards.len();
+        self.shards.push(shard);
+        let located = tensors.into_iter().map(|(name, info)| {
+            let tensor = Tensor {
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                parts: vec![Part { shard: index, info }],
+                make: None,
+            };
+            (name, tensor)
+        });
+        Ok(located.collect())
+    }
+
+    /// Puts the tensors of another file into the places of those that have their names.
+    pub fn replace(&mut self, path: &Path) -> Result<(), LoadError> {
+        for (name, tensor) in self.read_header(path)? {
+            let Some(old) = self.tensors.get_mut(&name) else {
+                return Err(LoadError::Adapter {
+                    path: path.to_owned(),
+                    message: format!("the model has no tensor {name}"),
+                });
+            };
+            *old = tensor;
+        }
+        Ok(())
     }
 
     /// Whether a tensor is there.
@@ -83,9 +143,43 @@ impl<'p> Weights<'p> {
 
     /// The shape of a tensor that is there.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.tensors
-            .get(name)
-            .map(|(_, info)| info.shape.as_slice())
+        self.tensors.get(name).map(|tensor| tensor.shape.as_slice())
+    }
+
+    /// The file's name for the element type of a tensor that is there.
+    pub fn dtype(&self, name: &str) -> Option<safetensors::Dtype> {
+        self.tensors.get(name).map(|tensor| tensor.dtype)
+    }
+
+    /// Takes a tensor of the files out of the table, for [`Self::make`].
+    pub fn part(&mut self, name: &str) -> Result<Part, LoadError> {
+        let tensor = self.tensors.remove(name);
+        tensor
+            .filter(|tensor| tensor.make.is_none())
+            .and_then(|tensor| tensor.parts.into_iter().next())
+            .ok_or_else(|| LoadError::MissingTensor {
+                name: name.to_owned(),
+                dir: self.dir.clone(),
+            })
+    }
+
+    /// Puts a tensor into the table that is made of `parts` when it is taken: what mlx-lm's `sanitize`
+    /// does to all tensors at once. One at a time, so that little is in memory twice.
+    pub fn make(
+        &mut self,
+        name: String,
+        dtype: safetensors::Dtype,
+        shape: Vec<usize>,
+        parts: Vec<Part>,
+        make: impl FnOnce(&[Array]) -> Result<Array, MlxError> + 'static,
+    ) {
+        let tensor = Tensor {
+            dtype,
+            shape,
+            parts,
+            make: Some(Box::new(make)),
+        };
+        self.tensors.insert(name, tensor);
     }
 
     /// Drops the tensors whose names `unwanted` picks: what an architecture does not use.
@@ -118,7 +212,7 @@ impl<'p> Weights<'p> {
     pub fn memory_bytes(&self) -> u64 {
         self.tensors
             .values()
-            .map(|(_, info)| self.bytes_of(info))
+            .map(|tensor| self.bytes_of(tensor))
             .sum()
     }
 
@@ -127,12 +221,16 @@ impl<'p> Weights<'p> {
         self.compute
     }
 
-    fn bytes_of(&self, info: &TensorInfo) -> u64 {
-        match (to_dtype(info.dtype), self.compute, info.shape.as_slice()) {
-            (Some(dtype), Some(compute), &[elements]) if dtype.is_float() => {
-                elements as u64 * compute.size() as u64
-            }
-            _ => info.range.len() as u64,
+    fn bytes_of(&self, tensor: &Tensor) -> u64 {
+        let elements: u64 = tensor.shape.iter().map(|&dim| dim as u64).product();
+        match (to_dtype(tensor.dtype), self.compute, tensor.shape.len()) {
+            (Some(dtype), Some(compute), 1) if dtype.is_float() => elements * compute.size() as u64,
+            (Some(dtype), _, _) => elements * dtype.size() as u64,
+            (None, _, _) => tensor
+                .parts
+                .iter()
+                .map(|part| part.info.range.len() as u64)
+                .sum(),
         }
     }
 
@@ -144,15 +242,15 @@ impl<'p> Weights<'p> {
 
     /// Takes a tensor of floating-point numbers, in the type that the model computes in.
     pub fn take(&mut self, name: &str, shape: &[i32]) -> Result<Array, LoadError> {
-        let found = self.find(name, shape, Kind::Floats)?;
+        let mut found = self.find(name, shape, Kind::Floats)?;
         self.bring_in(&found);
-        let array = self.read(&found, shape)?;
+        let array = self.read(&mut found, shape)?;
         let array = match self.compute {
             Some(compute) if found.dtype != compute => {
                 let converted = array.astype(compute)?;
                 // Now, so that only one tensor at a time is in memory twice.
                 Array::eval_all(&[&converted])?;
-                self.release(&found);
+                self.release(&found.tensor);
                 converted
             }
             _ => array,
@@ -164,54 +262,79 @@ impl<'p> Weights<'p> {
     /// Takes a matrix of floating-point numbers in the type that the file has: products read it as it
     /// is.
     pub fn take_as_is(&mut self, name: &str, shape: &[i32]) -> Result<Array, LoadError> {
-        let found = self.find(name, shape, Kind::Floats)?;
+        let mut found = self.find(name, shape, Kind::Floats)?;
         self.bring_in(&found);
-        let array = self.read(&found, shape)?;
+        let array = self.read(&mut found, shape)?;
         self.tell(&found);
         Ok(array)
     }
 
     /// Takes a tensor of packed integers.
     pub fn take_packed(&mut self, name: &str, shape: &[i32]) -> Result<Array, LoadError> {
-        let found = self.find(name, shape, Kind::Packed)?;
+        let mut found = self.find(name, shape, Kind::Packed)?;
         self.bring_in(&found);
-        let array = self.read(&found, shape)?;
+        let array = self.read(&mut found, shape)?;
+        self.tell(&found);
+        Ok(array)
+    }
+
+    /// Takes a tensor of bytes: the scales of quantization to floating-point numbers.
+    pub fn take_bytes(&mut self, name: &str, shape: &[i32]) -> Result<Array, LoadError> {
+        let mut found = self.find(name, shape, Kind::Bytes)?;
+        self.bring_in(&found);
+        let array = self.read(&mut found, shape)?;
         self.tell(&found);
         Ok(array)
     }
 
     /// Takes a tensor's entry out of the table, and checks it.
     fn find(&mut self, name: &str, shape: &[i32], kind: Kind) -> Result<Found, LoadError> {
-        let Some((shard, info)) = self.tensors.remove(name) else {
+        let Some(tensor) = self.tensors.remove(name) else {
             return Err(LoadError::MissingTensor {
                 name: name.to_owned(),
                 dir: self.dir.clone(),
             });
         };
-        let dtype = match (to_dtype(info.dtype), kind) {
+        let dtype = match (to_dtype(tensor.dtype), kind) {
             (Some(dtype), Kind::Floats) if dtype.is_float() => dtype,
             (Some(Dtype::Uint32), Kind::Packed) => Dtype::Uint32,
-            _ => return Err(self.wrong_type(name, &info, shard, kind)),
+            (Some(Dtype::Uint8), Kind::Bytes) => Dtype::Uint8,
+            _ => return Err(self.wrong_type(name, &tensor, kind)),
         };
-        if !same_shape(&info.shape, shape) {
+        if !same_shape(&tensor.shape, shape) {
             return Err(LoadError::ShapeMismatch {
                 name: name.to_owned(),
-                path: self.shards[shard].path.clone(),
+                path: self.path_of(&tensor),
                 expected: shape.iter().map(|&dim| i64::from(dim)).collect(),
-                found: info.shape,
+                found: tensor.shape,
             });
         }
-        Ok(Found { shard, info, dtype })
+        let bytes = self.bytes_of(&tensor);
+        Ok(Found {
+            tensor,
+            dtype,
+            bytes,
+        })
     }
 
-    fn wrong_type(&self, name: &str, info: &TensorInfo, shard: usize, kind: Kind) -> LoadError {
+    /// The file that a tensor, or the first of its parts, is in.
+    fn path_of(&self, tensor: &Tensor) -> PathBuf {
+        let shard = tensor
+            .parts
+            .first()
+            .and_then(|part| self.shards.get(part.shard));
+        shard.map_or_else(|| self.dir.clone(), |shard| shard.path.clone())
+    }
+
+    fn wrong_type(&self, name: &str, tensor: &Tensor, kind: Kind) -> LoadError {
         LoadError::DtypeMismatch {
             name: name.to_owned(),
-            path: self.shards[shard].path.clone(),
-            found: format!("{:?}", info.dtype),
+            path: self.path_of(tensor),
+            found: format!("{:?}", tensor.dtype),
             expected: match kind {
                 Kind::Floats => "F32, BF16 or F16 is expected",
                 Kind::Packed => "packed integers (U32) are expected",
+                Kind::Bytes => "bytes (U8) are expected",
             },
         }
     }
@@ -220,66 +343,99 @@ impl<'p> Weights<'p> {
     /// themselves when they are used, but then all at once in the first step, which says nothing for
     /// as long as the disk takes.
     fn bring_in(&mut self, found: &Found) {
-        let map = Arc::clone(&self.shards[found.shard].map);
-        let range = found.info.range.clone();
-        let whole = self.bytes_of(&found.info);
-        for start in range.clone().step_by(READ_STEP) {
-            let end = range.end.min(start + READ_STEP);
-            #[cfg(unix)]
-            if range.len() >= ANNOUNCED
-                && let Err(error) = map.advise_range(memmap2::Advice::WillNeed, start, end - start)
-            {
-                tracing::debug!(%error, "the disk is read page by page");
-            }
-            for byte in map[start..end].iter().step_by(PAGE) {
-                std::hint::black_box(*byte);
-            }
-            if end < range.end {
-                let share = (end - range.start) as f64 / range.len() as f64;
-                (self.report)(LoadProgress {
-                    bytes: self.progress.bytes + (whole as f64 * share) as u64,
-                    ..self.progress
-                });
+        let parts = &found.tensor.parts;
+        let whole: usize = parts.iter().map(|part| part.info.range.len()).sum();
+        let mut read = 0;
+        for part in parts {
+            let map = Arc::clone(&self.shards[part.shard].map);
+            let range = part.info.range.clone();
+            for start in range.clone().step_by(READ_STEP) {
+                let end = range.end.min(start + READ_STEP);
+                #[cfg(unix)]
+                if range.len() >= ANNOUNCED
+                    && let Err(error) =
+                        map.advise_range(memmap2::Advice::WillNeed, start, end - start)
+                {
+                    tracing::debug!(%error, "the disk is read page by page");
+                }
+                for byte in map[start..end].iter().step_by(PAGE) {
+                    std::hint::black_box(*byte);
+                }
+                read += end - start;
+                // A part's last step is told with it: a tensor of many small parts says little.
+                if end < range.end {
+                    let share = read as f64 / whole as f64;
+                    (self.report)(LoadProgress {
+                        bytes: self.progress.bytes + (found.bytes as f64 * share) as u64,
+                        ..self.progress
+                    });
+                }
             }
         }
     }
 
-    /// The tensor as it is in the file, in place if it can be.
-    fn read(&self, found: &Found, shape: &[i32]) -> Result<Array, MlxError> {
-        let map = &self.shards[found.shard].map;
-        let range = found.info.range.clone();
+    /// The tensor as it is in the file, in place if it can be; or what is made of its parts.
+    fn read(&self, found: &mut Found, shape: &[i32]) -> Result<Array, MlxError> {
+        let parts = &found.tensor.parts;
+        let Some(make) = found.tensor.make.take() else {
+            let first = parts
+                .first()
+                .ok_or_else(|| MlxError::new("a tensor of nothing"))?;
+            return self.stored(first, shape, found.dtype);
+        };
+        let mut arrays = Vec::with_capacity(parts.len());
+        for part in parts {
+            let shape: Vec<i32> = part.info.shape.iter().map(|&dim| dim as i32).collect();
+            let dtype = to_dtype(part.info.dtype)
+                .ok_or_else(|| MlxError::new(format!("elements of type {:?}", part.info.dtype)))?;
+            arrays.push(self.stored(part, &shape, dtype)?);
+        }
+        let made = make(&arrays)?.contiguous()?;
+        if made.shape() != shape || made.dtype()? != found.dtype {
+            return Err(MlxError::new(format!("{made:?} was made, not {shape:?}")));
+        }
+        Array::eval_all(&[&made])?;
+        self.release(&found.tensor);
+        Ok(made)
+    }
+
+    fn stored(&self, part: &Part, shape: &[i32], dtype: Dtype) -> Result<Array, MlxError> {
+        let map = &self.shards[part.shard].map;
+        let range = part.info.range.clone();
         let bytes = &map[range.clone()];
         // A header of odd length leaves the tensors unaligned.
-        if bytes.as_ptr().addr().is_multiple_of(found.dtype.size()) {
-            Array::from_mmap(map, range, shape, found.dtype)
+        if bytes.as_ptr().addr().is_multiple_of(dtype.size()) {
+            Array::from_mmap(map, range, shape, dtype)
         } else {
-            Array::from_bytes(bytes, shape, found.dtype)
+            Array::from_bytes(bytes, shape, dtype)
         }
     }
 
     /// Lets the file's pages go that were converted, so that weights are not resident twice.
     #[cfg(unix)]
-    fn release(&self, found: &Found) {
-        let range = &found.info.range;
-        // SAFETY: the map is read-only and has a file behind it: pages that are dropped are read
-        // again when they are needed, also those of tensors beside this one.
-        let dropped = unsafe {
-            self.shards[found.shard].map.unchecked_advise_range(
-                memmap2::UncheckedAdvice::DontNeed,
-                range.start,
-                range.len(),
-            )
-        };
-        if let Err(error) = dropped {
-            tracing::debug!(%error, "the pages of a converted tensor stay resident");
+    fn release(&self, tensor: &Tensor) {
+        for part in &tensor.parts {
+            let range = &part.info.range;
+            // SAFETY: the map is read-only and has a file behind it: pages that are dropped are read
+            // again when they are needed, also those of tensors beside this one.
+            let dropped = unsafe {
+                self.shards[part.shard].map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    range.start,
+                    range.len(),
+                )
+            };
+            if let Err(error) = dropped {
+                tracing::debug!(%error, "the pages of a converted tensor stay resident");
+            }
         }
     }
 
     #[cfg(not(unix))]
-    fn release(&self, _: &Found) {}
+    fn release(&self, _: &Tensor) {}
 
     fn tell(&mut self, found: &Found) {
-        self.progress.bytes += self.bytes_of(&found.info);
+        self.progress.bytes += found.bytes;
         (self.report)(self.progress);
     }
 

@@ -25,7 +25,8 @@ impl KeyId {
     /// Whoever sends no key to a server that wants none.
     pub const NOBODY: Self = Self([0; 32]);
 
-    fn of(key: &[u8]) -> Self {
+    /// Whoever sends this key.
+    pub fn of(key: &[u8]) -> Self {
         let digest = Sha256::new().chain_update(b"mlxcel key\0");
         Self(digest.chain_update(key).finalize().into())
     }

@@ -114,7 +114,11 @@ impl Dialect {
             .collect();
         let reader = || {
             let parser = OutputParser::new(format, thoughts.clone(), tools.is_string());
-            Reader::new(parser, Arc::clone(&shown), tools.most_calls())
+            let reader = Reader::new(parser, Arc::clone(&shown), tools.most_calls());
+            match &thoughts {
+                Some(tags) if tags.opened => reader.within_thought(),
+                _ => reader,
+            }
         };
         (0..count).map(|_| reader()).collect()
     }

@@ -162,6 +162,27 @@ impl ApiError {
         )
     }
 
+    /// 400: a response that is to be continued and is not kept.
+    pub fn previous_response_not_found(id: &str) -> Self {
+        let message = format!("the response `{id}` is not kept, or not any more");
+        Self::bad_request(
+            "previous_response_not_found",
+            "previous_response_id",
+            message,
+        )
+    }
+
+    /// 404: a response that is not kept, or is another key's.
+    pub fn response_not_found(id: &str) -> Self {
+        let message = format!("the response `{id}` is not kept, or not any more");
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "invalid_request_error",
+            "response_not_found",
+            message,
+        )
+    }
+
     /// 405.
     pub fn method_not_allowed(method: &str, path: &str) -> Self {
         let message = format!("{path} does not answer {method}");
@@ -298,6 +319,13 @@ impl ApiError {
                 self.message = self.message.replace(&here, &there);
             }
         }
+        self
+    }
+
+    /// The same error for a request whose fields lack a level of nesting.
+    pub fn without(mut self, level: &str) -> Self {
+        self.param = self.param.map(|param| param.replace(level, ""));
+        self.message = self.message.replace(level, "");
         self
     }
 

@@ -57,6 +57,8 @@ pub struct Summary {
     pub stop: Option<String>,
     /// Calls that the output makes.
     pub calls: usize,
+    /// Tokens of the thought before the answer.
+    pub reasoning_tokens: usize,
     /// Mean logprob of the generated tokens; `None` where there are none, or they were not asked for.
     pub mean_logprob: Option<f64>,
 }
@@ -138,6 +140,8 @@ pub struct Generation<S> {
     held: VecDeque<(ShownToken, usize)>,
     /// What is to be shown before anything else.
     echo: Option<Echo>,
+    /// Tokens that came before the thought was over.
+    reasoning_tokens: usize,
     /// Sum of the tokens' logprobs, and of how many tokens.
     sum_logprobs: f64,
     with_logprobs: usize,
@@ -166,6 +170,7 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
             reader: None,
             held: VecDeque::new(),
             echo: None,
+            reasoning_tokens: 0,
             sum_logprobs: 0.0,
             with_logprobs: 0,
             made: 0,
@@ -288,6 +293,9 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
         }
         let end = self.shown + step.text.len();
         let delta = self.show(step.text, Some(end));
+        if self.reader.as_ref().is_some_and(Reader::is_thinking) {
+            self.reasoning_tokens += 1;
+        }
         if self.reader.as_ref().is_some_and(Reader::is_full) {
             self.phase = Phase::Ending(self.summary(self.clock.stopped(), None));
         }
@@ -325,6 +333,7 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
             finish,
             stop,
             calls: self.reader.as_ref().map_or(0, Reader::calls),
+            reasoning_tokens: self.reasoning_tokens,
             mean_logprob: (self.with_logprobs > 0).then(|| sum / self.with_logprobs as f64),
         }
     }

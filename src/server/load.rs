@@ -19,6 +19,8 @@ const QUEUE_SIZE: usize = 256;
 pub struct ModelOptions {
     /// A folder, the built-in model, or a repository.
     pub model: String,
+    /// The folder of an adapter that its weights are to be loaded with.
+    pub adapter: Option<PathBuf>,
     /// What clients see instead of its name.
     pub alias: Option<String>,
     /// Tokens of one request, prompt and output; `None` is the model's.
@@ -110,6 +112,7 @@ fn start(
 ) -> Result<EngineHandle, StartError> {
     let engine_options = EngineOptions {
         model_dir,
+        adapter: options.adapter.clone(),
         device: options.device,
         ctx_size: options.ctx_size,
         n_parallel: options.n_parallel,

@@ -29,6 +29,7 @@ pub mod openai;
 pub mod reader;
 mod reload;
 mod resident;
+pub mod responses;
 pub mod routes;
 pub mod sites;
 mod sse;

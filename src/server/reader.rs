@@ -11,6 +11,7 @@ pub struct Reader {
     most_calls: usize,
     calls: usize,
     full: bool,
+    thinking: bool,
 }
 
 impl Reader {
@@ -23,6 +24,15 @@ impl Reader {
             most_calls,
             calls: 0,
             full: false,
+            thinking: false,
+        }
+    }
+
+    /// One whose output begins within a thought.
+    pub fn within_thought(self) -> Self {
+        Self {
+            thinking: true,
+            ..self
         }
     }
 
@@ -54,6 +64,11 @@ impl Reader {
         self.full
     }
 
+    /// Whether the thought goes on, as far as can be told.
+    pub fn is_thinking(&self) -> bool {
+        self.thinking
+    }
+
     /// Calls that were told so far.
     pub fn calls(&self) -> usize {
         self.calls
@@ -65,6 +80,9 @@ impl Reader {
         if let Some(end) = pieces.iter().position(beyond) {
             pieces.truncate(end);
             self.full = true;
+        }
+        if let Some(last) = pieces.last() {
+            self.thinking = matches!(last, Piece::Reasoning(_));
         }
         let begun = pieces
             .iter()

@@ -12,6 +12,7 @@ use super::auth::Keys;
 use super::clock::unix_seconds;
 use super::error::ApiError;
 use super::model::ServedModel;
+use super::responses::store::Store;
 use super::sites::Sites;
 use super::usage::Usage;
 
@@ -72,6 +73,7 @@ struct Shared {
     loaded: watch::Sender<bool>,
     abort: watch::Sender<bool>,
     usage: Usage,
+    responses: Store,
     started: Instant,
     started_at: u64,
 }
@@ -91,6 +93,7 @@ impl App {
             loaded: watch::Sender::new(false),
             abort,
             usage: Usage::default(),
+            responses: Store::default(),
             started: Instant::now(),
             started_at: unix_seconds(),
         }))
@@ -114,6 +117,11 @@ impl App {
     /// Who uses it.
     pub fn usage(&self) -> &Usage {
         &self.0.usage
+    }
+
+    /// The responses that are kept.
+    pub fn responses(&self) -> &Store {
+        &self.0.responses
     }
 
     /// How long it has been running.

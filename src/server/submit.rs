@@ -114,6 +114,14 @@ impl Job {
             );
             return Err(ApiError::invalid("n", message));
         }
+        let room = model.engine.room();
+        if outputs > room {
+            let message = format!(
+                "{outputs} outputs are more than this server computes and queues together, {room}; \
+                 ask for fewer at a time"
+            );
+            return Err(ApiError::invalid("n", message));
+        }
         Ok(Self {
             prompts,
             sampling,

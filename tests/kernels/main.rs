@@ -6,12 +6,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod attention;
+mod experts;
 
 use std::sync::{Mutex, MutexGuard};
 
 use half::{bf16, f16};
 use mlxcel::mlx::kernels::{Isa, set_threads};
-use mlxcel::mlx::{Activation, Affine, Array, Device, Dtype, Matrix, fast, gated_product};
+use mlxcel::mlx::{
+    Activation, Array, Device, Dtype, Matrix, Mode, Packed, Packing, fast, gated_product,
+};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseResult, TestRunner};
 use rand::rngs::SmallRng;
@@ -108,65 +111,97 @@ fn a_float_type() -> impl Strategy<Value = Dtype> {
     prop::sample::select(vec![Dtype::Float32, Dtype::Bfloat16, Dtype::Float16])
 }
 
-/// Words, scales and biases of a quantized matrix, and how they are packed.
-struct Packed {
-    words: Array,
-    scales: Array,
-    biases: Array,
-    affine: Affine,
-}
-
-impl Packed {
-    fn random(seed: u64, rows: i32, columns: i32, affine: Affine, dtype: Dtype) -> Self {
-        let mut generator = SmallRng::seed_from_u64(seed);
-        let shape = [rows, columns * affine.bits / 32];
-        let words: Vec<u32> = (0..shape[0] * shape[1])
-            .map(|_| generator.random())
-            .collect();
-        let groups = [rows, columns / affine.group_size];
-        // Integers times scales are numbers around one, whatever the width.
-        let small = Array::from_f32(&[1.0 / (1 << affine.bits) as f32], &[1]).unwrap();
-        let scales = typed(seed + 1, &groups, dtype).multiply(&small).unwrap();
-        Self {
-            words: Array::from_u32(&words, &shape).unwrap(),
-            scales: scales.astype(dtype).unwrap(),
-            biases: typed(seed + 2, &groups, dtype),
-            affine,
+/// A random quantized matrix `[rows, columns]`, or a stack of such.
+fn packed(seed: u64, shape: &[i32], packing: Packing, dtype: Dtype) -> Packed {
+    let mut generator = SmallRng::seed_from_u64(seed);
+    let (outer, columns) = shape.split_at(shape.len() - 1);
+    let words = [outer, &[columns[0] / 16 * packing.bits / 2]].concat();
+    let groups = [outer, &[columns[0] / packing.group_size]].concat();
+    let random: Vec<u32> = (0..words.iter().product::<i32>())
+        .map(|_| generator.random())
+        // 0x7F and 0xFF are no numbers in E4M3.
+        .map(|word: u32| {
+            if packing.mode == Mode::Mxfp8 {
+                word & 0xF7F7_F7F7
+            } else {
+                word
+            }
+        })
+        .collect();
+    let (scales, biases) = match packing.mode {
+        Mode::Affine => {
+            // Integers times scales are numbers around one, whatever the width.
+            let small = Array::from_f32(&[1.0 / (1 << packing.bits) as f32], &[1]).unwrap();
+            let scales = typed(seed + 1, &groups, dtype).multiply(&small).unwrap();
+            let biases = typed(seed + 2, &groups, dtype);
+            (scales.astype(dtype).unwrap(), Some(biases))
         }
-    }
-
-    fn matrix(&self) -> Matrix {
-        Matrix::affine(&self.words, &self.scales, &self.biases, self.affine).unwrap()
-    }
-
-    /// MLX's own product, in float32.
-    fn product(&self, x: &Array) -> Array {
-        let scales = self.scales.astype(Dtype::Float32).unwrap();
-        let biases = self.biases.astype(Dtype::Float32).unwrap();
-        x.quantized_matmul(&self.words, &scales, &biases, self.affine)
-            .unwrap()
+        mode => {
+            // Powers of two, or E4M3 numbers, such that the products are around one.
+            let (from, to) = match mode {
+                Mode::Mxfp8 => (115, 120),
+                Mode::Nvfp4 => (16, 48),
+                _ => (121, 127),
+            };
+            let bytes: Vec<u8> = (0..groups.iter().product::<i32>())
+                .map(|_| generator.random_range(from..to))
+                .collect();
+            (
+                Array::from_bytes(&bytes, &groups, Dtype::Uint8).unwrap(),
+                None,
+            )
+        }
+    };
+    Packed {
+        words: Array::from_u32(&random, &words).unwrap(),
+        scales,
+        biases,
+        packing,
     }
 }
 
-fn a_packing() -> impl Strategy<Value = Affine> {
+/// MLX's own product, in float32.
+fn mlxs_product(x: &Array, packed: &Packed) -> Array {
+    let wide = |array: &Array| array.astype(Dtype::Float32).unwrap();
+    let affine = packed.packing.mode == Mode::Affine;
+    let theirs = Packed {
+        words: packed.words.clone(),
+        scales: if affine {
+            wide(&packed.scales)
+        } else {
+            packed.scales.clone()
+        },
+        biases: packed.biases.as_ref().map(wide),
+        packing: packed.packing,
+    };
+    x.quantized_matmul(&theirs).unwrap()
+}
+
+fn a_packing() -> impl Strategy<Value = Packing> {
     let bits = prop::sample::select(vec![2, 3, 4, 5, 6, 8]);
     let group = prop::sample::select(vec![32, 64, 128]);
-    (bits, group).prop_map(|(bits, group_size)| Affine { group_size, bits })
+    let affine = (bits, group).prop_map(|(bits, group)| Packing::affine(bits, group));
+    let modes = [Mode::Mxfp4, Mode::Nvfp4, Mode::Mxfp8];
+    let floats = modes
+        .into_iter()
+        .filter_map(Mode::packing)
+        .collect::<Vec<_>>();
+    prop_oneof![3 => affine, 1 => prop::sample::select(floats)]
 }
 
 #[test]
 fn quantized_products_are_mlxs_and_a_row_never_depends_on_the_others() {
     let shapes = (1..80i32, 1..9i32, 1..24i32, 0..3u8);
     let strategy = (a_packing(), a_float_type(), shapes, any::<u32>(), 1..4usize);
-    on_every_isa(40, strategy, |(affine, dtype, shape, seed, threads)| {
+    on_every_isa(40, strategy, |(packing, dtype, shape, seed, threads)| {
         let (rows, groups, tokens, layout) = shape;
         set_threads(threads).unwrap();
-        let (columns, seed) = (groups * affine.group_size, u64::from(seed));
-        let packed = Packed::random(seed, rows, columns, affine, dtype);
-        let matrix = packed.matrix();
+        let (columns, seed) = (groups * packing.group_size, u64::from(seed));
+        let packed = packed(seed, &[rows, columns], packing, dtype);
+        let matrix = Matrix::quantized(&packed).unwrap();
         let x = activations(seed + 3, tokens, columns, layout);
         let product = matrix.product(&x).unwrap();
-        close(&product, &packed.product(&x), columns)?;
+        close(&product, &mlxs_product(&x, &packed), columns)?;
         for i in [0, tokens / 2, tokens - 1] {
             set_threads(4 - threads).unwrap();
             let alone = matrix.product(&token(&x, i)).unwrap();
@@ -208,9 +243,10 @@ fn dense_products_are_mlxs_and_a_row_never_depends_on_the_others() {
 #[test]
 fn many_rows_of_a_large_matrix_are_each_the_same_as_alone() {
     let strategy = (a_packing(), any::<u32>());
-    on_every_isa(2, strategy, |(affine, seed)| {
+    on_every_isa(2, strategy, |(packing, seed)| {
         let seed = u64::from(seed);
-        let matrix = Packed::random(seed, 515, 1024, affine, Dtype::Bfloat16).matrix();
+        let matrix = packed(seed, &[515, 1024], packing, Dtype::Bfloat16);
+        let matrix = Matrix::quantized(&matrix).unwrap();
         let x = floats(seed + 3, &[512, 1024]);
         set_threads(3).unwrap();
         let product = matrix.product(&x).unwrap();
@@ -236,22 +272,20 @@ fn gated_products_are_mlxs() {
         let (rows, groups, tokens, layout) = shape;
         // Columns that both groups divide; the widths may differ.
         let (columns, seed) = (128 * groups, u64::from(seed));
-        let gate = Packed::random(seed, rows, columns, gate, dtype);
-        let up = Packed::random(seed + 10, rows, columns, up, dtype);
+        let gate = packed(seed, &[rows, columns], gate, dtype);
+        let up = packed(seed + 10, &[rows, columns], up, dtype);
         let x = activations(seed + 20, tokens, columns, layout);
-        let opened = gate.product(&x);
+        let opened = mlxs_product(&x, &gate);
         let expected = opened.multiply(&opened.sigmoid().unwrap()).unwrap();
-        let expected = expected.multiply(&up.product(&x)).unwrap();
-        let ours = gated_product(&x, &gate.matrix(), &up.matrix(), Activation::Silu).unwrap();
+        let expected = expected.multiply(&mlxs_product(&x, &up)).unwrap();
+        let (gate, up) = (
+            Matrix::quantized(&gate).unwrap(),
+            Matrix::quantized(&up).unwrap(),
+        );
+        let ours = gated_product(&x, &gate, &up, Activation::Silu).unwrap();
         // A product of two sums, each as large as the square root of its length.
         close(&ours, &expected, 16 * columns)?;
-        let alone = gated_product(
-            &token(&x, 0),
-            &gate.matrix(),
-            &up.matrix(),
-            Activation::Silu,
-        )
-        .unwrap();
+        let alone = gated_product(&token(&x, 0), &gate, &up, Activation::Silu).unwrap();
         same_bits(&alone, &token(&ours, 0))
     });
 }
@@ -265,8 +299,8 @@ fn rows_are_looked_up_in_every_format() {
         any::<u32>(),
         any::<bool>(),
     );
-    on_every_isa(40, strategy, |(affine, dtype, groups, seed, dense)| {
-        let (columns, seed) = (groups * affine.group_size, u64::from(seed));
+    on_every_isa(40, strategy, |(packing, dtype, groups, seed, dense)| {
+        let (columns, seed) = (groups * packing.group_size, u64::from(seed));
         let identity: Vec<f32> = (0..columns * columns)
             .map(|i| f32::from(u8::from(i % (columns + 1) == 0)))
             .collect();
@@ -276,9 +310,10 @@ fn rows_are_looked_up_in_every_format() {
             let values = table.astype(Dtype::Float32).unwrap();
             (Matrix::dense(&table).unwrap(), values)
         } else {
-            let packed = Packed::random(seed, 7, columns, affine, dtype);
-            let columns_of_all = packed.product(&identity);
-            (packed.matrix(), columns_of_all.transpose(&[1, 0]).unwrap())
+            let packed = packed(seed, &[7, columns], packing, dtype);
+            let columns_of_all = mlxs_product(&identity, &packed);
+            let expected = columns_of_all.transpose(&[1, 0]).unwrap();
+            (Matrix::quantized(&packed).unwrap(), expected)
         };
         let ids = Array::from_u32(&[6, 0, 3, 3], &[4]).unwrap();
         let rows = matrix.rows(&ids, Dtype::Float32).unwrap();
@@ -321,11 +356,16 @@ fn shapes_that_do_not_fit_are_errors() {
     );
     assert!(Matrix::dense(&floats(1, &[4])).is_err());
     assert!(matrix.with_bias(&floats(2, &[5])).is_err());
-    let affine = Affine {
-        group_size: 48,
-        bits: 4,
+    let mut words = Packed {
+        words: Array::from_u32(&[0; 6], &[1, 6]).unwrap(),
+        scales: floats(1, &[1, 1]),
+        biases: Some(floats(1, &[1, 1])),
+        packing: Packing::affine(4, 48),
     };
-    let words = Array::from_u32(&[0; 6], &[1, 6]).unwrap();
-    let scale = floats(1, &[1, 1]);
-    assert!(Matrix::affine(&words, &scale, &scale, affine).is_err());
+    assert!(Matrix::quantized(&words).is_err());
+    words.packing = Packing {
+        mode: Mode::Mxfp4,
+        ..Packing::affine(4, 32)
+    };
+    assert!(Matrix::quantized(&words).is_err());
 }

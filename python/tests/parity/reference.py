@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
-from mlx_lm.utils import load_model
+from mlx_lm.utils import load_adapters, load_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,9 +30,11 @@ class Step:
 class Reference:
     """mlx-lm's model of a checkpoint, in float32 whatever that holds."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, adapter: Path | None = None) -> None:
         mx.set_default_device(mx.cpu)
         self._model: Any = load_model(folder)[0]
+        if adapter is not None:
+            load_adapters(self._model, str(adapter))
         self._model.set_dtype(mx.float32)
 
     def greedy(self, prompts: list[list[int]], tokens: int) -> list[list[Step]]:

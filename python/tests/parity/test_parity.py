@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+from adapters import ADAPTED, write_adapter
 from checkpoints import VOCAB
 from families import recipes
 from reference import TOP, Reference, Step
@@ -43,10 +44,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @contextmanager
-def serving(model: str, binary: Path) -> Iterator[Ask]:
+def serving(model: str, binary: Path, *arguments: str) -> Iterator[Ask]:
     """A server, as a function from prompts to the choice for each, all asked for in one request."""
     with (
-        ManagedServer(model, binary=binary) as server,
+        ManagedServer(model, binary=binary, extra_args=arguments) as server,
         httpx2.Client(
             transport=httpx2.HTTPTransport(uds=server.socket_path),
             headers={"Authorization": f"Bearer {server.api_key}"},
@@ -110,6 +111,20 @@ def test_random_weights(recipe: Recipe, tmp_path: Path, real_binary: Path) -> No
         assert choice["logprobs"]["token_logprobs"][0] is None
         after_first = {name: values[1:] for name, values in choice["logprobs"].items()}
         check({"logprobs": after_first}, reference.read(prompt), word)
+
+
+@pytest.mark.parametrize("adapter", ["lora", "dora", "full"])
+def test_adapters(adapter: str, tmp_path: Path, real_binary: Path) -> None:
+    folder, tuned = tmp_path / "model", tmp_path / "adapter"
+    ADAPTED[adapter](folder)
+    write_adapter(tuned, folder, adapter)
+    draw = random.Random(3)
+    prompts = [[draw.randrange(VOCAB) for _ in range(length)] for length in PROMPT_LENGTHS]
+    expected = Reference(folder, tuned).greedy(prompts, TOKENS)
+    assert expected != Reference(folder).greedy(prompts, TOKENS)
+    with serving(str(folder), real_binary, "--adapter", str(tuned)) as ask:
+        for choice, steps in zip(ask(prompts), expected, strict=True):
+            check(choice, steps, word)
 
 
 def test_the_built_in_model(real_binary: Path) -> None:

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use self::model::{FAILS, Hybrid, PANICS};
+pub(crate) use self::model::FAILS;
+use self::model::{Hybrid, PANICS};
 use super::start::{StartError, spawn};
 use super::worker::Capacity;
 use super::{

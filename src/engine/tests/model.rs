@@ -12,7 +12,7 @@ use crate::models::{
 /// Tokens that the model knows.
 pub const VOCAB: usize = 50;
 /// A token whose step fails.
-pub const FAILS: u32 = 48;
+pub(crate) const FAILS: u32 = 48;
 /// A token whose step panics.
 pub const PANICS: u32 = 49;
 

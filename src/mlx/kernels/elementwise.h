@@ -42,12 +42,23 @@ void for_each_vector(std::size_t size, float* out, const float* a, const float* 
   }
 }
 
-/// `gate = gate / (1 + e^-gate) · up`.
-void silu_multiply(float* gate, const float* up, std::size_t size) {
-  for_each_vector(size, gate, gate, up, [](auto g, auto u) {
-    const auto below = Vec::add(Vec::set1(1.0f), exp(Vec::sub(Vec::zero(), g)));
-    return Vec::mul(Vec::div(g, below), u);
+/// `gate = min(gate, limit) · sigmoid(alpha · min(gate, limit)) · (clip(up, ±limit) + 1)`.
+void clamped_silu_multiply(float* gate, const float* up, float alpha, float limit, std::size_t size) {
+  const auto top = Vec::set1(limit), bottom = Vec::set1(-limit), one = Vec::set1(1.0f);
+  const auto slope = Vec::set1(-alpha);
+  for_each_vector(size, gate, gate, up, [&](auto g, auto u) {
+    // The constant first: that keeps what is not a number.
+    g = Vec::min(top, g);
+    u = Vec::max(bottom, Vec::min(top, u));
+    const auto opened = Vec::div(g, Vec::add(one, exp(Vec::mul(g, slope))));
+    return Vec::mul(Vec::add(u, one), opened);
   });
+}
+
+/// `out += factor · other`.
+void add_scaled(float* out, const float* other, float factor, std::size_t size) {
+  const auto times = Vec::set1(factor);
+  for_each_vector(size, out, out, other, [&](auto a, auto b) { return Vec::fma(b, times, a); });
 }
 
 void add_to(float* out, const float* other, std::size_t size) {

@@ -132,6 +132,66 @@ struct Affine {
   }
 };
 
+/// Floating-point numbers of 4 bits (E2M1) or 8 (E4M3) behind one another, `GROUP` of which share a
+/// `Scale` of one byte.
+template <int BITS, int GROUP, class Scale>
+struct Micro {
+  static constexpr bool IN_PLACE = false;
+  static constexpr int VALUES = values_of(BITS);
+  static constexpr int BLOCK = Vec::LANES * VALUES;
+  static constexpr int BYTES = BLOCK * BITS / 8;
+  static constexpr int GROUPS = BLOCK > GROUP ? BLOCK / GROUP : 1;
+
+  struct Row {
+    const unsigned char* words;
+    const Scale* scales;
+  };
+  struct Tail {
+    unsigned char words[BYTES];
+    Scale scales[GROUPS];
+  };
+
+  static Row row(const Matrix& matrix, std::size_t index) {
+    return {
+        static_cast<const unsigned char*>(matrix.values) + index * (matrix.columns * BITS / 8),
+        static_cast<const Scale*>(matrix.scales) + index * (matrix.columns / GROUP)};
+  }
+  static Row tail(Row row, std::size_t index, std::size_t columns, Tail& tail) {
+    tail = {};
+    __builtin_memcpy(tail.words, row.words + index * BYTES, columns * BITS / 8);
+    __builtin_memcpy(tail.scales, row.scales + index * BLOCK / GROUP, columns / GROUP);
+    return {tail.words, tail.scales};
+  }
+  static void prefetch(const Matrix& matrix, Row row, std::size_t index, std::size_t ahead) {
+    __builtin_prefetch(row.words + index * BYTES + ahead * (matrix.columns * BITS / 8));
+  }
+  static void prefetch_scales(const Matrix& matrix, std::size_t index) {
+    const Row ahead = row(matrix, index);
+    for (std::size_t at = 0; at < matrix.columns / GROUP; at += 64) {
+      __builtin_prefetch(ahead.scales + at);
+    }
+  }
+  template <class Each>
+  __attribute__((always_inline)) static void block(Row row, std::size_t index, Each each) {
+    const auto words = Vec::words<BITS>(row.words + index * BYTES);
+    const Scale* scales = row.scales + index * BLOCK / GROUP;
+    float wide[GROUPS];
+    for (int g = 0; g < GROUPS; g++) {
+      wide[g] = to_float(scales[g]);
+    }
+    const auto scale = Vec::spread<GROUPS>(wide);
+    auto vector = [&](auto i) __attribute__((always_inline)) {
+      constexpr int INDEX = decltype(i)::value;
+      if constexpr (BITS == 4) {
+        each(i, Vec::mul(Vec::e2m1<INDEX>(words), scale));
+      } else {
+        each(i, Vec::mul(Vec::e4m3<INDEX>(words), scale));
+      }
+    };
+    unroll<VALUES>(vector);
+  }
+};
+
 template <class T, int BITS, class Call>
 void with_group(int group, Call call) {
   switch (group) {
@@ -167,6 +227,16 @@ void with_bits(const Matrix& matrix, Call call) {
 /// Calls `call` with the format of `matrix`, whose bits and group were checked.
 template <class Call>
 void with_format(const Matrix& matrix, Call call) {
+  switch (matrix.mode) {
+    case Mode::affine:
+      break;
+    case Mode::mxfp4:
+      return call(Micro<4, 32, Power>{});
+    case Mode::nvfp4:
+      return call(Micro<4, 16, Float8>{});
+    case Mode::mxfp8:
+      return call(Micro<8, 32, Power>{});
+  }
   switch (matrix.element) {
     case Element::f32:
       return with_bits<float>(matrix, call);

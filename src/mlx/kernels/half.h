@@ -1,4 +1,4 @@
-// 16-bit numbers, one at a time.
+// Numbers of 16 and of 8 bits, one at a time.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,15 @@ struct BFloat {
 /// float16 of IEEE 754.
 struct Half {
   std::uint16_t bits;
+};
+
+/// A power of two (E8M0 of OCP Microscaling).
+struct Power {
+  std::uint8_t bits;
+};
+/// E4M3 of OCP Microscaling: no infinities.
+struct Float8 {
+  std::uint8_t bits;
 };
 
 inline float to_float(float x) {
@@ -36,6 +45,16 @@ inline float to_float(Half x) {
     return sign ? -magnitude : magnitude;
   }
   return __builtin_bit_cast(float, sign | ((rest << 13) + ((127u - 15u) << 23)));
+}
+
+inline float to_float(Power x) {
+  return x.bits == 0 ? 0x1p-127f : __builtin_bit_cast(float, static_cast<std::uint32_t>(x.bits) << 23);
+}
+
+inline float to_float(Float8 x) {
+  // As a float32 the exponent is 2^120 too small; that way subnormals come out right too.
+  const std::uint32_t bits = (x.bits & 0x80u) << 24 | (x.bits & 0x7Fu) << 20;
+  return __builtin_bit_cast(float, bits) * 0x1p120f;
 }
 
 } // namespace

@@ -12,14 +12,26 @@ inline std::size_t size_of(Element element) {
   return element == Element::f32 ? 4 : 2;
 }
 
-/// A row-major matrix `[rows, columns]`: of `element`s, or packed as MLX's affine quantization does
-/// it, `value = scale · integer + bias`.
+/// What MLX's quantization makes of a number: an integer with `value = scale · integer + bias`, or a
+/// small floating-point number with `value = scale · number`, the scale being a byte.
+enum class Mode : std::uint8_t {
+  affine,
+  /// E2M1 numbers, 32 of which share a power of two (OCP Microscaling, 2023).
+  mxfp4,
+  /// E2M1 numbers, 16 of which share an E4M3 scale.
+  nvfp4,
+  /// E4M3 numbers, 32 of which share a power of two.
+  mxfp8,
+};
+
+/// A row-major matrix `[rows, columns]`: of `element`s, or packed.
 struct Matrix {
   std::size_t rows;
   std::size_t columns;
-  /// Type of the dense values, or of the scales and biases.
+  /// Type of the dense values, or of the scales and biases of affine quantization.
   Element element;
-  /// Bits of a packed integer; 0 where the matrix is dense.
+  Mode mode;
+  /// Bits of a packed number; 0 where the matrix is dense.
   int bits;
   /// Columns that share a scale.
   int group;

@@ -5,87 +5,13 @@
 
 #include "mlx/ops.h"
 
-#include "pool.h"
-#include "primitive.h"
-#include "table.h"
-#include "weight.h"
+#include "product_operands.h"
 
 namespace mx = mlx::core;
 
 namespace mlxcel {
 namespace kernels {
 namespace {
-
-/// Multiplications below which a second thread costs more than it brings.
-constexpr std::size_t SMALL = 32 * 1024;
-/// Rows of the matrix that a thread takes at once: a multiple of a cache line of results.
-constexpr std::size_t LEAST_ROWS = 16;
-constexpr std::size_t MOST_ROWS = 64;
-/// Activations that a thread packs at once.
-constexpr std::size_t PACKED_AT_ONCE = 16;
-
-Element element_of(const mx::array& array) {
-  return array.dtype() == mx::float32  ? Element::f32
-      : array.dtype() == mx::bfloat16 ? Element::bf16
-                                      : Element::f16;
-}
-
-/// How a weight's arrays lie among the inputs of a primitive.
-struct Layout {
-  int group;
-  int bits;
-  bool offset;
-
-  explicit Layout(const Weight& weight)
-      : group(weight.group), bits(weight.bits), offset(weight.offset.has_value()) {}
-  bool operator==(const Layout&) const = default;
-};
-
-void push(std::vector<mx::array>& inputs, const Weight& weight) {
-  inputs.push_back(weight.values);
-  for (const auto* part : {&weight.scales, &weight.biases, &weight.offset}) {
-    if (*part) {
-      inputs.push_back(**part);
-    }
-  }
-}
-
-/// A weight again, among the inputs from `next` on.
-struct Operand {
-  Matrix matrix;
-  const float* offset = nullptr;
-
-  Operand(const Layout& layout, const std::vector<mx::array>& inputs, std::size_t& next) {
-    const auto& values = inputs[next++];
-    const bool packed = layout.bits > 0;
-    matrix.rows = values.shape(0);
-    matrix.columns = packed ? values.shape(1) * 32 / layout.bits : values.shape(1);
-    matrix.element = element_of(packed ? inputs[next] : values);
-    matrix.bits = layout.bits;
-    matrix.group = layout.group;
-    matrix.values = values.data<void>();
-    matrix.scales = packed ? inputs[next++].data<void>() : nullptr;
-    matrix.biases = packed ? inputs[next++].data<void>() : nullptr;
-    if (layout.offset) {
-      offset = inputs[next++].data<float>();
-    }
-  }
-};
-
-Rows rows_of(const mx::array& x) {
-  return {
-      x.data<float>(), static_cast<std::size_t>(x.shape(0)), static_cast<std::size_t>(x.shape(1)),
-      static_cast<std::ptrdiff_t>(x.strides(0)), static_cast<std::ptrdiff_t>(x.strides(1))};
-}
-
-/// Rows of the matrix for one thread at once. What it is changes no result.
-std::size_t rows_at_once(const Matrix& matrix, std::size_t count) {
-  if (matrix.rows * matrix.columns * count < SMALL) {
-    return matrix.rows;
-  }
-  const std::size_t even = matrix.rows / (4 * threads()) / LEAST_ROWS * LEAST_ROWS;
-  return std::clamp(even, LEAST_ROWS, MOST_ROWS);
-}
 
 void pack_all(const Table& kernels, const Matrix& matrix, const Rows& x, float* packed) {
   const std::size_t pieces = (x.rows + PACKED_AT_ONCE - 1) / PACKED_AT_ONCE;
@@ -98,19 +24,11 @@ void pack_all(const Table& kernels, const Matrix& matrix, const Rows& x, float* 
 /// Calls `work` with ranges of the matrix' rows on all threads.
 template <class Work>
 void for_rows(const Matrix& matrix, std::size_t count, Work work) {
-  const std::size_t step = rows_at_once(matrix, count);
+  const std::size_t step = rows_at_once(matrix.rows, matrix.columns, count);
   parallel_for((matrix.rows + step - 1) / step, [&](std::size_t piece) {
     const std::size_t from = piece * step;
     work(from, std::min(from + step, matrix.rows));
   });
-}
-
-void add_offset(const Table& kernels, const Operand& operand, std::size_t count, std::size_t from, std::size_t to, float* out, std::size_t stride) {
-  if (operand.offset != nullptr) {
-    for (std::size_t m = 0; m < count; m++) {
-      kernels.add_to(out + m * stride, operand.offset + from, to - from);
-    }
-  }
 }
 
 class Product : public CpuPrimitive {
@@ -247,7 +165,7 @@ class TakeRows : public CpuPrimitive {
 };
 
 mx::array matrix_of_tokens(const mx::array& x, const Weight& weight) {
-  if (x.ndim() != 2 || x.shape(1) != weight.columns()) {
+  if (x.ndim() != 2 || x.shape(1) != weight.columns() || weight.values.ndim() != 2) {
     throw std::invalid_argument(
         "a product of " + std::to_string(weight.columns()) + " columns wants [tokens, " +
         std::to_string(weight.columns()) + "]");

@@ -124,6 +124,25 @@ struct Vec {
     const I shifted = INDEX == 0 ? words : _mm256_srli_epi32(words, BITS * INDEX);
     return _mm256_cvtepi32_ps(_mm256_and_si256(shifted, _mm256_set1_epi32((1 << BITS) - 1)));
   }
+  /// Number `INDEX` of every lane, of four bits: sign, two bits of exponent, one of mantissa.
+  template <int INDEX>
+  static F e2m1(I words) {
+    const I shifted = INDEX == 0 ? words : _mm256_srli_epi32(words, 4 * INDEX);
+    // The look-up takes the three bits below the sign.
+    const F magnitudes = _mm256_setr_ps(0, 0.5f, 1, 1.5f, 2, 3, 4, 6);
+    const I sign = _mm256_slli_epi32(_mm256_and_si256(shifted, _mm256_set1_epi32(8)), 28);
+    return _mm256_xor_ps(
+        _mm256_permutevar8x32_ps(magnitudes, shifted), _mm256_castsi256_ps(sign));
+  }
+  /// The same of eight bits: sign, four bits of exponent, three of mantissa.
+  template <int INDEX>
+  static F e4m3(I words) {
+    const I shifted = INDEX == 0 ? words : _mm256_srli_epi32(words, 8 * INDEX);
+    const I sign = _mm256_slli_epi32(_mm256_and_si256(shifted, _mm256_set1_epi32(0x80)), 24);
+    const I rest = _mm256_slli_epi32(_mm256_and_si256(shifted, _mm256_set1_epi32(0x7F)), 20);
+    // The exponents' biases differ by 120.
+    return mul(_mm256_castsi256_ps(_mm256_or_si256(sign, rest)), set1(0x1p120f));
+  }
 
  private:
   static F widen(__m128i low) {

@@ -143,6 +143,23 @@ struct Vec {
       return _mm512_cvtepi32_ps(_mm512_and_si512(shifted, mask));
     }
   }
+  /// Number `INDEX` of every lane, of four bits: sign, two bits of exponent, one of mantissa.
+  template <int INDEX>
+  static F e2m1(I words) {
+    const I shifted = INDEX == 0 ? words : _mm512_srli_epi32(words, 4 * INDEX);
+    const F table = _mm512_setr_ps(
+        0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6);
+    return _mm512_permutexvar_ps(shifted, table);
+  }
+  /// The same of eight bits: sign, four bits of exponent, three of mantissa.
+  template <int INDEX>
+  static F e4m3(I words) {
+    const I shifted = INDEX == 0 ? words : _mm512_srli_epi32(words, 8 * INDEX);
+    const I sign = _mm512_slli_epi32(_mm512_and_si512(shifted, _mm512_set1_epi32(0x80)), 24);
+    const I rest = _mm512_slli_epi32(_mm512_and_si512(shifted, _mm512_set1_epi32(0x7F)), 20);
+    // The exponents' biases differ by 120.
+    return mul(_mm512_castsi512_ps(_mm512_or_si512(sign, rest)), set1(0x1p120f));
+  }
 
  private:
   /// Of the pairs in each quarter the first ones, or the second.

@@ -100,6 +100,34 @@ struct Vec {
     }
     return vcvtq_f32_u32(vandq_u32(shifted, vdupq_n_u32((1u << BITS) - 1)));
   }
+  /// Number `INDEX` of every lane, of four bits: sign, two bits of exponent, one of mantissa.
+  template <int INDEX>
+  static F e2m1(I words) {
+    I shifted = words;
+    if constexpr (INDEX > 0) {
+      shifted = vshrq_n_u32(words, 4 * INDEX);
+    }
+    // The third and the fourth byte of each number as a float32; the others are zero.
+    static constexpr unsigned char BYTES[32] = {
+        0x00, 0x00, 0x80, 0xC0, 0x00, 0x40, 0x80, 0xC0, 0x00, 0x00, 0x80, 0xC0, 0x00, 0x40, 0x80, 0xC0,
+        0x00, 0x3F, 0x3F, 0x3F, 0x40, 0x40, 0x40, 0x40, 0x80, 0xBF, 0xBF, 0xBF, 0xC0, 0xC0, 0xC0, 0xC0};
+    const uint8x16x2_t table = {vld1q_u8(BYTES), vld1q_u8(BYTES + 16)};
+    const I number = vandq_u32(shifted, vdupq_n_u32(15));
+    const I places = vaddq_u32(vmulq_n_u32(number, 0x01010000u), vdupq_n_u32(0x1000FFFFu));
+    return vreinterpretq_f32_u8(vqtbl2q_u8(table, vreinterpretq_u8_u32(places)));
+  }
+  /// The same of eight bits: sign, four bits of exponent, three of mantissa.
+  template <int INDEX>
+  static F e4m3(I words) {
+    I shifted = words;
+    if constexpr (INDEX > 0) {
+      shifted = vshrq_n_u32(words, 8 * INDEX);
+    }
+    const I sign = vshlq_n_u32(vandq_u32(shifted, vdupq_n_u32(0x80)), 24);
+    const I rest = vshlq_n_u32(vandq_u32(shifted, vdupq_n_u32(0x7F)), 20);
+    // The exponents' biases differ by 120.
+    return vmulq_n_f32(vreinterpretq_f32_u32(vorrq_u32(sign, rest)), 0x1p120f);
+  }
 };
 
 } // namespace

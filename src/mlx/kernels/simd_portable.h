@@ -95,6 +95,24 @@ struct Vec {
   static F value(I words) {
     return __builtin_convertvector(words >> (BITS * INDEX) & ((1u << BITS) - 1), F);
   }
+  /// Number `INDEX` of every lane, of four bits: sign, two bits of exponent, one of mantissa.
+  template <int INDEX>
+  static F e2m1(I words) {
+    static constexpr float NUMBERS[16] = {
+        0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+    F out;
+    for (int j = 0; j < LANES; j++) {
+      out[j] = NUMBERS[words[j] >> (4 * INDEX) & 15];
+    }
+    return out;
+  }
+  /// The same of eight bits: sign, four bits of exponent, three of mantissa.
+  template <int INDEX>
+  static F e4m3(I words) {
+    const I shifted = words >> (8 * INDEX);
+    // The exponents' biases differ by 120.
+    return reinterpret_cast<F>((shifted & 0x80) << 24 | (shifted & 0x7F) << 20) * 0x1p120f;
+  }
 };
 
 } // namespace

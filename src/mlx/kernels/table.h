@@ -34,7 +34,9 @@ struct Table {
   /// `bias` may be null.
   void (*layer_norm)(
       const float* x, const float* weight, const float* bias, float eps, std::size_t size, float* out);
-  void (*silu_multiply)(float* gate, const float* up, std::size_t size);
+  void (*clamped_silu_multiply)(
+      float* gate, const float* up, float alpha, float limit, std::size_t size);
+  void (*add_scaled)(float* out, const float* other, float factor, std::size_t size);
   /// `out = activation(x) · up`, without `up` where that is null.
   void (*activate)(
       Activation activation, const float* x, const float* up, std::size_t size, float* out);

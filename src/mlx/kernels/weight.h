@@ -9,20 +9,55 @@
 
 namespace mlxcel {
 
-/// A matrix `[rows, columns]`, dense or affine-quantized, to be multiplied as its transpose.
+/// A matrix `[rows, columns]`, dense or quantized, to be multiplied as its transpose; or one for each
+/// expert, `[experts, rows, columns]`, and so with everything below.
 struct Weight {
   mlx::core::array values;
   /// A view of the dense values, for MLX's own product.
-  std::optional<mlx::core::array> transposed;
-  /// Both where the matrix is quantized, `[rows, columns / group]`.
-  std::optional<mlx::core::array> scales, biases;
+  std::optional<mlx::core::array> transposed = {};
+  /// `[rows, columns / group]` where the matrix is quantized; biases with affine quantization only.
+  std::optional<mlx::core::array> scales = {}, biases = {};
   /// Added to a product, `[rows]`.
-  std::optional<mlx::core::array> offset;
+  std::optional<mlx::core::array> offset = {};
+  /// What each expert's matrix is multiplied by, `[experts]`.
+  std::optional<mlx::core::array> factors = {};
   int group = 0;
   int bits = 0;
+  kernels::Mode mode = kernels::Mode::affine;
 
-  int rows() const { return values.shape(0); }
-  int columns() const { return bits == 0 ? values.shape(1) : values.shape(1) * 32 / bits; }
+  int experts() const { return values.ndim() == 3 ? values.shape(0) : 1; }
+  int rows() const { return values.shape(-2); }
+  int columns() const { return bits == 0 ? values.shape(-1) : values.shape(-1) * 32 / bits; }
+};
+
+/// What opens the gate of an expert.
+struct Gate {
+  /// `activation(gate) · up`, unless `clamped`.
+  kernels::Activation activation = {};
+  /// `min(gate, limit) · sigmoid(alpha · min(gate, limit)) · (clip(up, ±limit) + 1)`, as in gpt-oss.
+  bool clamped = false;
+  float alpha = 0;
+  float limit = 0;
+
+  bool operator==(const Gate&) const = default;
+};
+
+/// How experts are chosen from their scores.
+struct Routing {
+  enum class Scoring : std::uint8_t { softmax, softmax_of_chosen, sigmoid };
+
+  Scoring scoring;
+  /// Experts a token.
+  int choices;
+  /// Whether the weights of a token's experts are made to sum up to one.
+  bool normalize;
+  /// What the weights are multiplied by at last.
+  float scale;
+  /// Experts compete in groups, of which the best ones are kept (by the sum of their two best); 1: no groups.
+  int groups;
+  int kept_groups;
+
+  bool operator==(const Routing&) const = default;
 };
 
 /// Whether our kernels compute with these: on the CPU, in float32.
@@ -40,6 +75,34 @@ mlx::core::array gated_product(
     const Weight& gate,
     const Weight& up,
     kernels::Activation activation);
+
+/// Each token with its experts: `choices` (uint32, `[tokens, k]`) names the matrices that row `t` of `x`
+/// (`[tokens, columns]`), or row `t · k + i` of it (`[tokens · k, columns]`), is multiplied with:
+/// `[tokens · k, rows]`.
+mlx::core::array gathered_product(
+    const mlx::core::array& x, const Weight& weight, const mlx::core::array& choices);
+
+/// The same, with the gate opened.
+mlx::core::array gathered_gate(
+    const mlx::core::array& x,
+    const Weight& gate,
+    const Weight& up,
+    const mlx::core::array& choices,
+    const Gate& opening);
+
+/// The products of a token's experts, weighed with `weights` (`[tokens, k]`) and summed up, and `residual` if
+/// there is one: `[tokens, rows]`.
+mlx::core::array gathered_sum(
+    const mlx::core::array& x,
+    const Weight& weight,
+    const mlx::core::array& choices,
+    const mlx::core::array& weights,
+    const mlx::core::array* residual);
+
+/// The experts of each token and their weights, `[tokens, k]` both, the best first. `logits` are
+/// `[tokens, experts]`; `correction`, `[experts]`, takes part in the choice but not in the weights.
+std::pair<mlx::core::array, mlx::core::array> route_tokens(
+    const mlx::core::array& logits, const mlx::core::array* correction, const Routing& routing);
 
 /// The rows that `indices` (uint32 or int32, `[tokens]`) names: `[tokens, columns]`.
 mlx::core::array take_rows(const Weight& weight, const mlx::core::array& indices);

@@ -121,10 +121,7 @@ impl Architecture for Gemma4 {
         };
         let mut state = StateSize::default();
         for layer in layers.iter().filter(|layer| layer.attention.keeps()) {
-            let attention = &layer.attention;
-            attention
-                .shape
-                .add_state(&mut state, attention.scores.window);
+            layer.attention.add_state(&mut state);
         }
         let info = builder.info(Dimensions {
             vocab_size: vocab as usize,

@@ -115,6 +115,26 @@ impl BlockConfig {
         )
     }
 
+    /// The same around another feed-forward layer.
+    pub fn pre_norm_around<F>(
+        &self,
+        builder: &mut Builder<'_, '_>,
+        path: &str,
+        attention: &AttentionConfig,
+        mlp: F,
+    ) -> Result<Block<F>, LoadError> {
+        let attention_norm = self.norm(builder, path, "input_layernorm")?;
+        let mlp_norm = self.norm(builder, path, "post_attention_layernorm")?;
+        let path = format!("{path}.self_attn");
+        Ok(Block {
+            attention_norms: Around::before(attention_norm),
+            attention: Attention::build(builder, &path, self.hidden, attention)?,
+            mlp_norms: Around::before(mlp_norm),
+            mlp,
+            branch_scale: None,
+        })
+    }
+
     /// OLMo 2's block: a norm behind each half.
     pub fn post_norm(
         &self,

@@ -1,8 +1,6 @@
 //! Token embeddings, also as output head.
 
-use crate::mlx::{Array, Dtype, Matrix, MlxError};
-
-use super::linear::Packed;
+use crate::mlx::{Array, Dtype, Matrix, MlxError, Packed};
 
 /// A table `[vocab, hidden]` of one vector a token.
 pub struct Embedding {
@@ -21,7 +19,7 @@ impl Embedding {
     /// A quantized table.
     #[track_caller]
     pub fn quantized(packed: &Packed, dtype: Dtype) -> Result<Self, MlxError> {
-        let table = packed.matrix()?;
+        let table = Matrix::quantized(packed)?;
         Ok(Self { table, dtype })
     }
 
@@ -41,7 +39,7 @@ impl Embedding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mlx::Affine;
+    use crate::mlx::Packing;
 
     #[test]
     fn rows_are_looked_up_and_scored() {
@@ -63,11 +61,8 @@ mod tests {
         let embedding = Packed {
             words: Array::from_u32(&[0x0302_0100; 16], &[2, 8]).unwrap(),
             scales: Array::from_f32(&[1.0, 2.0], &[2, 1]).unwrap(),
-            biases: Array::from_f32(&[0.0, -1.0], &[2, 1]).unwrap(),
-            affine: Affine {
-                group_size: 32,
-                bits: 8,
-            },
+            biases: Some(Array::from_f32(&[0.0, -1.0], &[2, 1]).unwrap()),
+            packing: Packing::affine(8, 32),
         };
         let embedding = Embedding::quantized(&embedding, Dtype::Float32).unwrap();
         let ids = Array::from_u32(&[1], &[1]).unwrap();

@@ -1,27 +1,24 @@
-//! Linear layers, dense and quantized.
+//! Linear layers, dense and quantized, and low-rank updates of them.
 
-use crate::mlx::{Affine, Array, Matrix, MlxError};
+use crate::mlx::{Array, Dtype, Matrix, MlxError, Packed};
+use crate::models::adapter::LowRank;
+
+/// Rows of a matrix that are unpacked at once to learn their norms.
+const UNPACKED: i32 = 1024;
 
 /// `x Wᵀ + b`.
-pub struct Linear(Matrix);
-
-/// An affine-quantized matrix `[out, in]`.
-pub struct Packed {
-    /// `[out, in · bits / 32]` words.
-    pub words: Array,
-    /// `[out, in / group_size]`.
-    pub scales: Array,
-    /// `[out, in / group_size]`.
-    pub biases: Array,
-    /// How the words are packed.
-    pub affine: Affine,
+pub struct Linear {
+    matrix: Matrix,
+    update: Option<Update>,
 }
 
-impl Packed {
-    #[track_caller]
-    pub(super) fn matrix(&self) -> Result<Matrix, MlxError> {
-        Matrix::affine(&self.words, &self.scales, &self.biases, self.affine)
-    }
+/// `up(down(x))` is added to the product, then each output multiplied by its factor, then the bias
+/// added.
+struct Update {
+    down: Matrix,
+    up: Matrix,
+    factors: Option<Array>,
+    bias: Option<Array>,
 }
 
 impl Linear {
@@ -34,37 +31,114 @@ impl Linear {
     /// A quantized layer; `bias` is `[out]`.
     #[track_caller]
     pub fn quantized(packed: &Packed, bias: Option<&Array>) -> Result<Self, MlxError> {
-        Self::new(packed.matrix()?, bias)
+        Self::new(Matrix::quantized(packed)?, bias)
     }
 
     #[track_caller]
     fn new(matrix: Matrix, bias: Option<&Array>) -> Result<Self, MlxError> {
-        Ok(Self(match bias {
+        let matrix = match bias {
             Some(bias) => matrix.with_bias(bias)?,
             None => matrix,
-        }))
+        };
+        Ok(Self {
+            matrix,
+            update: None,
+        })
+    }
+
+    /// The layer with an update; `matrix` is without the bias, and `dtype` that of activations.
+    #[track_caller]
+    pub fn updated(
+        matrix: Matrix,
+        bias: Option<&Array>,
+        low_rank: &LowRank,
+        dtype: Dtype,
+    ) -> Result<Self, MlxError> {
+        let transposed = |array: &Array| array.transpose(&[1, 0])?.contiguous();
+        let (down, up) = (transposed(&low_rank.a)?, transposed(&low_rank.b)?);
+        let factors = match &low_rank.magnitude {
+            Some(magnitude) => Some(factors(&matrix, &low_rank.a, &up, magnitude)?.astype(dtype)?),
+            None => None,
+        };
+        // Without factors the bias can be the update's own.
+        let up = Matrix::dense(&up.astype(dtype)?)?;
+        let (up, bias) = match (bias, &factors) {
+            (Some(bias), None) => (up.with_bias(bias)?, None),
+            (bias, _) => (up, bias.cloned()),
+        };
+        Ok(Self {
+            matrix,
+            update: Some(Update {
+                down: Matrix::dense(&down.astype(dtype)?)?,
+                up,
+                factors,
+                bias,
+            }),
+        })
     }
 
     /// `[tokens, in]` to `[tokens, out]`.
     #[track_caller]
     pub fn forward(&self, x: &Array) -> Result<Array, MlxError> {
-        self.0.product(x)
+        let product = self.matrix.product(x)?;
+        let Some(update) = &self.update else {
+            return Ok(product);
+        };
+        let mut out = update.up.product_add(&update.down.product(x)?, &product)?;
+        if let Some(factors) = &update.factors {
+            out = out.multiply(factors)?;
+        }
+        match &update.bias {
+            Some(bias) => out.add(bias),
+            None => Ok(out),
+        }
     }
 
     /// The same, with `residual` `[tokens, out]` added.
     #[track_caller]
     pub fn forward_add(&self, x: &Array, residual: &Array) -> Result<Array, MlxError> {
-        self.0.product_add(x, residual)
+        match &self.update {
+            None => self.matrix.product_add(x, residual),
+            Some(_) => self.forward(x)?.add(residual),
+        }
     }
 
-    pub(super) fn matrix(&self) -> &Matrix {
-        &self.0
+    /// The matrix, where the layer is nothing but that.
+    pub(super) fn matrix(&self) -> Option<&Matrix> {
+        self.update.is_none().then_some(&self.matrix)
     }
+}
+
+/// What brings each row of the updated matrix to the norm that `magnitude` (`[out]`) has for it. `a` is
+/// `[in, rank]`, `up` `[out, rank]`.
+#[track_caller]
+fn factors(matrix: &Matrix, a: &Array, up: &Array, magnitude: &Array) -> Result<Array, MlxError> {
+    let (outputs, rank) = (up.dim(0), up.dim(1));
+    let inputs = a.dim(0).max(1) as usize;
+    let down = a.transpose(&[1, 0])?;
+    let mut factors = magnitude.to_vec_f32()?;
+    for start in (0..outputs).step_by(UNPACKED as usize) {
+        let stop = outputs.min(start + UNPACKED);
+        let indices: Vec<i32> = (start..stop).collect();
+        let indices = Array::from_i32(&indices, &[stop - start])?;
+        let update = up.slice(&[start, 0], &[stop, rank])?.matmul(&down)?;
+        let rows = matrix.rows(&indices, Dtype::Float32)?.add(&update)?;
+        let rows = rows.to_vec_f32()?;
+        for (factor, row) in factors[start as usize..]
+            .iter_mut()
+            .zip(rows.chunks(inputs))
+        {
+            let squares: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+            *factor = (f64::from(*factor) / squares.sqrt()) as f32;
+        }
+    }
+    Array::from_f32(&factors, &[outputs])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mlx::Packing;
 
     /// Two rows of 32 values in 4 bits: value `i` of a row is `i mod 16`, before scale and bias.
     fn packed() -> Packed {
@@ -73,11 +147,8 @@ mod tests {
         Packed {
             words: Array::from_u32(&[row, row].concat(), &[2, 4]).unwrap(),
             scales: Array::from_f32(&[1.0, 0.5], &[2, 1]).unwrap(),
-            biases: Array::from_f32(&[0.0, -1.0], &[2, 1]).unwrap(),
-            affine: Affine {
-                group_size: 32,
-                bits: 4,
-            },
+            biases: Some(Array::from_f32(&[0.0, -1.0], &[2, 1]).unwrap()),
+            packing: Packing::affine(4, 32),
         }
     }
 

@@ -69,9 +69,14 @@ impl Mlp {
     }
 
     fn opened(&self, x: &Array) -> Result<Array, MlxError> {
-        match &self.gate {
-            Some(gate) => gated_product(x, gate.matrix(), self.up.matrix(), self.activation),
-            None => self.up.forward(x)?.activate(self.activation),
+        let Some(gate) = &self.gate else {
+            return self.up.forward(x)?.activate(self.activation);
+        };
+        match (gate.matrix(), self.up.matrix()) {
+            (Some(gate), Some(up)) => gated_product(x, gate, up, self.activation),
+            _ => gate
+                .forward(x)?
+                .activate_times(self.activation, &self.up.forward(x)?),
         }
     }
 }

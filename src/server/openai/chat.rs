@@ -6,11 +6,11 @@ use utoipa::ToSchema;
 
 use super::logprobs::{self, ChatLogprobs, MAX_TOP};
 use super::message::{CallIds, Message, MessageDelta};
-use super::messages;
 use super::ranges::integer;
 use super::tools::Tools;
 use super::usage::{TimingsOut, Usage};
 use super::{FINGERPRINT, completions::StreamOptions};
+use super::{messages, metadata};
 use crate::engine::FinishReason;
 use crate::server::body::Body;
 use crate::server::conversation::Conversation;
@@ -78,6 +78,8 @@ impl ChatFields {
 
 /// Takes what is to be continued out of the body.
 pub fn conversation(body: &mut Body, fields: ChatFields) -> Result<Conversation, ApiError> {
+    let thinking = fields.thinking();
+    metadata::checked(fields.metadata)?;
     let missing = || ApiError::missing("messages", "`messages` is required");
     let messages = body.take("messages").ok_or_else(missing)?;
     let messages = messages::normalize(messages)?;
@@ -88,7 +90,7 @@ pub fn conversation(body: &mut Body, fields: ChatFields) -> Result<Conversation,
     )?;
     Ok(Conversation {
         tools,
-        thinking: fields.thinking(),
+        thinking,
         template_kwargs: fields.chat_template_kwargs.unwrap_or_default(),
         add_generation_prompt: fields.add_generation_prompt.unwrap_or(true),
         ..Conversation::new(messages, &[])
@@ -277,6 +279,7 @@ mod tests {
             },
             stop: None,
             calls,
+            reasoning_tokens: 0,
             mean_logprob: None,
         }
     }
@@ -354,6 +357,9 @@ mod tests {
             "total_tokens": 0,
             "prompt_tokens_details": {
               "cached_tokens": 0
+            },
+            "completion_tokens_details": {
+              "reasoning_tokens": 0
             }
           },
           "timings": {
@@ -393,6 +399,6 @@ mod tests {
         insta::assert_snapshot!(chunk(vec![ChunkChoice::role(1, false)], Some(None)), @r#"{"choices":[{"index":1,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"usage":null}"#);
         insta::assert_snapshot!(chunk(vec![ChunkChoice::delta(0, output("x"), false, CallIds::default(), none)], None), @r#"{"choices":[{"index":0,"delta":{"content":"x"},"logprobs":null,"finish_reason":null}]}"#);
         insta::assert_snapshot!(chunk(vec![ChunkChoice::end(0, &summary(FinishReason::Length, 0))], None), @r#"{"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"length"}]}"#);
-        insta::assert_snapshot!(chunk(vec![], Some(Some(Usage::default()))), @r#"{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0,"prompt_tokens_details":{"cached_tokens":0}}}"#);
+        insta::assert_snapshot!(chunk(vec![], Some(Some(Usage::default()))), @r#"{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}"#);
     }
 }

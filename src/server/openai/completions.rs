@@ -31,8 +31,9 @@ pub struct CompletionFields {
     pub echo: Option<bool>,
     best_of: Option<i64>,
     user: Option<String>,
+    /// The client's own notes.
     #[schema(value_type = Option<Object>)]
-    metadata: Option<Map<String, Value>>,
+    pub metadata: Option<Map<String, Value>>,
 }
 
 impl CompletionFields {

@@ -46,9 +46,14 @@ fn message_at(path: &str, message: Value) -> Result<Value, ApiError> {
         }
     }
     let calls = tool_calls(path, message.shift_remove("tool_calls"))?;
+    // What the model declined to say was its answer.
+    let refusal = message
+        .shift_remove("refusal")
+        .filter(|refusal| role == "assistant" && refusal.is_string());
     let content = message
         .shift_remove("content")
-        .filter(|content| !content.is_null());
+        .filter(|content| !content.is_null())
+        .or(refusal);
     if content.is_none() && (role != "assistant" || calls.is_none()) {
         let path = format!("{path}.content");
         return Err(ApiError::missing(&path, format!("`{path}` is required")));
@@ -99,13 +104,13 @@ fn text(path: &str, content: Value) -> Result<String, ApiError> {
         }
     };
     let mut texts = Vec::with_capacity(parts.len());
-    for (index, mut part) in parts.into_iter().enumerate() {
+    for (index, part) in parts.into_iter().enumerate() {
         let path = format!("{path}[{index}]");
         match part.get("type").and_then(Value::as_str) {
-            Some("text") => match part.get_mut("text").map(Value::take) {
-                Some(Value::String(text)) => texts.push(text),
-                _ => {
-                    let path = format!("{path}.text");
+            Some(kind @ ("text" | "refusal")) => match part.get(kind).and_then(Value::as_str) {
+                Some(text) => texts.push(text.to_owned()),
+                None => {
+                    let path = format!("{path}.{kind}");
                     return Err(ApiError::wrong_type(
                         &path,
                         format!("`{path}` must be a string"),
@@ -171,6 +176,8 @@ mod tests {
                 {"id": "2", "type": "function", "function": {"name": "g", "arguments": "{broken"}}]},
             {"role": "tool", "tool_call_id": "1", "content": "done"},
             {"role": "assistant", "content": "ok", "tool_calls": []},
+            {"role": "assistant", "content": null, "refusal": "no"},
+            {"role": "assistant", "content": [{"type": "refusal", "refusal": "never"}]},
         ]);
         let want = json!([
             {"role": "system", "content": "be brief"},
@@ -180,6 +187,8 @@ mod tests {
                 {"id": "2", "type": "function", "function": {"name": "g", "arguments": "{broken"}}]},
             {"role": "tool", "tool_call_id": "1", "content": "done"},
             {"role": "assistant", "content": "ok"},
+            {"role": "assistant", "content": "no"},
+            {"role": "assistant", "content": "never"},
         ]);
         assert_eq!(normalize(messages).unwrap(), want);
     }

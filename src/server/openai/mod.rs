@@ -5,6 +5,7 @@ pub mod completions;
 pub mod logprobs;
 pub mod message;
 pub mod messages;
+pub mod metadata;
 pub mod ranges;
 pub mod refused;
 pub mod response_format;

@@ -6,14 +6,10 @@ use crate::server::body::Body;
 use crate::server::error::ApiError;
 
 /// A field, the values that ask for nothing beyond what happens anyway, and what to do instead.
-type Refused = (&'static str, fn(&Value) -> bool, &'static str);
+pub type Refused = (&'static str, fn(&Value) -> bool, &'static str);
 
-const NEITHER: &[Refused] = &[
-    (
-        "store",
-        |v| v == false,
-        "nothing is stored here; leave it out",
-    ),
+/// By every API.
+pub const EVERYWHERE: &[Refused] = &[
     (
         "service_tier",
         |v| v == "auto" || v == "default",
@@ -60,6 +56,72 @@ const NEITHER: &[Refused] = &[
         "use `response_format` with a JSON schema and `enum`",
     ),
     (
+        "structured_outputs",
+        |_| false,
+        "use `response_format` with a JSON schema",
+    ),
+    (
+        "moderation",
+        |_| false,
+        "there is no moderation here; leave it out",
+    ),
+    (
+        "prompt_cache_options",
+        |_| false,
+        "the prefix cache is the server's to set up; see `cache_salt`",
+    ),
+    (
+        "prompt_cache_retention",
+        |v| v == "in_memory",
+        "the prefix cache is in memory; send `in_memory` or leave it out",
+    ),
+    (
+        "chat_template",
+        |_| false,
+        "the model's own template is used; see `chat_template_kwargs`",
+    ),
+    (
+        "continue_final_message",
+        |v| v == false,
+        "a message is always begun anew; send text to be continued to /v1/completions",
+    ),
+    (
+        "stop_token_ids",
+        is_empty_list,
+        "use `stop` with their text",
+    ),
+    (
+        "min_tokens",
+        |v| v == &json!(0),
+        "use `logit_bias` on the stop tokens",
+    ),
+    (
+        "include_stop_str_in_output",
+        |v| v == false,
+        "a stop string is never part of the output",
+    ),
+    (
+        "skip_special_tokens",
+        |v| v == true,
+        "special tokens are never part of the output",
+    ),
+    (
+        "use_beam_search",
+        |v| v == false,
+        "use `best_of` of /v1/completions",
+    ),
+    (
+        "prompt_logprobs",
+        |v| v == &json!(0),
+        "use `echo` with `logprobs` of /v1/completions",
+    ),
+    ("n_probs", |v| v == &json!(0), "use `logprobs`"),
+    (
+        "samplers",
+        |_| false,
+        "the order of the samplers is fixed; leave it out",
+    ),
+    (
         "ignore_eos",
         |v| v == false,
         "a stop token always ends the output",
@@ -81,7 +143,14 @@ const NEITHER: &[Refused] = &[
     ),
 ];
 
+const STORE: Refused = (
+    "store",
+    |v| v == false,
+    "only /v1/responses keeps what it makes; leave it out",
+);
+
 const COMPLETIONS: &[Refused] = &[
+    STORE,
     (
         "suffix",
         |v| v == "",
@@ -95,6 +164,7 @@ const COMPLETIONS: &[Refused] = &[
 ];
 
 const CHAT: &[Refused] = &[
+    STORE,
     (
         "best_of",
         |v| v == &json!(1),
@@ -135,21 +205,23 @@ const CHAT: &[Refused] = &[
     ),
 ];
 
-fn is_empty_list(value: &Value) -> bool {
+/// Whether a value is a list without anything in it.
+pub fn is_empty_list(value: &Value) -> bool {
     value.as_array().is_some_and(Vec::is_empty)
 }
 
 /// Refuses what `/v1/completions` knows and cannot honour.
 pub fn completions(body: &mut Body) -> Result<(), ApiError> {
-    check(body, &[NEITHER, COMPLETIONS])
+    check(body, &[EVERYWHERE, COMPLETIONS])
 }
 
 /// Refuses what `/v1/chat/completions` knows and cannot honour.
 pub fn chat(body: &mut Body) -> Result<(), ApiError> {
-    check(body, &[NEITHER, CHAT])
+    check(body, &[EVERYWHERE, CHAT])
 }
 
-fn check(body: &mut Body, lists: &[&[Refused]]) -> Result<(), ApiError> {
+/// Refuses the fields of the lists, but for values that change nothing.
+pub fn check(body: &mut Body, lists: &[&[Refused]]) -> Result<(), ApiError> {
     for (name, harmless, instead) in lists.iter().copied().flatten() {
         body.know([*name]);
         if body.get(name).is_some_and(|value| !harmless(value)) {

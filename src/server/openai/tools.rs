@@ -55,7 +55,7 @@ impl Tools {
         choice: Option<Value>,
         parallel: Option<bool>,
     ) -> Result<Self, ApiError> {
-        let definitions = match tools {
+        let mut definitions = match tools {
             None => Value::Array(Vec::new()),
             Some(list @ Value::Array(_)) => list,
             Some(_) => return Err(ApiError::wrong_type("tools", "`tools` must be a list")),
@@ -69,7 +69,7 @@ impl Tools {
             return Err(ApiError::invalid("tools", message));
         }
         let function = |(index, tool)| function(&format!("tools[{index}]"), tool);
-        let functions: Vec<Function> = list
+        let mut functions: Vec<Function> = list
             .iter()
             .enumerate()
             .map(function)
@@ -79,7 +79,19 @@ impl Tools {
             let message = format!("two tools have the name `{}`", twice.name);
             return Err(ApiError::invalid("tools", message));
         }
-        let choice = choice_of(choice, &functions)?;
+        let choice = match choice {
+            Some(choice) if choice["type"] == "allowed_tools" => {
+                let (allowed, mode) = allowed(&choice, &functions)?;
+                // The model is told of these only.
+                let mut keep = functions.iter().map(|f| allowed.contains(&f.name));
+                if let Some(list) = definitions.as_array_mut() {
+                    list.retain(|_| keep.next().unwrap_or(false));
+                }
+                functions.retain(|function| allowed.contains(&function.name));
+                mode
+            }
+            choice => choice_of(choice, &functions)?,
+        };
         Ok(Self {
             definitions,
             texts: Arc::new(functions.iter().map(texts).collect()),
@@ -218,6 +230,44 @@ fn object<'a>(path: &str, value: Option<&'a Value>) -> Result<&'a Map<String, Va
             format!("`{path}` must be an object"),
         )),
     }
+}
+
+/// The functions that a request narrows its tools to, and whether one has to be called.
+fn allowed(choice: &Value, functions: &[Function]) -> Result<(HashSet<String>, Choice), ApiError> {
+    const FIELD: &str = "tool_choice.allowed_tools";
+    let allowed = object(FIELD, choice.get("allowed_tools"))?;
+    let mode = match allowed.get("mode").and_then(Value::as_str) {
+        Some("auto") => Choice::Auto,
+        Some("required") => Choice::Required,
+        _ => {
+            let path = format!("{FIELD}.mode");
+            let message = format!("`{path}` must be auto or required");
+            return Err(ApiError::invalid(&path, message));
+        }
+    };
+    let tools = allowed.get("tools").and_then(Value::as_array);
+    let Some(tools) = tools.filter(|tools| !tools.is_empty()) else {
+        let path = format!("{FIELD}.tools");
+        let message = format!("`{path}` must be a list of at least one tool");
+        return Err(ApiError::invalid(&path, message));
+    };
+    let one = |(index, tool): (usize, &Value)| {
+        let path = format!("{FIELD}.tools[{index}].function.name");
+        let name = name(&path, tool.pointer("/function/name"))?;
+        if functions.iter().all(|function| function.name != name) {
+            return Err(ApiError::invalid(
+                &path,
+                format!("no tool has the name `{name}`"),
+            ));
+        }
+        Ok(name)
+    };
+    let names = tools
+        .iter()
+        .enumerate()
+        .map(one)
+        .collect::<Result<_, _>>()?;
+    Ok((names, mode))
 }
 
 fn choice_of(choice: Option<Value>, functions: &[Function]) -> Result<Choice, ApiError> {
@@ -376,6 +426,33 @@ mod tests {
             let choice = Some(choice).filter(|choice| !choice.is_null());
             let error = Tools::parse(Some(tools.clone()), choice, None).unwrap_err();
             assert_eq!(error.param(), Some(param), "{tools}");
+        }
+    }
+
+    #[test]
+    fn some_of_the_tools_can_be_allowed() {
+        let allow = |mode: &str, names: &[&str]| {
+            let names: Vec<Value> = names.iter().map(|name| tool(name)).collect();
+            let choice = json!({"type": "allowed_tools",
+                                "allowed_tools": {"mode": mode, "tools": names}});
+            let tools = json!([tool("f"), tool("g"), tool("h")]);
+            Tools::parse(Some(tools), Some(choice), None)
+        };
+        let tools = allow("required", &["g", "h"]).unwrap();
+        assert_eq!(tools.choice, Choice::Required);
+        assert_eq!(tools.offered(), Some(&json!([tool("g"), tool("h")])));
+        let callable: Vec<_> = tools.callable().map(|f| f.name.as_str()).collect();
+        assert_eq!(callable, ["g", "h"]);
+        for (mode, names, param) in [
+            ("none", &["g"][..], "tool_choice.allowed_tools.mode"),
+            ("auto", &[], "tool_choice.allowed_tools.tools"),
+            (
+                "auto",
+                &["g", "x"],
+                "tool_choice.allowed_tools.tools[1].function.name",
+            ),
+        ] {
+            assert_eq!(allow(mode, names).unwrap_err().param(), Some(param));
         }
     }
 

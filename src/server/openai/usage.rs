@@ -4,6 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::engine::Finish;
+use crate::server::generate::Summary;
 
 /// OpenAI's `usage`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
@@ -16,6 +17,8 @@ pub struct Usage {
     pub total_tokens: usize,
     /// What the prompts' tokens are made of.
     pub prompt_tokens_details: PromptTokensDetails,
+    /// What the generated tokens are made of.
+    pub completion_tokens_details: CompletionTokensDetails,
 }
 
 /// A part of [`Usage`].
@@ -23,6 +26,13 @@ pub struct Usage {
 pub struct PromptTokensDetails {
     /// Tokens that were not computed again.
     pub cached_tokens: usize,
+}
+
+/// A part of [`Usage`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct CompletionTokensDetails {
+    /// Tokens of thoughts.
+    pub reasoning_tokens: usize,
 }
 
 /// llama-server's `timings`, in milliseconds; `queued_ms` is ours.
@@ -54,6 +64,7 @@ pub struct Account {
     prompts: Vec<Option<(usize, usize)>>,
     outputs: usize,
     completion_tokens: usize,
+    reasoning_tokens: usize,
     timings: TimingsOut,
 }
 
@@ -67,7 +78,8 @@ impl Account {
     }
 
     /// Adds an output of the prompt with this index.
-    pub fn add(&mut self, prompt: usize, finish: &Finish) {
+    pub fn add(&mut self, prompt: usize, summary: &Summary) {
+        let finish = &summary.finish;
         if let Some(entry) = self.prompts.get_mut(prompt) {
             let cached = entry.map_or(finish.cached_tokens, |(_, old)| {
                 old.min(finish.cached_tokens)
@@ -76,6 +88,7 @@ impl Account {
         }
         self.outputs += 1;
         self.completion_tokens += finish.completion_tokens;
+        self.reasoning_tokens += summary.reasoning_tokens;
         let one = TimingsOut::of(finish);
         let all = &mut self.timings;
         all.cache_n += one.cache_n;
@@ -97,6 +110,9 @@ impl Account {
             completion_tokens: self.completion_tokens,
             total_tokens: prompt_tokens + self.completion_tokens,
             prompt_tokens_details: PromptTokensDetails { cached_tokens },
+            completion_tokens_details: CompletionTokensDetails {
+                reasoning_tokens: self.reasoning_tokens,
+            },
         }
     }
 
@@ -159,8 +175,8 @@ mod tests {
     use crate::engine::{FinishReason, Timings};
     use std::time::Duration;
 
-    fn finish(prompt: usize, cached: usize, completion: usize, decode_ms: u64) -> Finish {
-        Finish {
+    fn finish(prompt: usize, cached: usize, completion: usize, decode_ms: u64) -> Summary {
+        let finish = Finish {
             reason: FinishReason::Stop,
             prompt_tokens: prompt,
             cached_tokens: cached,
@@ -170,6 +186,13 @@ mod tests {
                 prefill: Duration::from_millis(10),
                 decode: Duration::from_millis(decode_ms),
             },
+        };
+        Summary {
+            finish,
+            stop: None,
+            calls: 0,
+            reasoning_tokens: 1,
+            mean_logprob: None,
         }
     }
 
@@ -189,6 +212,7 @@ mod tests {
             (15, 8, 23)
         );
         assert_eq!(usage.prompt_tokens_details.cached_tokens, 2);
+        assert_eq!(usage.completion_tokens_details.reasoning_tokens, 3);
         let timings = account.timings();
         assert_eq!((timings.predicted_n, timings.predicted_ms), (8, 200.0));
         assert_eq!(timings.predicted_per_second, 25.0);
@@ -196,7 +220,7 @@ mod tests {
 
     #[test]
     fn rates_of_nothing_are_zero_not_infinite() {
-        let timings = TimingsOut::of(&finish(3, 0, 1, 0));
+        let timings = TimingsOut::of(&finish(3, 0, 1, 0).finish);
         assert_eq!(timings.predicted_per_second, 0.0);
         assert_eq!(timings.prompt_per_second, 300.0);
     }

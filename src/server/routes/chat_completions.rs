@@ -133,7 +133,7 @@ impl Answer {
         for (index, prompt, delta, summary) in
             try_join_all(outputs.into_iter().map(collect)).await?
         {
-            self.account.add(prompt, &summary.finish);
+            self.account.add(prompt, &summary);
             let (logprobs, ids) = (self.logprobs, self.ids);
             let piece = |id| self.model.piece(id);
             choices.push(ChatChoice::new(
@@ -176,7 +176,7 @@ impl Shape for Answer {
     }
 
     fn end(&mut self, index: usize, prompt: usize, summary: &Summary) -> Vec<Event> {
-        self.account.add(prompt, &summary.finish);
+        self.account.add(prompt, summary);
         let timings = Some(TimingsOut::of(&summary.finish));
         vec![self.chunk(ChunkChoice::end(index, summary), timings)]
     }

@@ -22,7 +22,7 @@ use crate::server::openai::completions::{
 use crate::server::openai::logprobs::{CompletionLogprobs, CompletionOffsets};
 use crate::server::openai::sampling::SamplingFields;
 use crate::server::openai::usage::{Account, TimingsOut};
-use crate::server::openai::{refused, response_format};
+use crate::server::openai::{metadata, refused, response_format};
 use crate::server::sse::{self, Shape};
 use crate::server::state::{App, Ready};
 use crate::server::submit::{Job, Output, interleave, offload, submit};
@@ -100,6 +100,7 @@ fn prepare(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Prepared, 
     sampling.prompt_only = true;
     let vocab = model.engine.model().vocab_size;
     let mut sampling = sampling.resolve(&model.text.defaults.0, vocab)?;
+    metadata::checked(fields.metadata.clone())?;
     let n = sampling.n;
     sampling.n = fields.best_of(n)?;
     let logprobs = fields.logprobs()?;
@@ -147,7 +148,7 @@ impl Answer {
         };
         let mut by_prompt: Vec<Vec<(Delta, Summary)>> = Vec::new();
         for (prompt, delta, summary) in try_join_all(outputs.into_iter().map(collect)).await? {
-            self.account.add(prompt, &summary.finish);
+            self.account.add(prompt, &summary);
             by_prompt.resize_with(by_prompt.len().max(prompt + 1), Vec::new);
             by_prompt[prompt].push((delta, summary));
         }
@@ -213,7 +214,7 @@ impl Shape for Answer {
     }
 
     fn end(&mut self, index: usize, prompt: usize, summary: &Summary) -> Vec<Event> {
-        self.account.add(prompt, &summary.finish);
+        self.account.add(prompt, summary);
         let reason = Some(summary.finish.reason);
         let choice = CompletionChoice::new(index, String::new(), None, reason);
         self.chunk(choice, Some(TimingsOut::of(&summary.finish)))

@@ -13,6 +13,7 @@ use crate::server::error::Envelope;
 use crate::server::openai::chat::{ChatChunk, ChatFields};
 use crate::server::openai::completions::CompletionFields;
 use crate::server::openai::sampling::SamplingFields;
+use crate::server::responses::request::ResponseFields;
 
 /// The body of a chat. The fields of the two groups are read as they are described; the others are
 /// taken out of the body one by one, so that an error names the very part that is at fault.
@@ -55,6 +56,45 @@ pub struct CompletionRequest {
     sampling: SamplingFields,
 }
 
+/// The body of a response, likewise.
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "describes what a route reads in parts")]
+pub struct ResponseRequest {
+    /// Only requests with the same one share kept prompts.
+    cache_salt: Option<String>,
+    #[serde(flatten)]
+    what: CountRequest,
+    #[serde(flatten)]
+    sampling: SamplingFields,
+}
+
+/// What the prompt of a response is made of, likewise.
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "describes what a route reads in parts")]
+pub struct CountRequest {
+    input: ResponseInput,
+    /// Functions that the model may call.
+    #[schema(value_type = Option<Vec<Object>>)]
+    tools: Option<Vec<serde_json::Value>>,
+    /// `none`, `auto`, `required`, the function to call, or the ones that may be.
+    tool_choice: Option<serde_json::Value>,
+    /// What the answer has to be, in `format`: `text`, `json_object` or `json_schema`.
+    #[schema(value_type = Option<Object>)]
+    text: Option<serde_json::Value>,
+    #[serde(flatten)]
+    response: ResponseFields,
+}
+
+/// A text, or items: messages, calls, their results, thoughts.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "describes what a route reads in parts")]
+enum ResponseInput {
+    Text(String),
+    #[schema(value_type = Vec<Object>)]
+    Items(Vec<serde_json::Value>),
+}
+
 /// A text, several, token ids, or several lists of them.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
@@ -82,6 +122,12 @@ enum PromptForms {
         super::models::retrieve,
         super::completions::post,
         super::chat_completions::post,
+        super::responses::create,
+        super::responses::input_tokens,
+        super::responses::kept::retrieve,
+        super::responses::kept::delete,
+        super::responses::kept::cancel,
+        super::responses::kept::input_items,
         super::tokenize::post,
         super::detokenize::post,
         super::apply_template::post,

@@ -10,6 +10,7 @@ mod lease;
 mod metrics;
 mod models;
 mod props;
+mod responses;
 mod root;
 mod slots;
 mod tokenize;
@@ -21,7 +22,7 @@ mod tests;
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
 use super::error::ApiError;
 use super::middleware::{access, count, guard};
@@ -41,6 +42,28 @@ fn table() -> Vec<Route> {
         ("GET", "/v1/models/{*id}", get(models::retrieve)),
         ("POST", "/v1/completions", post(completions::post)),
         ("POST", "/v1/chat/completions", post(chat_completions::post)),
+        ("POST", "/v1/responses", post(responses::create)),
+        (
+            "POST",
+            "/v1/responses/input_tokens",
+            post(responses::input_tokens),
+        ),
+        ("GET", "/v1/responses/{id}", get(responses::kept::retrieve)),
+        (
+            "DELETE",
+            "/v1/responses/{id}",
+            delete(responses::kept::delete),
+        ),
+        (
+            "GET",
+            "/v1/responses/{id}/input_items",
+            get(responses::kept::input_items),
+        ),
+        (
+            "POST",
+            "/v1/responses/{id}/cancel",
+            post(responses::kept::cancel),
+        ),
         ("POST", "/tokenize", post(tokenize::post)),
         ("POST", "/detokenize", post(detokenize::post)),
         ("POST", "/apply-template", post(apply_template::post)),

@@ -24,9 +24,10 @@ use crate::server::terms::Policy;
 
 const KEY: &str = "the-key";
 
-fn engine(n_parallel: usize, queue_size: usize) -> EngineHandle {
+pub(super) fn engine(n_parallel: usize, queue_size: usize) -> EngineHandle {
     let options = EngineOptions {
         model_dir: dir().to_owned(),
+        adapter: None,
         device: Some(Device::Cpu),
         ctx_size: Some(512),
         n_parallel,
@@ -39,7 +40,7 @@ fn engine(n_parallel: usize, queue_size: usize) -> EngineHandle {
     crate::engine::start(options, |_| {}).unwrap()
 }
 
-fn dir() -> &'static Path {
+pub(super) fn dir() -> &'static Path {
     Path::new(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/tiny-model/mlxcel-tiny"
@@ -54,11 +55,15 @@ fn starting() -> App {
     )
 }
 
-fn serving(engine: EngineHandle, change: impl FnOnce(&mut ServedModel)) -> App {
+pub(super) fn serving(engine: EngineHandle, change: impl FnOnce(&mut ServedModel)) -> App {
     with_model(starting(), engine, change)
 }
 
-fn with_model(app: App, engine: EngineHandle, change: impl FnOnce(&mut ServedModel)) -> App {
+pub(super) fn with_model(
+    app: App,
+    engine: EngineHandle,
+    change: impl FnOnce(&mut ServedModel),
+) -> App {
     let names = Names::new(None, "mlxcel-tiny", dir());
     let text = TextFiles::load(dir(), None).unwrap();
     let mut model = ServedModel::new(
@@ -75,13 +80,13 @@ fn with_model(app: App, engine: EngineHandle, change: impl FnOnce(&mut ServedMod
 }
 
 /// One engine for all the tests that leave it as it was.
-fn router() -> Router {
+pub(super) fn router() -> Router {
     static ENGINE: OnceLock<EngineHandle> = OnceLock::new();
     let engine = ENGINE.get_or_init(|| engine(4, 16)).clone();
     super::router(serving(engine, |_| {}))
 }
 
-fn request(method: &str, path: &str, body: impl Into<Body>) -> Request<Body> {
+pub(super) fn request(method: &str, path: &str, body: impl Into<Body>) -> Request<Body> {
     Request::builder()
         .method(method)
         .uri(path)
@@ -91,18 +96,18 @@ fn request(method: &str, path: &str, body: impl Into<Body>) -> Request<Body> {
         .unwrap()
 }
 
-struct Answer {
-    status: StatusCode,
-    headers: axum::http::HeaderMap,
-    text: String,
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: axum::http::HeaderMap,
+    pub(super) text: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {}", self.text))
     }
 
-    fn error(&self) -> (u16, Value, Value) {
+    pub(super) fn error(&self) -> (u16, Value, Value) {
         let error = self.json()["error"].clone();
         assert!(!error["message"].as_str().unwrap().is_empty());
         (
@@ -113,7 +118,7 @@ impl Answer {
     }
 
     /// The data of an event stream.
-    fn events(&self) -> Vec<String> {
+    pub(super) fn events(&self) -> Vec<String> {
         let lines = self
             .text
             .lines()
@@ -122,7 +127,7 @@ impl Answer {
     }
 }
 
-async fn ask(router: &Router, request: Request<Body>) -> Answer {
+pub(super) async fn ask(router: &Router, request: Request<Body>) -> Answer {
     let response = router.clone().oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
@@ -156,11 +161,23 @@ fn valid_bodies() -> Vec<(&'static str, Value)> {
             "/tokenize",
             json!({"content": "a", "add_special": true, "with_pieces": true}),
         ),
+        (
+            "/v1/responses",
+            json!({"input": [{"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
+                             {"type": "reasoning", "summary": [], "content": []},
+                             {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+                             {"type": "function_call_output", "call_id": "c", "output": "x"}],
+                   "max_output_tokens": 1, "reasoning": {"effort": "none"},
+                   "tools": [{"type": "function", "name": "f"}], "text": {"format": {"type": "text"}}}),
+        ),
+        ("/v1/responses/input_tokens", json!({"input": "Hi"})),
         ("/detokenize", json!({"tokens": [1, 2]})),
         ("/apply-template", json!({"messages": messages})),
     ];
     let routes = super::listed();
     let reading = routes.iter().filter(|(method, _)| *method == "POST");
+    // What is done to something named in the path reads no body.
+    let reading = reading.filter(|(_, path)| !path.contains('{'));
     for (_, path) in reading {
         let known = bodies.iter().any(|(other, _)| other == path);
         assert!(known, "what does a valid body of {path} look like?");
@@ -443,6 +460,64 @@ async fn fields_that_cannot_be_honoured_are_named() {
             json!({"messages": user, "stream_options": {}}),
             "stream_options",
         ),
+        (
+            json!({"messages": user, "functions": [{"name": "f"}]}),
+            "functions",
+        ),
+        (
+            json!({"messages": user, "function_call": "auto"}),
+            "function_call",
+        ),
+        (json!({"messages": user, "audio": {}}), "audio"),
+        (
+            json!({"messages": user, "prediction": {"type": "content", "content": "x"}}),
+            "prediction",
+        ),
+        (
+            json!({"messages": user, "web_search_options": {}}),
+            "web_search_options",
+        ),
+        (json!({"messages": user, "verbosity": "low"}), "verbosity"),
+        (json!({"messages": user, "store": true}), "store"),
+        (
+            json!({"messages": user, "service_tier": "flex"}),
+            "service_tier",
+        ),
+        (
+            json!({"messages": user, "moderation": {"model": "m"}}),
+            "moderation",
+        ),
+        (
+            json!({"messages": user, "prompt_cache_retention": "24h"}),
+            "prompt_cache_retention",
+        ),
+        (
+            json!({"messages": user, "prompt_cache_options": {}}),
+            "prompt_cache_options",
+        ),
+        (json!({"messages": user, "user": 3}), "user"),
+        (
+            json!({"messages": user, "metadata": {"a": 1}}),
+            "metadata.a",
+        ),
+        (
+            json!({"messages": user, "reasoning_effort": "low"}),
+            "reasoning_effort",
+        ),
+        (
+            json!({"messages": user, "reasoning_effort": "huge"}),
+            "reasoning_effort",
+        ),
+        (
+            json!({"messages": user, "enable_thinking": true, "reasoning_effort": "none"}),
+            "enable_thinking",
+        ),
+        (
+            json!({"messages": user, "tools": [{"type": "custom", "custom": {"name": "c"}}]}),
+            "tools[0].type",
+        ),
+        // More than runs and waits at a time.
+        (json!({"messages": user, "n": 21}), "n"),
         (json!({"messages": user, "n": 129}), "n"),
         (
             json!({"messages": user, "temperature": "hot"}),
@@ -611,7 +686,7 @@ mod any_body {
     }
 
     fn body() -> impl Strategy<Value = Value> {
-        let names = "prompt|messages|n|stop|temperature|top_p|top_k|min_p|seed|logit_bias|logprobs|\
+        let names = "prompt|messages|input|instructions|text|reasoning|truncation|include|n|stop|temperature|top_p|top_k|min_p|seed|logit_bias|logprobs|\
                      top_logprobs|stream|stream_options|response_format|max_tokens|repeat_last_n|\
                      repetition_penalty|tools|tool_choice|parallel_tool_calls|chat_template_kwargs|user|metadata|.{0,6}";
         let names = names.replace(char::is_whitespace, "");
@@ -627,16 +702,18 @@ mod any_body {
 
         /// Whatever a client sends is answered, or its fault is named: never a 500.
         #[test]
-        fn is_answered_or_refused(mut body in body(), chat in any::<bool>()) {
+        fn is_answered_or_refused(mut body in body(), api in 0..3) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let (field, valid) = if chat {
-                ("messages", json!([{"role": "user", "content": "a"}]))
-            } else {
-                ("prompt", json!("a"))
+            let (path, field, valid, most) = match api {
+                0 => ("/v1/completions", "prompt", json!("a"), "max_tokens"),
+                1 => {
+                    let valid = json!([{"role": "user", "content": "a"}]);
+                    ("/v1/chat/completions", "messages", valid, "max_completion_tokens")
+                }
+                _ => ("/v1/responses", "input", json!("a"), "max_output_tokens"),
             };
-            body["max_completion_tokens"] = json!(1);
+            body[most] = json!(1);
             body.as_object_mut().unwrap().entry(field).or_insert(valid);
-            let path = if chat { "/v1/chat/completions" } else { "/v1/completions" };
             let answer = runtime.block_on(post(path, body));
             prop_assert!(matches!(answer.status.as_u16(), 200 | 400), "{}", answer.text);
         }
