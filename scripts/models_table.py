@@ -24,8 +24,11 @@ def registered() -> dict[str, Path]:
     text = REGISTRY.read_text()
     table = text[text.index("const ARCHITECTURES") : text.index("];")]
     entries = re.findall(r'(#\[cfg\(test\)\]\s*)?\(\s*"(\w+)",\s*load_as::<(\w+)>', table)
-    files = dict(re.findall(r"use super::(\w+)::(\w+);", text))
-    modules = {name: module for module, name in files.items()}
+    modules = {
+        name: module
+        for module, names in re.findall(r"use super::(\w+)::\{?([\w, ]+)\}?;", text)
+        for name in names.split(", ")
+    }
     return {kind: module_file(modules[name]) for for_tests, kind, name in entries if not for_tests}
 
 
