@@ -47,6 +47,8 @@ fn main() {
         .file("src/mlx/kernels/join_primitive.cpp")
         .file("src/mlx/kernels/layer_primitives.cpp")
         .file("src/mlx/kernels/product_primitives.cpp")
+        .file("src/mlx/kernels/recurrent_graph.cpp")
+        .file("src/mlx/kernels/recurrent_primitives.cpp")
         .file("src/mlx/kernels/routing_primitive.cpp")
         .include("src/mlx")
         .include(mlx.join("include"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REGISTRY = ROOT / "src" / "models" / "registry.rs"
-NESTED = ROOT / "src" / "models" / "nested.rs"
+NESTED = ROOT / "src" / "models" / "text_config.rs"
 PARITY = ROOT / "python" / "tests" / "parity"
 PAGE = ROOT / "docs" / "models.md"
 BEGIN, END = "<!-- table: scripts/models_table.py -->", "<!-- end of table -->"

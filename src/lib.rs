@@ -8,5 +8,6 @@ pub mod engine;
 pub mod hub;
 pub mod mlx;
 pub mod models;
+mod python_json;
 pub mod server;
 pub mod text;

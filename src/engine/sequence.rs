@@ -30,6 +30,8 @@ pub(super) struct Sequence {
     pub tokens: Vec<u32>,
     /// How many of them are the prompt.
     pub prompt_len: usize,
+    /// Where the prompt parts from an earlier one whose state is not kept there.
+    pub branch: Option<usize>,
     /// What the model remembers of `tokens`. Empty until it runs, and again when it is preempted.
     pub state: SequenceState,
     sampler: Arc<Mutex<Sampler>>,
@@ -59,6 +61,7 @@ impl Sequence {
             arrival,
             prompt_len: tokens.len(),
             tokens,
+            branch: None,
             state,
             cached_tokens: 0,
             prompt_logprobs: Vec::new(),
@@ -107,6 +110,7 @@ impl Sequence {
                 arrival: (self.arrival.0, self.arrival.1 + 1 + index),
                 tokens: self.tokens.clone(),
                 prompt_len: self.prompt_len,
+                branch: None,
                 state: self.state.clone(),
                 limit: self.limit,
                 cached_tokens: self.prompt_len,

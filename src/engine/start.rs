@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use tokio::sync::watch;
 
 use super::handle::{Counters, EngineHandle, Facts, Submission};
+use super::prefix_cache::cached_bytes;
 use super::worker::{Capacity, Worker};
 use crate::mlx::{self, Device, MlxError};
 use crate::models::{
@@ -187,7 +188,7 @@ fn load(
     let prefix_cache = match options.kv_cache_budget {
         Some(budget) => budget,
         // A server that was told nothing does not grow for as long as there is memory.
-        None => kv_bytes.min(info.state.bytes(context).saturating_mul(CACHED_CONTEXTS)),
+        None => kv_bytes.min(cached_bytes(&info.state, context).saturating_mul(CACHED_CONTEXTS)),
     };
     let capacity = Capacity {
         device,

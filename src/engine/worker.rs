@@ -302,6 +302,7 @@ impl Worker {
         }
         let hit = cache.find(&salt, &sequence.tokens)?;
         hit.restore(&mut sequence.state)?;
+        sequence.branch = cache.branch(&salt, &sequence.tokens, hit.len);
         Ok(hit.len)
     }
 
@@ -453,7 +454,7 @@ impl Worker {
             if let Some(cache) = &self.cache
                 && held < sequence.prompt_len
             {
-                let mark = cache.next_mark(held, sequence.prompt_len);
+                let mark = cache.next_mark(held, sequence.prompt_len, sequence.branch);
                 share.tokens = share.tokens.min(mark - held);
             }
         }
@@ -464,7 +465,7 @@ impl Worker {
         let (Some(cache), Some(sequence)) = (&mut self.cache, self.running.get(index)) else {
             return;
         };
-        if cache.is_mark(sequence.state.len, sequence.prompt_len) {
+        if cache.is_mark(sequence.state.len, sequence.prompt_len, sequence.branch) {
             keep(cache, sequence, room);
         }
     }

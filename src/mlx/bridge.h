@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/recurrent.h"
 #include "kernels/weight.h"
 #include "mlx/mlx.h"
 #include "rust/cxx.h"
@@ -174,5 +175,33 @@ ArrayPtr attention(
     std::int32_t window,
     float soft_cap,
     const ArrayPtr& sinks);
+
+// Layers that carry a state (lazy). What is carried comes in and goes out with the arrays.
+std::unique_ptr<ShortConv> short_conv(const Array& weight, const ArrayList& bias, bool silu);
+std::unique_ptr<ArrayList> convolve(
+    const Array& x, const ShortConv& conv, const ArrayList& states, Dims lengths);
+std::unique_ptr<Recurrent> delta_rule(
+    const Array& a_log,
+    const Array& dt_bias,
+    std::int32_t key_heads,
+    std::int32_t key_dim,
+    std::int32_t value_dim);
+std::unique_ptr<Recurrent> state_space(
+    const Array& a_log,
+    const Array& dt_bias,
+    const Array& skip,
+    std::int32_t key_heads,
+    std::int32_t key_dim,
+    std::int32_t value_dim);
+void set_limits(Recurrent& layer, float least, float most) noexcept;
+std::unique_ptr<ArrayList> recur(
+    const Array& mixed,
+    const ArrayList& gates,
+    const Recurrent& layer,
+    const ArrayList& states,
+    Dims lengths);
+std::unique_ptr<GatedNorm> gated_norm(
+    const Array& weight, float eps, std::int32_t group, bool gate_first);
+ArrayPtr normalize(const Array& x, const Array& gate, const GatedNorm& norm);
 
 } // namespace mlxcel

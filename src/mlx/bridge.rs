@@ -36,6 +36,9 @@ pub(crate) mod ffi {
         type Array;
         type ArrayList;
         type Weight;
+        type ShortConv;
+        type Recurrent;
+        type GatedNorm;
 
         fn new_list() -> UniquePtr<ArrayList>;
         fn list_push(list: Pin<&mut ArrayList>, array: &Array);
@@ -206,5 +209,46 @@ pub(crate) mod ffi {
             soft_cap: f32,
             sinks: &UniquePtr<Array>,
         ) -> Result<UniquePtr<Array>>;
+
+        /// `bias` holds one array, or none.
+        fn short_conv(weight: &Array, bias: &ArrayList, silu: bool)
+        -> Result<UniquePtr<ShortConv>>;
+        fn convolve(
+            x: &Array,
+            conv: &ShortConv,
+            states: &ArrayList,
+            lengths: &[i32],
+        ) -> Result<UniquePtr<ArrayList>>;
+        fn delta_rule(
+            a_log: &Array,
+            dt_bias: &Array,
+            key_heads: i32,
+            key_dim: i32,
+            value_dim: i32,
+        ) -> Result<UniquePtr<Recurrent>>;
+        fn state_space(
+            a_log: &Array,
+            dt_bias: &Array,
+            skip: &Array,
+            key_heads: i32,
+            key_dim: i32,
+            value_dim: i32,
+        ) -> Result<UniquePtr<Recurrent>>;
+        fn set_limits(layer: Pin<&mut Recurrent>, least: f32, most: f32);
+        /// `gates` are `dt`, and `beta` where the layer is a delta rule.
+        fn recur(
+            mixed: &Array,
+            gates: &ArrayList,
+            layer: &Recurrent,
+            states: &ArrayList,
+            lengths: &[i32],
+        ) -> Result<UniquePtr<ArrayList>>;
+        fn gated_norm(
+            weight: &Array,
+            eps: f32,
+            group: i32,
+            gate_first: bool,
+        ) -> Result<UniquePtr<GatedNorm>>;
+        fn normalize(x: &Array, gate: &Array, norm: &GatedNorm) -> Result<UniquePtr<Array>>;
     }
 }

@@ -16,6 +16,7 @@ mod matrix;
 mod memory;
 mod ops;
 mod packing;
+pub mod recurrent;
 
 pub use array::Array;
 pub use device::{Device, check_version, version};

@@ -114,12 +114,12 @@ pub fn open(dir: &Path) -> Result<Tuned, LoadError> {
 }
 
 impl Adapter {
-    /// Keeps the tensors that `name` has a name for, under that name.
+    /// Gives tensors the name that `name` has for them, where it has one.
     pub fn rename(&mut self, name: impl Fn(&str) -> Option<String>) {
         let all = std::mem::take(&mut self.tensors);
         let renamed = all
             .into_iter()
-            .filter_map(|(old, tensor)| Some((name(&old)?, tensor)));
+            .map(|(old, tensor)| (name(&old).unwrap_or(old), tensor));
         self.tensors = renamed.collect();
     }
 

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::mlx::recurrent::{Advanced, Carried};
 use crate::mlx::{Array, Dtype, MlxError};
 
 use super::{Logits, Row, SequenceState};
@@ -85,6 +86,39 @@ impl<'b, 'r> Batch<'b, 'r> {
             outputs.push(f(share, view(row))?);
         }
         Array::concatenate(&outputs.iter().collect::<Vec<_>>(), 0)
+    }
+
+    /// Advances what the rows carry in part `part` of layer `layer`, which begins as zeros of `shape` in
+    /// `dtype`. `f` sees all rows at once; gives what comes out for their tokens, `[total, ..]`.
+    #[track_caller]
+    pub fn advance(
+        &mut self,
+        layer: usize,
+        part: usize,
+        (shape, dtype): (&[i32], Dtype),
+        f: impl FnOnce(Carried<'_>) -> Result<Advanced, MlxError>,
+    ) -> Result<Array, MlxError> {
+        let mut lengths = Vec::with_capacity(self.rows.len());
+        let mut states = Vec::with_capacity(self.rows.len());
+        for row in self.rows.iter_mut() {
+            lengths.push(row.len as i32);
+            states.push(match row.state.rolling(layer)?.get(part) {
+                Some(state) => state.clone(),
+                None => Array::zeros(shape, dtype)?,
+            });
+        }
+        let advanced = f(Carried {
+            states: &states.iter().collect::<Vec<_>>(),
+            lengths: &lengths,
+        })?;
+        for (row, state) in self.rows.iter_mut().zip(advanced.states) {
+            let carried = row.state.rolling(layer)?;
+            match carried.get_mut(part) {
+                Some(before) => *before = state,
+                None => carried.push(state),
+            }
+        }
+        Ok(advanced.out)
     }
 
     /// Ends the step: calls `head` with the hidden states of the positions whose logits are wanted

@@ -289,6 +289,31 @@ impl<'w, 'p> Builder<'w, 'p> {
         Ok(LayerNorm::new(weight, bias, eps))
     }
 
+    /// `{path}.weight` of a depthwise convolution over `taps` tokens, with `{path}.bias` `[features]`
+    /// where `bias` says so: `[features, taps]` and its bias. mlx-lm has the taps in the middle,
+    /// transformers at the end of three dimensions.
+    pub fn depthwise(
+        &mut self,
+        path: &str,
+        features: i32,
+        taps: i32,
+        bias: bool,
+    ) -> Result<(Array, Option<Array>), LoadError> {
+        let name = format!("{path}.weight");
+        let shape = match self.weights.shape(&name) {
+            Some([_, 1, _]) => [features, 1, taps],
+            _ => [features, taps, 1],
+        };
+        let weight = self.weights.take(&name, &shape)?;
+        self.count(features as u64 * taps as u64, &[&weight]);
+        let weight = weight.reshape(&[features, taps])?;
+        let bias = match bias {
+            true => Some(self.vector(&format!("{path}.bias"), features)?),
+            false => None,
+        };
+        Ok((weight, bias))
+    }
+
     /// `name`, `[features]`.
     pub fn vector(&mut self, name: &str, features: i32) -> Result<Array, LoadError> {
         let array = self.weights.take(name, &[features])?;
@@ -369,7 +394,11 @@ impl<'w, 'p> Builder<'w, 'p> {
         let Some(quantization) = self.quantization else {
             return Ok(None);
         };
-        if let Some(stated) = quantization.override_of(path) {
+        // The overrides go by the checkpoint's own names.
+        let weight = format!("{path}.weight");
+        let stored = self.weights.stored_name(&weight);
+        let stored = stored.strip_suffix(".weight").unwrap_or(path);
+        if let Some(stated) = quantization.override_of(stored) {
             return Ok(stated);
         }
         let scales = format!("{path}.scales");

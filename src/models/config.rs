@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use serde_json::{Map, Value};
 
 use super::error::LoadError;
+use crate::python_json;
 
 /// Fields that change the arithmetic in some architectures, and the values that don't. One that
 /// an architecture does not read itself must have such a value, or be null or false: what is not
@@ -68,11 +70,15 @@ impl ConfigFile {
                 }
             }
         })?;
-        let fields = serde_json::from_slice(&text).map_err(|error| LoadError::Json {
-            path: path.clone(),
-            message: error.to_string(),
-        })?;
-        Ok(Self { path, fields })
+        let fields: Map<String, Value> =
+            python_json::from_slice(&text).map_err(|error| LoadError::Json {
+                path: path.clone(),
+                message: error.to_string(),
+            })?;
+        Ok(Self {
+            path,
+            fields: flatten(fields),
+        })
     }
 
     /// The same file, with these fields.
@@ -120,6 +126,35 @@ impl ConfigFile {
         }
         Ok(parsed)
     }
+}
+
+/// A number that may be infinite.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Number(pub f64);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        // Newer versions of transformers wrap the word.
+        let word = value.get("__float__").unwrap_or(&value).as_str();
+        let number = match word {
+            Some("Infinity") => Some(f64::INFINITY),
+            Some("-Infinity") => Some(f64::NEG_INFINITY),
+            _ => value.as_f64(),
+        };
+        let wrong = || serde::de::Error::custom(format!("{value} is not a number"));
+        number.map(Self).ok_or_else(wrong)
+    }
+}
+
+/// What a checkpoint with a vision part says of its language model (`text_config`), over what it says
+/// of the whole. The type is that of the whole.
+fn flatten(mut fields: Map<String, Value>) -> Map<String, Value> {
+    if let Some(Value::Object(mut text)) = fields.remove("text_config") {
+        text.remove("model_type");
+        fields.extend(text);
+    }
+    fields
 }
 
 fn reject_arithmetic(key: &str, value: &Value) -> Result<(), LoadError> {
@@ -186,7 +221,6 @@ pub fn dimension(key: &str, value: u64) -> Result<i32, LoadError> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use serde::Deserialize;
     use serde_json::json;
 
     use super::*;
@@ -240,6 +274,29 @@ pub(super) mod tests {
         assert!(error.contains("size") && error.contains("big"), "{error}");
         let error = config(json!({})).parse::<Small>().unwrap_err().to_string();
         assert!(error.contains("size"), "{error}");
+    }
+
+    #[test]
+    fn the_language_models_part_goes_before_that_of_the_whole() {
+        let fields = json!({"model_type": "both", "size": 1, "tied": true,
+            "text_config": {"model_type": "text", "size": 2}});
+        let Value::Object(fields) = fields else {
+            panic!("an object it is");
+        };
+        let expected = json!({"model_type": "both", "size": 2, "tied": true});
+        assert_eq!(Value::Object(flatten(fields)), expected);
+    }
+
+    #[test]
+    fn infinities_of_python_are_numbers() {
+        let number = |value| serde_json::from_value::<Number>(value).map(|Number(x)| x);
+        assert_eq!(number(json!("Infinity")).unwrap(), f64::INFINITY);
+        assert_eq!(number(json!("-Infinity")).unwrap(), f64::NEG_INFINITY);
+        let wrapped = json!({"__float__": "Infinity"});
+        assert_eq!(number(wrapped).unwrap(), f64::INFINITY);
+        assert_eq!(number(json!(2)).unwrap(), 2.0);
+        assert!(number(json!("NaN")).is_err());
+        assert!(number(json!([])).is_err());
     }
 
     #[test]

@@ -9,9 +9,10 @@ use super::adapter::{self, Adapter, Tuned};
 use super::builder::Builder;
 use super::config::ConfigFile;
 use super::error::LoadError;
-use super::nested;
+use super::nesting;
 use super::quantization::Quantization;
 use super::registry::{self, Architecture};
+use super::text_config;
 use super::weights::Weights;
 
 /// How to load.
@@ -46,10 +47,10 @@ pub fn load(
     check_version()?;
     options.device.make_default()?;
     let file = ConfigFile::read(dir)?;
-    let text = nested::text_config(&file)?;
+    let text = text_config::read(&file)?;
     let config = text.as_ref().unwrap_or(&file);
     let (architecture, load_as) = registry::find(config.model_type()?)?;
-    let mut quantization = Quantization::read(config)?;
+    let quantization = Quantization::read(config)?;
     let compute = match options.device {
         Device::Cpu => Some(Dtype::Float32),
         Device::Gpu => None,
@@ -66,7 +67,10 @@ pub fn load(
         None => None,
     };
     if text.is_some() {
-        nested::keep_text(&mut weights, quantization.as_mut(), adapter.as_mut());
+        nesting::language_model_only(&mut weights);
+        if let Some(adapter) = &mut adapter {
+            adapter.rename(nesting::inner_name);
+        }
     }
     let checkpoint = Checkpoint {
         architecture,

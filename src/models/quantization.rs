@@ -75,15 +75,6 @@ impl Quantization {
         self.overrides.get(path).copied()
     }
 
-    /// Keeps the overrides whose layers `name` has a name for, under that name.
-    pub fn rename(&mut self, name: impl Fn(&str) -> Option<String>) {
-        let all = std::mem::take(&mut self.overrides);
-        let renamed = all
-            .into_iter()
-            .filter_map(|(path, value)| Some((name(&path)?, value)));
-        self.overrides = renamed.collect();
-    }
-
     /// For people, for instance `4-bit, group 64`.
     pub fn describe(&self) -> String {
         let Packing {

@@ -15,23 +15,29 @@ use super::glm4_moe::Glm4Moe;
 use super::gpt_oss::GptOss;
 use super::granite::Granite;
 use super::granitemoe::GraniteMoe;
+use super::granitemoehybrid::GraniteHybrid;
 use super::internlm3::InternLm3;
+use super::lfm2::Lfm2;
 use super::llama::Llama;
 use super::load::{LoadFn, load_as};
+use super::mamba2::Mamba2;
 use super::ministral3::Ministral3;
 use super::mixtral::Mixtral;
+use super::nemotron_h::NemotronH;
 use super::olmo2::Olmo2;
 use super::olmo3::Olmo3;
 use super::olmoe::Olmoe;
 use super::phi3::Phi3;
 use super::qwen2::Qwen2;
 use super::qwen3::Qwen3;
+use super::qwen3_5::Qwen35;
 use super::qwen3_moe::{Qwen2Moe, Qwen3Moe};
+use super::qwen3_next::Qwen3Next;
 use super::seed_oss::SeedOss;
 use super::smollm3::SmolLm3;
 use super::starcoder2::Starcoder2;
 use super::weights::Weights;
-use super::{Model, nested};
+use super::{Model, text_config};
 
 /// By `model_type`.
 const ARCHITECTURES: &[(&str, LoadFn)] = &[
@@ -46,12 +52,14 @@ const ARCHITECTURES: &[(&str, LoadFn)] = &[
     ("gpt_oss", load_as::<GptOss>),
     ("granite", load_as::<Granite>),
     ("granitemoe", load_as::<GraniteMoe>),
+    ("granitemoehybrid", load_as::<GraniteHybrid>),
     ("internlm3", load_as::<InternLm3>),
+    ("lfm2", load_as::<Lfm2>),
     ("llama", load_as::<Llama>),
+    ("mamba2", load_as::<Mamba2>),
     ("ministral3", load_as::<Ministral3>),
     ("mixtral", load_as::<Mixtral>),
-    #[cfg(test)]
-    ("mortal", load_as::<super::mortal::Mortal>),
+    ("nemotron_h", load_as::<NemotronH>),
     ("olmo2", load_as::<Olmo2>),
     ("olmo3", load_as::<Olmo3>),
     ("olmoe", load_as::<Olmoe>),
@@ -59,10 +67,15 @@ const ARCHITECTURES: &[(&str, LoadFn)] = &[
     ("qwen2", load_as::<Qwen2>),
     ("qwen2_moe", load_as::<Qwen2Moe>),
     ("qwen3", load_as::<Qwen3>),
+    ("qwen3_5", load_as::<Qwen35>),
+    ("qwen3_5_moe", load_as::<Qwen35>),
     ("qwen3_moe", load_as::<Qwen3Moe>),
+    ("qwen3_next", load_as::<Qwen3Next>),
     ("seed_oss", load_as::<SeedOss>),
     ("smollm3", load_as::<SmolLm3>),
     ("starcoder2", load_as::<Starcoder2>),
+    #[cfg(test)]
+    ("mortal", load_as::<super::mortal::Mortal>),
 ];
 
 /// Types that are another one under their own name, as in mlx-lm.
@@ -112,7 +125,10 @@ pub fn find(model_type: &str) -> Result<(&'static str, LoadFn), LoadError> {
 pub fn supported() -> Vec<&'static str> {
     let own = ARCHITECTURES.iter().map(|(name, _)| *name);
     let remapped = REMAPPED.iter().map(|(from, _)| *from);
-    let mut names: Vec<_> = own.chain(remapped).chain(nested::supported()).collect();
+    let mut names: Vec<_> = own
+        .chain(remapped)
+        .chain(text_config::supported())
+        .collect();
     names.sort_unstable();
     names
 }

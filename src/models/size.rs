@@ -9,7 +9,7 @@ pub struct StateSize {
     pub per_token: u64,
     /// The layers that keep the last positions only.
     pub windows: Vec<Window>,
-    /// The layers whose state does not grow.
+    /// The layers whose state does not grow; it is float32 whatever the activations are.
     pub fixed: u64,
 }
 
@@ -31,7 +31,7 @@ impl StateSize {
         }
     }
 
-    /// `factor` times as much.
+    /// `factor` times as much of what grows with the tokens.
     pub fn times(self, factor: u64) -> Self {
         let wider = |window: Window| Window {
             per_token: window.per_token * factor,
@@ -40,7 +40,7 @@ impl StateSize {
         Self {
             per_token: self.per_token * factor,
             windows: self.windows.into_iter().map(wider).collect(),
-            fixed: self.fixed * factor,
+            fixed: self.fixed,
         }
     }
 
@@ -62,6 +62,12 @@ impl StateSize {
 
     /// What a sequence of `tokens` takes. Buffers grow by steps, so this does too.
     pub fn bytes(&self, tokens: usize) -> u64 {
+        let growing = kv_cache::capacity_for(tokens).saturating_mul(self.per_token);
+        self.copied_bytes(tokens).saturating_add(growing)
+    }
+
+    /// The part of it that does not keep every position, and so exists for the last only.
+    pub fn copied_bytes(&self, tokens: usize) -> u64 {
         let windows: u64 = self
             .windows
             .iter()
@@ -70,8 +76,7 @@ impl StateSize {
                 positions.saturating_mul(window.per_token)
             })
             .sum();
-        let growing = kv_cache::capacity_for(tokens).saturating_mul(self.per_token);
-        self.fixed.saturating_add(windows).saturating_add(growing)
+        self.fixed.saturating_add(windows)
     }
 
     /// The most tokens, `most` at the utmost, that a sequence can have within `bytes`.

@@ -1,6 +1,6 @@
 //! A checkpoint's tensors: found in one safetensors file or several, taken by name.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +29,10 @@ pub struct Weights<'p> {
     dir: PathBuf,
     shards: Vec<Shard>,
     tensors: HashMap<String, Tensor>,
+    /// By the name that an architecture gave it: how the checkpoint calls a tensor.
+    renamed: HashMap<String, String>,
+    /// Tensors that the checkpoint has less one.
+    less_one: HashSet<String>,
     /// What vectors of floating-point numbers are converted to; `None` keeps the checkpoint's type.
     compute: Option<Dtype>,
     progress: LoadProgress,
@@ -94,6 +98,8 @@ impl<'p> Weights<'p> {
             dir: dir.to_owned(),
             shards: Vec::new(),
             tensors: HashMap::new(),
+            renamed: HashMap::new(),
+            less_one: HashSet::new(),
             compute,
             progress: LoadProgress { bytes: 0, total: 0 },
             report,
@@ -187,18 +193,35 @@ impl<'p> Weights<'p> {
         self.tensors.retain(|name, _| !unwanted(name));
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.tensors.len()
+    /// Gives tensors the names that an architecture builds with, where `name` has another one for them.
+    pub fn rename(&mut self, name: impl Fn(&str) -> Option<String>) {
+        let renamed: Vec<(String, String)> = self
+            .tensors
+            .keys()
+            .filter_map(|old| Some((old.clone(), name(old)?)))
+            .collect();
+        for (old, new) in renamed {
+            if let Some(tensor) = self.tensors.remove(&old) {
+                self.tensors.insert(new.clone(), tensor);
+                self.renamed.insert(new, old);
+            }
+        }
     }
 
-    /// Gives every tensor the name that `name` makes of its own, and drops those of which it makes none.
-    pub fn rename(&mut self, name: impl Fn(&str) -> Option<String>) {
-        let all = std::mem::take(&mut self.tensors);
-        let renamed = all
-            .into_iter()
-            .filter_map(|(old, found)| Some((name(&old)?, found)));
-        self.tensors = renamed.collect();
+    /// The checkpoint's own name of the tensor `name`.
+    pub fn stored_name<'a>(&'a self, name: &'a str) -> &'a str {
+        self.renamed.get(name).map_or(name, String::as_str)
+    }
+
+    /// Adds one to the vectors that `chosen` picks: norms that transformers has as an offset.
+    pub fn add_one(&mut self, chosen: impl Fn(&str) -> bool) {
+        let names = self.tensors.keys().filter(|name| chosen(name));
+        self.less_one.extend(names.cloned());
+    }
+
+    /// The names of the tensors, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
     }
 
     /// Drops an output head that some checkpoints carry although the embeddings are it (`tied`).
@@ -245,7 +268,7 @@ impl<'p> Weights<'p> {
         let mut found = self.find(name, shape, Kind::Floats)?;
         self.bring_in(&found);
         let array = self.read(&mut found, shape)?;
-        let array = match self.compute {
+        let mut array = match self.compute {
             Some(compute) if found.dtype != compute => {
                 let converted = array.astype(compute)?;
                 // Now, so that only one tensor at a time is in memory twice.
@@ -255,6 +278,10 @@ impl<'p> Weights<'p> {
             }
             _ => array,
         };
+        if self.less_one.contains(name) {
+            array = array.add(&Array::from_f32(&[1.0], &[1])?.astype(array.dtype()?)?)?;
+            Array::eval_all(&[&array])?;
+        }
         self.tell(&found);
         Ok(array)
     }
@@ -291,7 +318,7 @@ impl<'p> Weights<'p> {
     fn find(&mut self, name: &str, shape: &[i32], kind: Kind) -> Result<Found, LoadError> {
         let Some(tensor) = self.tensors.remove(name) else {
             return Err(LoadError::MissingTensor {
-                name: name.to_owned(),
+                name: self.stored_name(name).to_owned(),
                 dir: self.dir.clone(),
             });
         };
@@ -303,7 +330,7 @@ impl<'p> Weights<'p> {
         };
         if !same_shape(&tensor.shape, shape) {
             return Err(LoadError::ShapeMismatch {
-                name: name.to_owned(),
+                name: self.stored_name(name).to_owned(),
                 path: self.path_of(&tensor),
                 expected: shape.iter().map(|&dim| i64::from(dim)).collect(),
                 found: tensor.shape,
@@ -328,7 +355,7 @@ impl<'p> Weights<'p> {
 
     fn wrong_type(&self, name: &str, tensor: &Tensor, kind: Kind) -> LoadError {
         LoadError::DtypeMismatch {
-            name: name.to_owned(),
+            name: self.stored_name(name).to_owned(),
             path: self.path_of(tensor),
             found: format!("{:?}", tensor.dtype),
             expected: match kind {
@@ -441,11 +468,11 @@ impl<'p> Weights<'p> {
 
     /// Fails where tensors are left that nobody took.
     pub fn finish(self, architecture: &str) -> Result<(), LoadError> {
-        match self.tensors.keys().min() {
+        match self.names().map(|name| self.stored_name(name)).min() {
             None => Ok(()),
             Some(first) => Err(LoadError::UnusedTensors {
                 count: self.tensors.len(),
-                first: first.clone(),
+                first: first.to_owned(),
                 architecture: architecture.to_owned(),
             }),
         }

@@ -2,7 +2,9 @@
 
 use super::error::ApiError;
 use super::openai::tools::{Choice, Function, Tools};
-use crate::engine::grammar::{Answer, Calls, GrammarSpec, MessageSpec, Part, Thought};
+use crate::engine::grammar::{
+    Answer, Calls, GrammarError, GrammarSpec, MessageSpec, Part, Thought,
+};
 use crate::text::Tokenizer;
 use crate::text::output::{ReasoningTags, ToolFormat};
 
@@ -45,7 +47,7 @@ pub fn message(
         return Ok(match (answer, &thought) {
             (Some(answer), Some(_)) => Some(GrammarSpec::Message(MessageSpec {
                 thought,
-                answer: Some(Answer::Json(answer.schema())),
+                answer: Some(inner(answer)?),
                 calls: None,
             })),
             (answer, _) => answer,
@@ -69,7 +71,7 @@ pub fn message(
     };
     let answer = match answer {
         _ if forced => None,
-        Some(answer) => Some(Answer::Json(answer.schema())),
+        Some(answer) => Some(inner(answer)?),
         // Without a token that begins a call, text and calls cannot be told apart in time.
         None if !calls.first_marker().is_some_and(is_token) => {
             let message = "calls in this model's format can only be held to a schema where \
@@ -83,6 +85,12 @@ pub fn message(
         answer,
         calls: Some(calls),
     })))
+}
+
+/// The answer's grammar within that of a message.
+fn inner(answer: GrammarSpec) -> Result<Answer, ApiError> {
+    let invalid = |error: GrammarError| ApiError::invalid("grammar", format!("`grammar`: {error}"));
+    answer.answer().map_err(invalid)
 }
 
 /// How the callable functions are called; `None` for formats without a grammar.
@@ -276,7 +284,7 @@ mod tests {
             None => "anything",
             Some(GrammarSpec::Message(message)) => match (message.answer, message.calls) {
                 (None, Some(_)) => "calls",
-                (Some(Answer::Json(_)), Some(_)) => "json or calls",
+                (Some(Answer::Json(_) | Answer::Lark(_)), Some(_)) => "json or calls",
                 (Some(Answer::Text), Some(_)) => "text and calls",
                 (_, None) => "no calls",
             },

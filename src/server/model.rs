@@ -149,15 +149,18 @@ impl ServedModel {
     pub fn compile(&self, spec: &GrammarSpec) -> Result<Matcher, ApiError> {
         let param = match spec {
             GrammarSpec::Message(message) if message.calls.is_some() => "tools",
+            GrammarSpec::Regex(_) => "regex",
+            GrammarSpec::Choice(_) => "choice",
+            GrammarSpec::Grammar(_) => "grammar",
             _ => "response_format",
         };
         let failed = |error: GrammarError| {
             let message = format!("`{param}`: {error}");
             match error {
                 GrammarError::Unsupported { .. } => ApiError::unsupported(param, message),
-                GrammarError::Invalid(_) | GrammarError::TooComplex(_) => {
-                    ApiError::invalid(param, message)
-                }
+                GrammarError::Invalid(_)
+                | GrammarError::Grammar(_)
+                | GrammarError::TooComplex(_) => ApiError::invalid(param, message),
                 GrammarError::Vocabulary(_) | GrammarError::Failed(_) => {
                     ApiError::internal(message)
                 }

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::python_json;
+
 use super::TextError;
 
 /// Far above any real tokenizer (the largest today are about 40 MB).
@@ -47,7 +49,8 @@ pub(super) fn read_json(path: &Path) -> Result<Option<Value>, TextError> {
     let Some(text) = read_text(path)? else {
         return Ok(None);
     };
-    let value: Value = serde_json::from_str(&text).map_err(|error| invalid(path, error))?;
+    let value: Value =
+        python_json::from_slice(text.as_bytes()).map_err(|error| invalid(path, error))?;
     if !value.is_object() {
         return Err(invalid(path, "not a JSON object"));
     }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._timeout import Timeout
     from .async_llm import AsyncLLM
     from .errors import (
+        MlxcelBatchError,
         MlxcelBinaryNotFoundError,
         MlxcelConfigError,
         MlxcelConnectionError,
@@ -35,25 +36,30 @@ if TYPE_CHECKING:
         MlxcelStateError,
         MlxcelTimeoutError,
         MlxcelToolArgumentsError,
+        MlxcelToolStepsError,
         MlxcelTruncatedError,
         MlxcelUnsupportedError,
     )
     from .events import Event, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+    from .iterators import AsyncResultIterator, ResultIterator
     from .llm import LLM
     from .results import Result, Timings, ToolCall, Usage
     from .server import ManagedServer
     from .streams import AsyncEventStream, AsyncTextStream, EventStream, TextStream
+    from .tools import Tool, ToolEvent, ToolOutcome, ToolRun, ToolStart, ToolStep
 
 __all__ = [
     "LLM",
     "AsyncEventStream",
     "AsyncLLM",
+    "AsyncResultIterator",
     "AsyncTextStream",
     "Event",
     "EventStream",
     "Finish",
     "ManagedServer",
     "Memory",
+    "MlxcelBatchError",
     "MlxcelBinaryNotFoundError",
     "MlxcelConfigError",
     "MlxcelConnectionError",
@@ -68,6 +74,7 @@ __all__ = [
     "MlxcelStateError",
     "MlxcelTimeoutError",
     "MlxcelToolArgumentsError",
+    "MlxcelToolStepsError",
     "MlxcelTruncatedError",
     "MlxcelUnsupportedError",
     "ReasoningDelta",
@@ -75,6 +82,7 @@ __all__ = [
     "ResponseFormat",
     "Restart",
     "Result",
+    "ResultIterator",
     "ServerState",
     "SharedServer",
     "StateChange",
@@ -83,13 +91,22 @@ __all__ = [
     "Throughput",
     "Timeout",
     "Timings",
+    "Tool",
     "ToolCall",
     "ToolCallDelta",
+    "ToolEvent",
+    "ToolOutcome",
+    "ToolRun",
+    "ToolStart",
+    "ToolStep",
     "Usage",
     "__version__",
 ]
 
 _HOME = {
+    "AsyncResultIterator": "iterators",
+    "ResultIterator": "iterators",
+    "MlxcelBatchError": "errors",
     "AsyncEventStream": "streams",
     "AsyncLLM": "async_llm",
     "AsyncTextStream": "streams",
@@ -113,6 +130,7 @@ _HOME = {
     "MlxcelStateError": "errors",
     "MlxcelTimeoutError": "errors",
     "MlxcelToolArgumentsError": "errors",
+    "MlxcelToolStepsError": "errors",
     "MlxcelTruncatedError": "errors",
     "MlxcelUnsupportedError": "errors",
     "ReasoningDelta": "events",
@@ -128,8 +146,14 @@ _HOME = {
     "Throughput": "_facts",
     "Timeout": "_timeout",
     "Timings": "results",
+    "Tool": "tools",
     "ToolCall": "results",
     "ToolCallDelta": "events",
+    "ToolEvent": "tools",
+    "ToolOutcome": "tools",
+    "ToolRun": "tools",
+    "ToolStart": "tools",
+    "ToolStep": "tools",
     "Usage": "results",
 }
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from ._version import __version__
 
 _COMMANDS = {
+    "batch": ("_batch", "answer a file of prompts, and go on where an earlier run ended"),
     "doctor": ("_doctor", "find out what is wrong with an installation or a server"),
     "ps": ("_ps", "list your servers"),
     "stop": ("_stop", "end servers that this package started"),

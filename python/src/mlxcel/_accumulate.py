@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 from ._fields import item, items, text
 from ._measures import timings_of, usage_of
 from ._tool_calls import Fragments
+from ._tool_prompt import PromptReader, finish_of
 from .errors import MlxcelResponseError
-from .events import Finish, ReasoningDelta, RefusalDelta, TextDelta
+from .events import Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 from .results import Result
 
 if TYPE_CHECKING:
     from ._measures import Timings, Usage
+    from ._tool_calls import ToolCall
+    from ._tool_prompt import Read
     from .events import Event
 
 __all__ = ["Accumulator"]
@@ -26,13 +29,17 @@ class _Choice:
     refusal: list[str] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
     tool_calls: Fragments = field(default_factory=Fragments)
+    reader: PromptReader = field(default_factory=PromptReader)
+    called: list[ToolCall] = field(default_factory=list)
+    """Calls that stood in the text."""
     finish_reason: str | None = None
 
 
 class Accumulator:
     """Feeds on chunks of `/v1/completions` or `/v1/chat/completions`, whichever comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, prompt_calls: bool = False) -> None:
+        self._prompt_calls = prompt_calls
         self._choices: dict[int, _Choice] = {}
         self._usage: Usage | None = None
         self._timings: Timings | None = None
@@ -85,12 +92,21 @@ class Accumulator:
         if refusal := text(delta, "refusal"):
             into.refusal.append(refusal)
             events.append(RefusalDelta(refusal, index))
-        if written:
+        finish_reason = item(choice, "finish_reason")
+        ends = bool(finish_reason) and into.finish_reason is None
+        if self._prompt_calls:
+            pieces = into.reader.feed(written)
+            if ends:
+                pieces += into.reader.end()
+            self.moved = self.moved or bool(written)
+            for piece in pieces:
+                _add_piece(into, index, piece, events)
+        elif written:
             into.text.append(written)
             events.append(TextDelta(written, index))
         events.extend(into.tool_calls.add(call, index) for call in items(delta, "tool_calls"))
-        finish_reason = item(choice, "finish_reason")
-        if finish_reason and into.finish_reason is None:
+        if ends:
+            finish_reason = finish_of(finish_reason, into.called) or ""
             into.finish_reason = finish_reason
             events.append(Finish(finish_reason, index))
 
@@ -103,9 +119,18 @@ class Accumulator:
             logprobs=_joined(choice.logprobs),
             reasoning="".join(choice.reasoning) or None,
             refusal="".join(choice.refusal) or None,
-            tool_calls=choice.tool_calls.calls(),
+            tool_calls=[*choice.tool_calls.calls(), *choice.called],
             raw=self._last,
         )
+
+
+def _add_piece(into: _Choice, index: int, piece: Read, events: list[Event]) -> None:
+    if (call := piece.call) is not None:
+        events.append(ToolCallDelta(len(into.called), call.id, call.name, call.raw, index))
+        into.called.append(call)
+    else:
+        into.text.append(piece.text)
+        events.append(TextDelta(piece.text, index))
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -21,6 +21,7 @@ from ._options import (
 from ._single import Single
 from ._state import Restart
 from ._timeout import CLIENTS, Timeout, as_timeout, to_httpx2
+from ._tool_prompt import as_protocol
 from .errors import MlxcelStateError
 from .server import ManagedServer
 
@@ -31,12 +32,16 @@ if TYPE_CHECKING:
     from ._shared import SharedServer
     from ._state import StateChange
     from ._timeout import TimeoutArgument
+    from ._tool_prompt import ToolProtocol
     from ._transport import Endpoint
 
 __all__ = ["ClientBase"]
 
 TransportT = TypeVar("TransportT")
 HttpClientT = TypeVar("HttpClientT")
+
+PROPS_SECONDS = 10.0
+"""Limit for asking how many slots a server has; without an answer there is a default."""
 
 _KEY_VARIABLE = "MLXCEL_API_KEY"
 
@@ -78,7 +83,9 @@ class ClientBase(Single, Generic[TransportT, HttpClientT]):
         progress: bool | None = None,
         share: bool = False,
         idle_timeout: float = IDLE_TIMEOUT,
+        tool_protocol: ToolProtocol = "native",
     ) -> None:
+        self._tool_protocol = as_protocol(tool_protocol)
         managed: dict[str, Any] = {
             "binary": binary,
             "host": host,
@@ -132,6 +139,8 @@ class ClientBase(Single, Generic[TransportT, HttpClientT]):
         self._extra_headers = dict(extra_headers or {})
         self._verify = verify
         self._served = ServedModels()
+        self._progress = progress
+        self._width: int | None = None
         self._closed = False
         self._begin()
 

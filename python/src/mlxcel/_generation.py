@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _requests, _responses
 from ._structured import as_format, settle
+from ._tool_prompt import told
+from ._toolbox import Toolbox
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from ._requests import Messages, Prompt
     from ._shape import Shape
     from ._structured import ResponseFormat
+    from ._tool_prompt import ToolProtocol
     from .errors import MlxcelFormatError
     from .results import Result
 
@@ -31,6 +34,10 @@ class Generation:
     params: Mapping[str, Any]
     shape: Shape | None = None
     """What the answer is held to."""
+    tools: Toolbox | None = None
+    """What its calls are held to."""
+    prompt_calls: bool = False
+    """Whether its calls stand in its text."""
 
     @classmethod
     def completion(
@@ -40,9 +47,27 @@ class Generation:
 
     @classmethod
     def chat(
-        cls, messages: Messages, params: Mapping[str, Any], response_format: ResponseFormat | None = None
+        cls,
+        messages: Messages,
+        params: Mapping[str, Any],
+        response_format: ResponseFormat | None = None,
+        protocol: ToolProtocol = "native",
     ) -> Generation:
-        return cls("chat", messages, *_formatted(params, response_format))
+        if "tool_protocol" in params:
+            raise TypeError("tool_protocol is said once, where the client is made: LLM(…, tool_protocol=…)")
+        params, shape = _formatted(params, response_format)
+        tools = None
+        if params.get("tools") is not None:
+            tools = Toolbox(params["tools"])
+            params = {**params, "tools": tools.wire}
+        asked = cls("chat", messages, params, shape, tools)
+        return asked if protocol == "native" else asked._in_prompt()
+
+    def _in_prompt(self) -> Generation:
+        wire = [] if self.tools is None else self.tools.wire
+        content, params = told(_requests.conversation(self.content), wire, self.params)
+        calls = bool(wire) and self.params.get("tool_choice") != "none"
+        return replace(self, content=content, params=params, prompt_calls=calls)
 
     @property
     def unchecked_model(self) -> str | None:
@@ -61,14 +86,22 @@ class Generation:
 
     def read(self, reply: Any) -> Result:
         """The result from a whole reply. Raises MlxcelFormatError for one that is not what was asked for."""
-        read = _responses.chat if self.route == "chat" else _responses.completion
-        result = read(reply)
+        if self.route == "chat":
+            result = _responses.chat(reply, prompt_calls=self.prompt_calls)
+        else:
+            result = _responses.completion(reply)
         if (fault := self.settle(result)) is not None:
             raise fault
         return result
 
     def settle(self, result: Result) -> MlxcelFormatError | None:
-        """Validate a result against what was asked for; the error when it is something else."""
+        """Validate a result against what was asked for; the error when it is something else.
+
+        A malformed call is none: it raises where its arguments are read.
+        """
+        if self.tools is not None:
+            for choice in result.choices:
+                choice.tool_calls = [self.tools.checked(call) for call in choice.tool_calls]
         return None if self.shape is None else settle(result, self.shape)
 
 

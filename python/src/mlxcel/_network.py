@@ -1,7 +1,7 @@
 """The sockets below the connection pools.
 
 Each blocking wait is cut at the deadline of the call (`_deadline.current`), and
-each socket is noted for `_forked_sockets`.
+each socket is noted for `_forked_sockets`. Another thread may end a wait (`_interrupt`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httpcore2
 
 from . import _deadline, _forked_sockets
+from ._interrupt import breakable
 
 if TYPE_CHECKING:
     import ssl
@@ -78,7 +79,7 @@ class _UnixStream(httpcore2.NetworkStream):
         limit = _limited(timeout, httpcore2.ReadTimeout)
         try:
             self._wait_for(limit)
-            return self._socket.recv(max_bytes)
+            return breakable(self._socket, self._socket.recv, max_bytes)
         except TimeoutError as error:
             raise httpcore2.ReadTimeout(str(error)) from error
         except OSError as error:
@@ -90,7 +91,8 @@ class _UnixStream(httpcore2.NetworkStream):
         limit = _limited(timeout, httpcore2.WriteTimeout)
         try:
             self._wait_for(limit)
-            self._socket.sendall(buffer)  # the timeout holds for all of it together
+            # The timeout holds for all of it together.
+            breakable(self._socket, self._socket.sendall, buffer)
         except TimeoutError as error:
             raise httpcore2.WriteTimeout(str(error)) from error
         except OSError as error:
@@ -128,10 +130,12 @@ class _BoundedStream(httpcore2.NetworkStream):
         _forked_sockets.note(self)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _limited(timeout, httpcore2.ReadTimeout))
+        limit = _limited(timeout, httpcore2.ReadTimeout)
+        return breakable(self.get_extra_info("socket"), self._stream.read, max_bytes, limit)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, _limited(timeout, httpcore2.WriteTimeout))
+        limit = _limited(timeout, httpcore2.WriteTimeout)
+        breakable(self.get_extra_info("socket"), self._stream.write, buffer, limit)
 
     def close(self) -> None:
         self._stream.close()

@@ -36,7 +36,7 @@ class Reading(Generic[ItemT, T]):
 
     def __init__(self, asked: Generation) -> None:
         self._asked = asked
-        self._accumulator = Accumulator()
+        self._accumulator = Accumulator(prompt_calls=asked.prompt_calls)
         self._waiting: deque[ItemT] = deque()
         self._result: Result[T] | None = None
         self._fault: MlxcelFormatError | None = None

@@ -9,19 +9,23 @@ puts there wins over everything.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
 __all__ = [
     "CHAT_FIELDS",
     "COMPLETION_FIELDS",
+    "Conversations",
     "Message",
     "Messages",
     "Prompt",
+    "Prompts",
     "chat",
     "completion",
+    "conversation",
     "tokenize",
 ]
 
@@ -31,8 +35,14 @@ Prompt: TypeAlias = "str | Sequence[int]"
 Message: TypeAlias = "Mapping[str, Any]"
 """A chat message in OpenAI's form: `{"role": …, "content": …}`."""
 
-Messages: TypeAlias = "str | Iterable[Message]"
+Messages: TypeAlias = "str | Sequence[Message]"
 """A conversation; a string is one message of the user."""
+
+Prompts: TypeAlias = "Sequence[Prompt] | Iterator[Prompt] | AsyncIterator[Prompt]"
+"""Many prompts; async iterators are for `AsyncLLM`."""
+
+Conversations: TypeAlias = "Sequence[Messages] | Iterator[Messages] | AsyncIterator[Messages]"
+"""Many conversations; async iterators are for `AsyncLLM`."""
 
 _CALL_OPTIONS = frozenset({"extra_headers", "extra_query"})
 """Options of the call, not of the body."""
@@ -88,19 +98,26 @@ CHAT_FIELDS = frozenset(
 def completion(prompt: Prompt, model: str, params: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
     """Arguments for `completions.create`."""
     if not isinstance(prompt, str):
-        if isinstance(prompt, bytes) or not all(isinstance(token, int) for token in prompt):
-            raise TypeError("a prompt is a string or a list of token ids; one prompt a call")
+        if not _are_tokens(prompt):
+            raise TypeError("a prompt is a string or a list of token ids")
         prompt = list(prompt)
     return {"model": model, "prompt": prompt, **_body(params, COMPLETION_FIELDS, stream=stream)}
 
 
 def chat(messages: Messages, model: str, params: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
     """Arguments for `chat.completions.create`."""
+    return {
+        "model": model,
+        "messages": conversation(messages),
+        **_body(params, CHAT_FIELDS, stream=stream),
+    }
+
+
+def conversation(messages: Messages) -> list[dict[str, Any]]:
+    """The messages, each a dict of its own; a string is one of the user."""
     if isinstance(messages, str):
-        conversation = [{"role": "user", "content": messages}]
-    else:
-        conversation = [dict(message) for message in _checked(messages)]
-    return {"model": model, "messages": conversation, **_body(params, CHAT_FIELDS, stream=stream)}
+        return [{"role": "user", "content": messages}]
+    return [dict(message) for message in _checked(messages)]
 
 
 def tokenize(text: str, *, add_special: bool) -> dict[str, Any]:
@@ -113,7 +130,15 @@ def detokenize(tokens: Iterable[int]) -> dict[str, Any]:
     return {"tokens": list(tokens)}
 
 
+def _are_tokens(prompt: object) -> bool:
+    if isinstance(prompt, bytes) or not isinstance(prompt, Iterable):
+        return False
+    return all(isinstance(token, int) for token in prompt)
+
+
 def _checked(messages: Iterable[Message]) -> Iterable[Message]:
+    if isinstance(messages, Mapping) or not isinstance(messages, Iterable):
+        raise TypeError(f"a conversation is a string or a list of messages, not a {type(messages).__name__}")
     for message in messages:
         if not hasattr(message, "keys"):
             raise TypeError(

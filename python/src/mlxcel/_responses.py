@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ._fields import item, items, text
 from ._measures import timings_of, usage_of
 from ._tool_calls import tool_calls_of
+from ._tool_prompt import finish_of, split
 from .errors import MlxcelResponseError
 from .results import Result
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import httpx2
     from openai.types import Model
 
-__all__ = ["chat", "check_stream", "completion", "model_ids", "models", "text_of", "tokens_of"]
+__all__ = ["chat", "check_stream", "completion", "model_ids", "models", "slots_of", "text_of", "tokens_of"]
 
 
 def check_stream(response: httpx2.Response) -> None:
@@ -40,25 +41,31 @@ def completion(reply: Any) -> Result:
         written = item(choice, "text")
         if not isinstance(written, str):
             raise MlxcelResponseError("the reply has a choice without text")
-        results.append(_result(reply, choice, written))
+        results.append(_result(reply, choice, written, finish_reason=item(choice, "finish_reason")))
     return results[0].with_others(results[1:])
 
 
-def chat(reply: Any) -> Result:
-    """A result from the reply of `/v1/chat/completions`."""
+def chat(reply: Any, *, prompt_calls: bool = False) -> Result:
+    """A result from the reply of `/v1/chat/completions`; `prompt_calls`: see `_tool_prompt`."""
     results = []
     for choice in _choices(reply):
         message = item(choice, "message")
         if message is None:
             raise MlxcelResponseError("the reply has a choice without a message")
+        written, calls = text(message, "content"), tool_calls_of(items(message, "tool_calls"))
+        ended = item(choice, "finish_reason")
+        if prompt_calls:
+            written, calls = split(written)
+            ended = finish_of(ended, calls)
         results.append(
             _result(
                 reply,
                 choice,
-                text(message, "content"),
+                written,
+                finish_reason=ended,
                 reasoning=text(message, "reasoning_content") or text(message, "reasoning") or None,
                 refusal=text(message, "refusal") or None,
-                tool_calls=tool_calls_of(items(message, "tool_calls")),
+                tool_calls=calls,
             )
         )
     return results[0].with_others(results[1:])
@@ -78,6 +85,12 @@ def text_of(body: object) -> str:
     if not isinstance(content, str):
         raise MlxcelResponseError("the reply of /detokenize has no text in 'content'")
     return content
+
+
+def slots_of(body: object) -> int | None:
+    """Requests that a server computes side by side, from the native `/props`; None where it does not tell."""
+    slots = body.get("total_slots") if isinstance(body, dict) else None
+    return slots if isinstance(slots, int) and not isinstance(slots, bool) and slots > 0 else None
 
 
 def model_ids(models: Iterable[Model]) -> list[str]:
@@ -100,7 +113,6 @@ def _result(reply: Any, choice: Any, written: str, **more: Any) -> Result:
     return Result(
         written,
         usage=usage_of(reply),
-        finish_reason=item(choice, "finish_reason"),
         timings=timings_of(reply),
         logprobs=item(choice, "logprobs"),
         raw=reply,

@@ -16,11 +16,12 @@ _NO_SUCH_ROUTE = (404, 405, 501)
 
 
 class NativeRoute:
-    """Around a request to a route that only servers of our kind have."""
+    """Around a request to a route, for when only servers of our kind have it."""
 
-    __slots__ = ("_route", "_where")
+    __slots__ = ("_native", "_route", "_where")
 
-    def __init__(self, route: str, where: str) -> None:
+    def __init__(self, route: str, where: str, *, native: bool = True) -> None:
+        self._native = native
         self._route = route
         self._where = where
 
@@ -33,7 +34,7 @@ class NativeRoute:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc is not None and _is_missing(exc):
+        if self._native and exc is not None and _is_missing(exc):
             raise MlxcelUnsupportedError(
                 f"the server at {self._where} has no {self._route}: that is a native route of "
                 "`mlxcel serve` and not part of the OpenAI API"

@@ -1,4 +1,4 @@
-"""A model's calls of tools, as it wrote them. Pure; whether a call fits its function is asked elsewhere."""
+"""A model's calls of tools, as it wrote them. Pure; `_toolbox` holds them to their functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .errors import MlxcelToolArgumentsError
 from .events import ToolCallDelta
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["Fragments", "ToolCall", "argument_text", "tool_calls_of"]
 
@@ -25,14 +25,21 @@ class ToolCall:
     name: str
     raw: str
     """The arguments as the model wrote them: JSON, if all went well."""
+    _values: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    _misfit: str | None = field(default=None, repr=False, compare=False)
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments by name, a new dict each time.
+        """The arguments by name, a new dict each time; of a Python function, as its hints say.
 
         Raises MlxcelToolArgumentsError when what the model wrote is not one JSON object,
-        also when it wrote nothing: malformed arguments never become `{}`.
+        also when it wrote nothing: malformed arguments never become `{}`. Raises it too
+        for arguments that the Python function given as a tool does not take.
         """
+        if self._misfit is not None:
+            raise self._wrong(f"the arguments of the call of {self.name!r} do not fit it: {self._misfit}")
+        if self._values is not None:
+            return dict(self._values)
         try:
             value = json.loads(self.raw, parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
@@ -50,6 +57,14 @@ class ToolCall:
             return False
         return True
 
+    def with_values(self, values: Mapping[str, Any]) -> ToolCall:
+        """This call with what `arguments` gives; for use while it is built."""
+        return ToolCall(self.id, self.name, self.raw, values)
+
+    def with_misfit(self, why: str) -> ToolCall:
+        """This call with why `arguments` raises; for use while it is built."""
+        return ToolCall(self.id, self.name, self.raw, None, why)
+
     def as_dict(self) -> dict[str, Any]:
         """The call in OpenAI's form, as an assistant's message holds it."""
         return {
@@ -66,12 +81,10 @@ class ToolCall:
         return f"{self.name}({shown})"
 
     def _malformed(self, why: str) -> MlxcelToolArgumentsError:
-        return MlxcelToolArgumentsError(
-            f"the arguments of the call of {self.name!r} are not a JSON object: {why}",
-            raw=self.raw,
-            name=self.name,
-            id=self.id,
-        )
+        return self._wrong(f"the arguments of the call of {self.name!r} are not a JSON object: {why}")
+
+    def _wrong(self, message: str) -> MlxcelToolArgumentsError:
+        return MlxcelToolArgumentsError(message, raw=self.raw, name=self.name, id=self.id)
 
 
 _KINDS: dict[type, str] = {

@@ -5,28 +5,30 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from . import _requests, _responses
+from . import _responses
+from ._async_asking import AsyncAsking
+from ._async_routes import AsyncRoutes
 from ._boundary import Explained, boundary
-from ._client import ClientBase
+from ._client import PROPS_SECONDS
 from ._deadline import Deadline
 from ._generation import Generation
 from ._imports import without_collections
-from ._retry import queue_pause
-from ._routes import NativeRoute, keeps_no_list, leaves_model_unchecked
-from ._timeout import CLIENTS, to_httpx2
-from ._waiting import close, sleep, waiting
+from ._native import Call
+from ._timeout import CLIENTS, as_timeout, to_httpx2
+from ._tool_loop import ToolLoop
+from ._tool_run import AsyncRun
+from ._waiting import close, waiting
 from .errors import MlxcelStateError
 from .streams import AsyncEventStream, AsyncTextStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    import httpx2
     from openai import AsyncOpenAI, AsyncStream
-    from openai.types import Model
 
     from ._requests import Messages, Prompt
     from ._sdk import AsyncLocalOpenAI
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from ._structured import ResponseFormat
     from ._timeout import TimeoutArgument
     from .results import Result
+    from .tools import AnyTool, Approval, ToolEvent, ToolRun
 
 __all__ = ["AsyncLLM"]
 
@@ -43,7 +46,7 @@ StreamT = TypeVar("StreamT", AsyncTextStream[Any], AsyncEventStream[Any])
 _STOP_INTERVAL = 0.05
 
 
-class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
+class AsyncLLM(AsyncAsking, AsyncRoutes):
     """A language model to talk to from async code; options and methods are those of `LLM`.
 
         async with AsyncLLM("mlxcel-tiny") as llm:
@@ -57,7 +60,6 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
     """
 
     _client: AsyncLocalOpenAI | None = None
-    _http: httpx2.AsyncClient | None = None
 
     def _begin(self) -> None:
         self._opening: Future[AsyncLocalOpenAI] | None = None
@@ -90,41 +92,6 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
                 raise MlxcelStateError("the server was not started yet: await llm.ready() first")
             return self._open()
         return self._client
-
-    @overload
-    async def generate(
-        self,
-        prompt: Prompt,
-        *,
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[T]: ...
-
-    @overload
-    async def generate(
-        self,
-        prompt: Prompt,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result: ...
-
-    @boundary
-    async def generate(
-        self,
-        prompt: Prompt,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[Any]:
-        """Continue a prompt (text, or token ids): `/v1/completions`."""
-        return await self._answer(Generation.completion(prompt, params, response_format), model, timeout)
 
     @overload
     def stream(
@@ -192,41 +159,6 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
         return self._stream(asked, model, timeout, AsyncTextStream)
 
     @overload
-    async def chat(
-        self,
-        messages: Messages,
-        *,
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[T]: ...
-
-    @overload
-    async def chat(
-        self,
-        messages: Messages,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result: ...
-
-    @boundary
-    async def chat(
-        self,
-        messages: Messages,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[Any]:
-        """Answer a conversation, or a string as the user's one message: `/v1/chat/completions`."""
-        return await self._answer(Generation.chat(messages, params, response_format), model, timeout)
-
-    @overload
     def chat_stream(
         self,
         messages: Messages,
@@ -286,32 +218,85 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
         **params: Any,
     ) -> AsyncTextStream[Any] | AsyncEventStream[Any]:
         """Answer a conversation and get the text as it is written, or with `events` all that comes."""
-        asked = Generation.chat(messages, params, response_format)
+        asked = self._chat(messages, params, response_format)
         if events:
             return self._stream(asked, model, timeout, AsyncEventStream)
         return self._stream(asked, model, timeout, AsyncTextStream)
 
-    @boundary
-    async def models(self, *, timeout: TimeoutArgument = CLIENTS) -> list[Model]:
-        """The models the server offers, as the SDK's objects."""
-        limits = self._limits(timeout)
-        await self._opened()
-        deadline = Deadline(limits)
-        with Explained(deadline, self._where), deadline, waiting(deadline):
-            return await self._list_models(deadline)
+    @overload
+    async def run_tools(
+        self,
+        messages: Messages,
+        *,
+        tools: Iterable[AnyTool],
+        response_format: type[T],
+        max_steps: int = 10,
+        max_malformed: int = 3,
+        parallel: bool = True,
+        on_error: Literal["report", "raise"] = "report",
+        approve: Approval | None = None,
+        on_event: Callable[[ToolEvent], object] | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> ToolRun[T]: ...
+
+    @overload
+    async def run_tools(
+        self,
+        messages: Messages,
+        *,
+        tools: Iterable[AnyTool],
+        response_format: ResponseFormat | None = None,
+        max_steps: int = 10,
+        max_malformed: int = 3,
+        parallel: bool = True,
+        on_error: Literal["report", "raise"] = "report",
+        approve: Approval | None = None,
+        on_event: Callable[[ToolEvent], object] | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> ToolRun: ...
 
     @boundary
-    async def tokenize(
-        self, text: str, *, add_special: bool = False, timeout: TimeoutArgument = CLIENTS
-    ) -> list[int]:
-        """Token ids of a text; `add_special` adds what the model wants around a prompt, such as BOS."""
-        body = _requests.tokenize(text, add_special=add_special)
-        return _responses.tokens_of(await self._post("/tokenize", body, timeout))
+    async def run_tools(
+        self,
+        messages: Messages,
+        *,
+        tools: Iterable[AnyTool],
+        response_format: ResponseFormat | None = None,
+        max_steps: int = 10,
+        max_malformed: int = 3,
+        parallel: bool = True,
+        on_error: Literal["report", "raise"] = "report",
+        approve: Approval | None = None,
+        on_event: Callable[[ToolEvent], object] | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> ToolRun[Any]:
+        """Chat, execute the Python functions that the model calls, tell it the results, until it answers.
 
-    @boundary
-    async def detokenize(self, tokens: Iterable[int], *, timeout: TimeoutArgument = CLIENTS) -> str:
-        """The text of token ids."""
-        return _responses.text_of(await self._post("/detokenize", _requests.detokenize(tokens), timeout))
+        At most `max_steps` answers are asked for (MlxcelToolStepsError), and at most `max_malformed` of
+        them in a row may hold a malformed call: the model is told, nothing of that answer is executed,
+        and then it is a MlxcelToolArgumentsError. Calls of one answer run side by side, or with
+        `parallel=False` in order. What a function raises is told to the model, or with `on_error="raise"`
+        raised. `approve` is asked before each call, see `Approval`; `on_event` is told everything as it
+        happens, see `ToolEvent`. `timeout` is for each answer.
+        """
+        loop = ToolLoop(
+            messages, tools, params, max_steps=max_steps, max_malformed=max_malformed, on_error=on_error
+        )
+
+        def asked(loop: ToolLoop) -> Generation:
+            return self._chat(loop.messages, loop.params(), response_format)
+
+        run = AsyncRun(loop, parallel=parallel, approve=approve, on_event=on_event)
+        return await run.finish(
+            lambda loop: self._answer(asked(loop), model, timeout),
+            lambda loop: self._stream(asked(loop), model, timeout, AsyncEventStream),
+        )
 
     async def close(self) -> None:
         """Close this loop's connections and stop the server if it is ours. Safe to call again."""
@@ -361,48 +346,10 @@ class AsyncLLM(ClientBase["httpx2.AsyncBaseTransport", "httpx2.AsyncClient"]):
         name = asked.unchecked_model or await self._model_for(model, deadline)
         arguments = asked.arguments(name, to_httpx2(deadline.timeout), stream=stream)
         create = asked.create(client)
-        while True:
-            try:
-                return await create(**arguments)
-            except Exception as error:
-                pause = queue_pause(error)
-                if pause is None:
-                    raise
-                await sleep(deadline.pause(pause))
+        return await self._patiently(partial(create, **arguments), deadline)
 
-    async def _model_for(self, wanted: str | None, deadline: Deadline) -> str:
-        if (known := self._served.find(wanted)) is not None:
-            return known
-        try:
-            listed = _responses.model_ids(await self._list_models(deadline))
-        except Exception as error:
-            if wanted is None or not leaves_model_unchecked(error):
-                raise
-            if keeps_no_list(error):
-                self._served.learn([])
-            return wanted
-        self._served.learn(listed)
-        return self._served.require(wanted)
-
-    async def _list_models(self, deadline: Deadline) -> list[Model]:
-        options: Any = {"timeout": to_httpx2(deadline.timeout)}
-        client = await self._opened()
-        return _responses.models(await client.get("/models", cast_to=object, options=options))
-
-    async def _post(self, route: str, body: dict[str, Any], timeout: TimeoutArgument) -> object:
-        # Through the SDK for its errors, its key and its timeouts; native routes lie outside /v1.
-        limits = self._limits(timeout)
-        client = await self._opened()
-        deadline = Deadline(limits)
-        options: Any = {"timeout": to_httpx2(limits)}
-        url = f"{self._root_url}{route}"
-        with (
-            Explained(deadline, self._where),
-            deadline,
-            waiting(deadline),
-            NativeRoute(route, self._where),
-        ):
-            return await client.post(url, cast_to=object, body=body, options=options)
+    async def _get(self, route: str) -> object:
+        return await self._request(Call("GET", route), as_timeout(PROPS_SECONDS))
 
     async def _opened(self) -> AsyncLocalOpenAI:
         """The client, after a start that all callers share."""

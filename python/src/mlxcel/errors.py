@@ -13,7 +13,10 @@
     │   ├── MlxcelFormatError                     it is not what response_format asked for
     │   │   ├── MlxcelTruncatedError              it was cut off before it was whole
     │   │   └── MlxcelRefusalError                the model refused
+    │   └── MlxcelToolArgumentsError              a tool call that cannot be executed as written
+    ├── MlxcelToolStepsError (RuntimeError)       run_tools used up its steps
     │   └── MlxcelToolArgumentsError              a tool call whose arguments are no JSON object
+    ├── MlxcelBatchError                          one of many prompts failed
     ├── MlxcelModelNotServedError (LookupError)   the server has no such model
     └── MlxcelUnsupportedError (NotImplementedError)   the server has no such route
 
@@ -32,8 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .results import Result
+    from .tools import ToolRun
 
 __all__ = [
+    "MlxcelBatchError",
     "MlxcelBinaryNotFoundError",
     "MlxcelConfigError",
     "MlxcelConnectionError",
@@ -48,6 +53,7 @@ __all__ = [
     "MlxcelStateError",
     "MlxcelTimeoutError",
     "MlxcelToolArgumentsError",
+    "MlxcelToolStepsError",
     "MlxcelTruncatedError",
     "MlxcelUnsupportedError",
 ]
@@ -179,16 +185,47 @@ class MlxcelRefusalError(MlxcelFormatError):
 
 
 class MlxcelToolArgumentsError(MlxcelResponseError):
-    """The arguments of a tool call are not a JSON object.
+    """The arguments of a tool call are not a JSON object, or not what the function takes; or there is none
+    of that name.
 
-    `raw` is what the model wrote for them, `name` and `id` are those of the call.
+    `raw` is what the model wrote for them, `name` and `id` are those of the call. From `run_tools`, `run` is
+    the run so far.
     """
+
+    run: ToolRun | None = None
 
     def __init__(self, message: str, *, raw: str = "", name: str = "", id: str = "") -> None:  # noqa: A002
         super().__init__(message, text=raw)
         self.raw = raw
         self.name = name
         self.id = id
+
+
+class MlxcelToolStepsError(MlxcelError, RuntimeError):
+    """`run_tools` used up its `max_steps`, and the model still calls tools; `run` is the run so far.
+
+    The calls of the last answer were not executed.
+    """
+
+    def __init__(self, message: str, *, run: ToolRun | None = None) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+class MlxcelBatchError(MlxcelError):
+    """One of many prompts failed; its own error is the `__cause__`.
+
+    `index` is that of the first prompt that failed, from 0. `results` has, in the order of the prompts,
+    what came of each: its `Result`, its exception, or None where it was not asked any more because nobody
+    could answer. It is empty for an iterator of prompts, whose earlier results were given out already.
+    """
+
+    def __init__(
+        self, message: str, *, index: int = 0, results: Sequence[Result | Exception | None] = ()
+    ) -> None:
+        super().__init__(message)
+        self.index = index
+        self.results = list(results)
 
 
 class MlxcelModelNotServedError(MlxcelError, LookupError):

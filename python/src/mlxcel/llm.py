@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from . import _requests, _responses
+from . import _responses
+from ._asking import Asking
+from ._blocking_routes import Routes
 from ._boundary import Explained, boundary
-from ._client import ClientBase
+from ._client import PROPS_SECONDS
 from ._deadline import Deadline
 from ._generation import Generation
 from ._imports import without_collections
-from ._retry import queue_pause
-from ._routes import NativeRoute, keeps_no_list, leaves_model_unchecked
-from ._timeout import CLIENTS, to_httpx2
+from ._native import Call
+from ._timeout import CLIENTS, as_timeout, to_httpx2
+from ._tool_loop import ToolLoop
+from ._tool_run import BlockingRun
 from .errors import MlxcelStateError
 from .streams import EventStream, TextStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    import httpx2
     from openai import OpenAI
-    from openai.types import Model
 
     from ._requests import Messages, Prompt
     from ._sdk import LocalOpenAI
     from ._structured import ResponseFormat
     from ._timeout import TimeoutArgument
     from .results import Result
+    from .tools import AnyTool, Approval, ToolEvent, ToolRun
 
 __all__ = ["LLM"]
 
@@ -38,7 +40,7 @@ T = TypeVar("T")
 StreamT = TypeVar("StreamT", TextStream[Any], EventStream[Any])
 
 
-class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
+class LLM(Asking, Routes):
     """A language model to talk to.
 
         with LLM("mlxcel-tiny") as llm:
@@ -77,7 +79,6 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
     """
 
     _client: LocalOpenAI | None = None
-    _http: httpx2.Client | None = None
 
     def _begin(self) -> None:
         try:
@@ -116,41 +117,6 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
     def openai_client(self) -> OpenAI:
         """The OpenAI SDK's client on this server, for everything that is not wrapped here."""
         return self._opened()
-
-    @overload
-    def generate(
-        self,
-        prompt: Prompt,
-        *,
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[T]: ...
-
-    @overload
-    def generate(
-        self,
-        prompt: Prompt,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result: ...
-
-    @boundary
-    def generate(
-        self,
-        prompt: Prompt,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[Any]:
-        """Continue a prompt (text, or token ids): `/v1/completions`."""
-        return self._answer(Generation.completion(prompt, params, response_format), model, timeout)
 
     @overload
     def stream(
@@ -218,41 +184,6 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
         return self._stream(asked, model, timeout, TextStream)
 
     @overload
-    def chat(
-        self,
-        messages: Messages,
-        *,
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[T]: ...
-
-    @overload
-    def chat(
-        self,
-        messages: Messages,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result: ...
-
-    @boundary
-    def chat(
-        self,
-        messages: Messages,
-        *,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> Result[Any]:
-        """Answer a conversation, or a string as the user's one message: `/v1/chat/completions`."""
-        return self._answer(Generation.chat(messages, params, response_format), model, timeout)
-
-    @overload
     def chat_stream(
         self,
         messages: Messages,
@@ -312,30 +243,85 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
         **params: Any,
     ) -> TextStream[Any] | EventStream[Any]:
         """Answer a conversation and get the text as it is written, or with `events` all that comes."""
-        asked = Generation.chat(messages, params, response_format)
+        asked = self._chat(messages, params, response_format)
         if events:
             return self._stream(asked, model, timeout, EventStream)
         return self._stream(asked, model, timeout, TextStream)
 
-    @boundary
-    def models(self, *, timeout: TimeoutArgument = CLIENTS) -> list[Model]:
-        """The models the server offers, as the SDK's objects."""
-        deadline = Deadline(self._limits(timeout))
-        with Explained(deadline, self._where), deadline:
-            return self._list_models(deadline)
+    @overload
+    def run_tools(
+        self,
+        messages: Messages,
+        *,
+        tools: Iterable[AnyTool],
+        response_format: type[T],
+        max_steps: int = 10,
+        max_malformed: int = 3,
+        parallel: bool = True,
+        on_error: Literal["report", "raise"] = "report",
+        approve: Approval | None = None,
+        on_event: Callable[[ToolEvent], object] | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> ToolRun[T]: ...
+
+    @overload
+    def run_tools(
+        self,
+        messages: Messages,
+        *,
+        tools: Iterable[AnyTool],
+        response_format: ResponseFormat | None = None,
+        max_steps: int = 10,
+        max_malformed: int = 3,
+        parallel: bool = True,
+        on_error: Literal["report", "raise"] = "report",
+        approve: Approval | None = None,
+        on_event: Callable[[ToolEvent], object] | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> ToolRun: ...
 
     @boundary
-    def tokenize(
-        self, text: str, *, add_special: bool = False, timeout: TimeoutArgument = CLIENTS
-    ) -> list[int]:
-        """Token ids of a text; `add_special` adds what the model wants around a prompt, such as BOS."""
-        body = _requests.tokenize(text, add_special=add_special)
-        return _responses.tokens_of(self._post("/tokenize", body, timeout))
+    def run_tools(
+        self,
+        messages: Messages,
+        *,
+        tools: Iterable[AnyTool],
+        response_format: ResponseFormat | None = None,
+        max_steps: int = 10,
+        max_malformed: int = 3,
+        parallel: bool = True,
+        on_error: Literal["report", "raise"] = "report",
+        approve: Approval | None = None,
+        on_event: Callable[[ToolEvent], object] | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> ToolRun[Any]:
+        """Chat, execute the Python functions that the model calls, tell it the results, until it answers.
 
-    @boundary
-    def detokenize(self, tokens: Iterable[int], *, timeout: TimeoutArgument = CLIENTS) -> str:
-        """The text of token ids."""
-        return _responses.text_of(self._post("/detokenize", _requests.detokenize(tokens), timeout))
+        At most `max_steps` answers are asked for (MlxcelToolStepsError), and at most `max_malformed` of
+        them in a row may hold a malformed call: the model is told, nothing of that answer is executed,
+        and then it is a MlxcelToolArgumentsError. Calls of one answer run side by side, or with
+        `parallel=False` in order. What a function raises is told to the model, or with `on_error="raise"`
+        raised. `approve` is asked before each call, see `Approval`; `on_event` is told everything as it
+        happens, see `ToolEvent`. `timeout` is for each answer.
+        """
+        loop = ToolLoop(
+            messages, tools, params, max_steps=max_steps, max_malformed=max_malformed, on_error=on_error
+        )
+
+        def asked(loop: ToolLoop) -> Generation:
+            return self._chat(loop.messages, loop.params(), response_format)
+
+        run = BlockingRun(loop, parallel=parallel, approve=approve, on_event=on_event)
+        return run.finish(
+            lambda loop: self._answer(asked(loop), model, timeout),
+            lambda loop: self._stream(asked(loop), model, timeout, EventStream),
+        )
 
     def close(self) -> None:
         """Close the connections and stop the server if it is ours. Safe to call again."""
@@ -380,40 +366,10 @@ class LLM(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
         name = asked.unchecked_model or self._model_for(model, deadline)
         arguments = asked.arguments(name, to_httpx2(deadline.timeout), stream=stream)
         create = asked.create(client)
-        while True:
-            try:
-                return create(**arguments)
-            except Exception as error:
-                pause = queue_pause(error)
-                if pause is None:
-                    raise
-                time.sleep(deadline.pause(pause))
+        return self._patiently(partial(create, **arguments), deadline)
 
-    def _model_for(self, wanted: str | None, deadline: Deadline) -> str:
-        if (known := self._served.find(wanted)) is not None:
-            return known
-        try:
-            listed = _responses.model_ids(self._list_models(deadline))
-        except Exception as error:
-            if wanted is None or not leaves_model_unchecked(error):
-                raise
-            if keeps_no_list(error):
-                self._served.learn([])
-            return wanted
-        self._served.learn(listed)
-        return self._served.require(wanted)
-
-    def _list_models(self, deadline: Deadline) -> list[Model]:
-        options: Any = {"timeout": to_httpx2(deadline.timeout)}
-        return _responses.models(self._opened().get("/models", cast_to=object, options=options))
-
-    def _post(self, route: str, body: dict[str, Any], timeout: TimeoutArgument) -> object:
-        # Through the SDK for its errors, its key and its timeouts; native routes lie outside /v1.
-        client = self._opened()
-        deadline = Deadline(self._limits(timeout))
-        options: Any = {"timeout": to_httpx2(deadline.timeout)}
-        with Explained(deadline, self._where), deadline, NativeRoute(route, self._where):
-            return client.post(f"{self._root_url}{route}", cast_to=object, body=body, options=options)
+    def _get(self, route: str) -> object:
+        return self._request(Call("GET", route), as_timeout(PROPS_SECONDS))
 
     def __enter__(self) -> Self:
         self._check_open()

@@ -15,6 +15,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 EXPECTED = {
     "quickstart.py": ["mlxcel-tiny: ", "42", "finished because: stop", "'hello world'"],
     "streaming.py": ["1", "9", "(stop)", "5", "42"],
+    "tools.py": ['add(a=17, b=25) -> {"result":42}', "42.", "2 answers"],
     "structured_output.py": ['"name"', "Anna is 31", "name='Anna' age=None", "too short (length)"],
 }
 

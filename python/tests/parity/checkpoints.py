@@ -180,6 +180,20 @@ def saved_by_transformers(weights: Weights, config: Config) -> tuple[Weights, Co
     }
 
 
+def taps_last(weights: Weights) -> Weights:
+    """With the convolutions as transformers has them, `[features, 1, taps]`."""
+    turned = ("conv1d.weight", "conv.conv.weight")
+    return {
+        name: mx.swapaxes(value, 1, 2) if name.endswith(turned) else value for name, value in weights.items()
+    }
+
+
+def norms_less_one(weights: Weights) -> Weights:
+    """With the norms that Qwen's hybrids have as an offset from one."""
+    offset = ("layernorm.weight", "model.norm.weight", "q_norm.weight", "k_norm.weight")
+    return {name: value - 1 if name.endswith(offset) else value for name, value in weights.items()}
+
+
 def _save(folder: Path, model: Any, config: Config) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_model(folder, model)
@@ -211,4 +225,14 @@ def _split(folder: Path, shards: int) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
 
 
-__all__ = ["VOCAB", "Family", "around", "by_fan_in", "mixed", "saved_by_transformers", "usual"]
+__all__ = [
+    "VOCAB",
+    "Family",
+    "around",
+    "by_fan_in",
+    "mixed",
+    "norms_less_one",
+    "saved_by_transformers",
+    "taps_last",
+    "usual",
+]

@@ -44,8 +44,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @contextmanager
-def serving(model: str, binary: Path, *arguments: str) -> Iterator[Ask]:
-    """A server, as a function from prompts to the choice for each, all asked for in one request."""
+def connected(model: str, binary: Path, *arguments: str) -> Iterator[httpx2.Client]:
+    """A client of a server of its own, started with these arguments."""
     with (
         ManagedServer(model, binary=binary, extra_args=arguments) as server,
         httpx2.Client(
@@ -56,6 +56,13 @@ def serving(model: str, binary: Path, *arguments: str) -> Iterator[Ask]:
             trust_env=False,
         ) as http,
     ):
+        yield http
+
+
+@contextmanager
+def serving(model: str, binary: Path, *arguments: str) -> Iterator[Ask]:
+    """Such a server, as a function from prompts to the choice for each, all asked for in one request."""
+    with connected(model, binary, *arguments) as http:
 
         def ask(prompts: list[list[int]], **fields: Any) -> list[Choice]:
             body = {"prompt": prompts, "max_tokens": TOKENS, "temperature": 0, "logprobs": TOP} | fields

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import sys
 from enum import Enum
-from typing import Any, Literal, assert_type
+from typing import TYPE_CHECKING, Any, Literal, assert_type
 
 from pydantic import BaseModel
 from typing_extensions import TypedDict
@@ -17,17 +17,22 @@ from mlxcel import (
     AsyncLLM,
     Event,
     Finish,
+    MlxcelBatchError,
     MlxcelFormatError,
     MlxcelToolArgumentsError,
     MlxcelTruncatedError,
     ReasoningDelta,
     RefusalDelta,
     Result,
+    ResultIterator,
     TextDelta,
     ToolCall,
     ToolCallDelta,
     Usage,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 ASK = "Extract name and age as JSON: Anna is 31 years old."
 ADD: dict[str, Any] = {
@@ -110,6 +115,31 @@ def formats(llm: LLM) -> None:
         raise SystemExit(str(error)) from error
 
 
+def many(llm: LLM) -> None:
+    asked = ["What is 1 + 1?", "What is 2 + 2?"]
+    assert_type(llm.chat(asked, max_tokens=8), list[Result[Any]])
+    assert_type(llm.generate([[1, 2], [3]], max_tokens=2), list[Result[Any]])
+    assert_type(llm.generate([1, 2], max_tokens=2), Result[Any])
+    one: list[dict[str, Any]] = [{"role": "user", "content": "What is 1 + 1?"}]
+    assert_type(llm.chat(one, max_tokens=8), Result[Any])
+    assert_type(llm.chat([one, "What is 2 + 2?"], max_tokens=8), list[Result[Any]])
+    people = llm.chat([ASK, ASK], response_format=Person, temperature=0, max_tokens=60)
+    assert_type([person.parsed for person in people], list[Person])
+    for outcome in llm.chat(asked, sampling=[{"temperature": -1}, {}], max_tokens=2, return_exceptions=True):
+        assert_type(outcome, Result[Any] | Exception)
+    with llm.chat((f"What is {n} + {n}?" for n in range(3)), concurrency=2, max_tokens=8) as lazy:
+        assert_type(lazy, ResultIterator[Result[Any]])
+        for answer in lazy:
+            assert_type(answer, Result[Any])
+    try:
+        llm.chat(asked, sampling=[{"temperature": -1}, {}], max_tokens=2)
+    except MlxcelBatchError as error:
+        assert_type(error.index, int)
+        assert_type(error.results, list[Result[Any] | Exception | None])
+    else:
+        raise SystemExit("a negative temperature was accepted")
+
+
 def told(event: Event) -> str:
     match event:
         case TextDelta(text=text) | ReasoningDelta(text=text) | RefusalDelta(text=text):
@@ -136,11 +166,22 @@ def streams(llm: LLM) -> None:
         assert person == growing.result().parsed
 
 
+async def questions() -> AsyncIterator[str]:
+    for number in range(3):
+        yield f"What is {number} + {number}?"
+
+
 async def everything_async(llm: AsyncLLM) -> None:
     await llm.ready()
     assert_type(llm.model, str)
     answer = await llm.chat(ASK, response_format=Person, temperature=0, max_tokens=60)
     assert_type(answer.parsed, Person)
+    people = await llm.chat([ASK, ASK], response_format=Person, temperature=0, max_tokens=60)
+    assert_type(people, list[Result[Person]])
+    async for answer in await llm.chat(iter([ASK]), response_format=Person, temperature=0, max_tokens=60):
+        assert_type(answer.parsed, Person)
+    async for outcome in await llm.chat(questions(), max_tokens=8, return_exceptions=True):
+        assert_type(outcome, Result[Any] | Exception)
     async with llm.chat_stream(ASK, temperature=0, max_tokens=60) as stream:
         assert "".join([piece async for piece in stream]) == await stream.result()
     async with llm.stream(ASK, events=True, temperature=0, max_tokens=60) as events:
@@ -160,6 +201,7 @@ def main() -> None:
         results(llm)
         tools(llm)
         formats(llm)
+        many(llm)
         streams(llm)
     asyncio.run(asynchronous())
     sys.stdout.write(f"all of mlxcel {mlxcel.__version__} used\n")

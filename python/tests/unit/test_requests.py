@@ -65,12 +65,12 @@ def test_misplaced_parameters(name: str) -> None:
 def test_prompts() -> None:
     assert _requests.completion((1, 2), "m", {}, stream=False)["prompt"] == [1, 2]
     for wrong in (["a", "b"], b"bytes", [1, "a"]):
-        with pytest.raises(TypeError, match="one prompt a call"):
+        with pytest.raises(TypeError, match="a list of token ids"):
             _requests.completion(wrong, "m", {}, stream=False)  # type: ignore[arg-type]
 
 
 def test_conversations() -> None:
-    assert _requests.chat(iter(MESSAGES), "m", {}, stream=False)["messages"] == MESSAGES
+    assert _requests.chat(tuple(MESSAGES), "m", {}, stream=False)["messages"] == MESSAGES
     with pytest.raises(TypeError, match="'role': 'user'"):
         _requests.chat(["hi"], "m", {}, stream=False)  # type: ignore[list-item]
 

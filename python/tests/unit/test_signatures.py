@@ -58,6 +58,7 @@ def test_the_server_takes_the_client_s_options() -> None:
     only_client = {
         "share",
         "idle_timeout",
+        "tool_protocol",
         "base_url",
         "socket",
         "transport",

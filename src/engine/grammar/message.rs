@@ -34,6 +34,8 @@ pub struct Thought {
 pub enum Answer {
     /// JSON that a schema accepts, and no call.
     Json(Value),
+    /// What a Lark grammar derives, and no call.
+    Lark(String),
     /// Any text, perhaps followed by calls, whose first marker has to be a token.
     Text,
 }
@@ -90,9 +92,13 @@ impl MessageSpec {
         let calls = calls.transpose()?.map_or("", |()| "calls");
         let body = match &self.answer {
             None => calls.to_owned(),
-            Some(Answer::Json(schema)) => {
-                let json = lark.json(schema)?;
-                lark.rule("answer", &json);
+            Some(answer @ (Answer::Json(_) | Answer::Lark(_))) => {
+                let body = match answer {
+                    Answer::Json(schema) => lark.json(schema)?,
+                    Answer::Lark(grammar) => format!("%lark {{\n{grammar}}}"),
+                    Answer::Text => String::new(),
+                };
+                lark.rule("answer", &body);
                 let or = if calls.is_empty() { "" } else { " | " };
                 format!("( answer{or}{calls} )")
             }

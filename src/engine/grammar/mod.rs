@@ -1,5 +1,7 @@
-//! Structured output: which tokens may come next, by a JSON schema, through llguidance.
+//! Structured output: which tokens may come next, by a JSON schema, a regular expression, a choice or a
+//! grammar, through llguidance.
 
+mod gbnf;
 mod message;
 mod schema;
 mod vocabulary;
@@ -30,19 +32,69 @@ pub enum GrammarSpec {
     JsonObject,
     /// JSON that a schema accepts.
     JsonSchema(Value),
+    /// What a regular expression matches as a whole, in the notation of Rust's `regex` without
+    /// look-around.
+    Regex(String),
+    /// One of these texts.
+    Choice(Vec<String>),
+    /// What a context-free grammar derives: llguidance's Lark from `start`, or llama.cpp's GBNF from
+    /// `root`.
+    Grammar(String),
     /// A chat message with thoughts or calls.
     Message(MessageSpec),
 }
 
 impl GrammarSpec {
-    /// The schema of the JSON; that of anything for a message, which is more than JSON.
-    pub fn schema(self) -> Value {
-        match self {
-            Self::JsonObject => json!({"type": "object"}),
-            Self::JsonSchema(schema) => schema,
-            Self::Message(_) => json!({}),
-        }
+    /// As the answer within a message.
+    ///
+    /// # Errors
+    /// [`GrammarError::Grammar`].
+    pub fn answer(self) -> Result<Answer, GrammarError> {
+        Ok(match self {
+            Self::JsonObject => Answer::Json(json!({"type": "object"})),
+            Self::JsonSchema(schema) => Answer::Json(schema),
+            Self::Regex(regex) => Answer::Lark(regex_lark(&regex)),
+            Self::Choice(texts) => Answer::Lark(choice_lark(&texts)),
+            Self::Grammar(grammar) => Answer::Lark(grammar_lark(grammar)?),
+            Self::Message(message) => message.answer.unwrap_or(Answer::Text),
+        })
     }
+}
+
+fn regex_lark(regex: &str) -> String {
+    // A slash ends a regular expression in Lark, and so does the end of the line.
+    let mut escaped = String::with_capacity(regex.len());
+    let mut after_backslash = false;
+    for char in regex.chars() {
+        match char {
+            '/' if !after_backslash => escaped.push_str(r"\/"),
+            '\n' if after_backslash => escaped.push('n'),
+            '\n' => escaped.push_str(r"\n"),
+            char => escaped.push(char),
+        }
+        after_backslash = char == '\\' && !after_backslash;
+    }
+    format!("start: /{escaped}/\n")
+}
+
+fn choice_lark(texts: &[String]) -> String {
+    // As one regular expression, so that a text that begins another one can still end.
+    let texts: Vec<String> = texts.iter().map(|text| regex_literal(text)).collect();
+    format!("start: /({})/\n", texts.join("|"))
+}
+
+/// A regular expression that matches a text and nothing else.
+fn regex_literal(text: &str) -> String {
+    text.chars()
+        .map(|char| format!(r"\x{{{:x}}}", u32::from(char)))
+        .collect()
+}
+
+fn grammar_lark(grammar: String) -> Result<String, GrammarError> {
+    if gbnf::is_gbnf(&grammar) {
+        return gbnf::to_lark(&grammar).map_err(GrammarError::Grammar);
+    }
+    Ok(grammar)
 }
 
 /// Why a grammar cannot be used, or could not go on.
@@ -60,8 +112,11 @@ pub enum GrammarError {
     #[error("the JSON schema is invalid: {0}")]
     Invalid(String),
     /// The grammar takes more time or memory than it may.
-    #[error("the JSON schema is too complex: {0}")]
+    #[error("the schema or grammar is too complex: {0}")]
     TooComplex(String),
+    /// The regular expression or the grammar is none.
+    #[error("the grammar is invalid: {0}")]
+    Grammar(String),
     /// The model's vocabulary cannot be used.
     #[error("structured output is impossible with this tokenizer: {0}")]
     Vocabulary(String),
@@ -116,16 +171,30 @@ impl GrammarCompiler {
     ///
     /// # Errors
     /// [`GrammarError::Unsupported`] names a keyword, [`GrammarError::Invalid`],
-    /// [`GrammarError::TooComplex`].
+    /// [`GrammarError::Grammar`], [`GrammarError::TooComplex`].
     pub fn compile(&self, spec: &GrammarSpec) -> Result<Matcher, GrammarError> {
         let grammar = match spec {
             GrammarSpec::JsonObject => {
                 GrammarWithLexer::from_json_schema(with_options(json!({"type": "object"})))
             }
             GrammarSpec::JsonSchema(schema) => GrammarWithLexer::from_json_schema(prepare(schema)?),
+            GrammarSpec::Regex(regex) => GrammarWithLexer::from_lark(regex_lark(regex)),
+            GrammarSpec::Choice(texts) => GrammarWithLexer::from_lark(choice_lark(texts)),
+            GrammarSpec::Grammar(grammar) => {
+                GrammarWithLexer::from_lark(grammar_lark(grammar.clone())?)
+            }
             GrammarSpec::Message(message) => {
                 GrammarWithLexer::from_lark(message.lark(&self.tokenizer, prepare)?)
             }
+        };
+        let json = matches!(
+            spec,
+            GrammarSpec::JsonObject | GrammarSpec::JsonSchema(_) | GrammarSpec::Message(_)
+        );
+        let compile_error = |message: String| match compile_error(message.as_str()) {
+            error if json => error,
+            GrammarError::TooComplex(line) => GrammarError::TooComplex(line),
+            _ => GrammarError::Grammar(said(&message)),
         };
         let grammar = TopLevelGrammar::from_grammar(grammar);
         let parser = isolated(|| self.factory.create_parser(grammar)).map_err(compile_error)?;
@@ -233,6 +302,16 @@ fn failed(error: impl std::fmt::Display) -> GrammarError {
 /// What follows the first line of a message of llguidance is its state.
 fn first_line(message: &str) -> &str {
     message.lines().next().unwrap_or_default()
+}
+
+/// A message of llguidance's without the grammar that it repeats, in one line.
+fn said(message: &str) -> String {
+    const MOST: usize = 300;
+    let line = message.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
 }
 
 /// Runs llguidance's recursive code on a stack that the longest schema cannot exhaust (a stack

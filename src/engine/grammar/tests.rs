@@ -623,3 +623,64 @@ mod messages {
         assert!(error.to_string().contains("</ponder>"), "{error}");
     }
 }
+
+#[test]
+fn a_regex_a_choice_and_grammars_hold_every_walk() {
+    let model = model("byte-level");
+    let date = "[0-9]{4}-(0[1-9]|1[0-2])/[a-z]+";
+    let texts = ["yes", "yes, perhaps", "no\nnever", "\"é\""].map(str::to_owned);
+    let lark = "start: \"<\" word (\",\" word)* \">\"\nword: /[a-z]{1,3}/\n";
+    let gbnf = "root ::= \"<\" word (\",\" word)* \">\"\nword ::= [a-z] [a-z]? [a-z]?";
+    let date_fits = |text: &str| {
+        let (year, rest) = text.split_once('-').unwrap();
+        let (month, word) = rest.split_once('/').unwrap();
+        year.len() == 4
+            && (1..=12).contains(&month.parse::<u32>().unwrap())
+            && !word.is_empty()
+            && word.bytes().all(|byte| byte.is_ascii_lowercase())
+    };
+    let words_fit = |text: &str| {
+        let inner = text
+            .strip_prefix('<')
+            .and_then(|text| text.strip_suffix('>'));
+        inner.unwrap().split(',').all(|word| {
+            (1..=3).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_lowercase())
+        })
+    };
+    let one_of = |text: &str| texts.iter().any(|other| other == text);
+    type Fits<'a> = &'a dyn Fn(&str) -> bool;
+    let cases: [(GrammarSpec, Fits); 4] = [
+        (GrammarSpec::Regex(date.to_owned()), &date_fits),
+        (GrammarSpec::Choice(texts.to_vec()), &one_of),
+        (GrammarSpec::Grammar(lark.to_owned()), &words_fit),
+        (GrammarSpec::Grammar(gbnf.to_owned()), &words_fit),
+    ];
+    for (spec, fits) in cases {
+        let mut ended = 0;
+        for seed in 0..30 {
+            let (text, end) = model.walk(&spec, seed, 60);
+            assert!(!end || fits(&text), "{spec:?}: {text:?}");
+            ended += usize::from(end);
+        }
+        assert!(ended > 0, "{spec:?}: no walk came to its end");
+    }
+}
+
+#[test]
+fn what_is_no_grammar_is_said() {
+    let model = model("byte-level");
+    for spec in [
+        GrammarSpec::Regex("a(".to_owned()),
+        GrammarSpec::Regex("(?=a)b".to_owned()),
+        GrammarSpec::Regex("/\nstart: \"x\"".to_owned() + "("),
+        GrammarSpec::Grammar("start: missing".to_owned()),
+        GrammarSpec::Grammar("root ::= missing".to_owned()),
+        GrammarSpec::Grammar(String::new()),
+    ] {
+        let error = model.compiler.compile(&spec).unwrap_err();
+        assert!(
+            matches!(error, GrammarError::Grammar(_)),
+            "{spec:?}: {error}"
+        );
+    }
+}

@@ -2,7 +2,8 @@
 //!
 //! A [radix tree](tree) holds the state of token sequences. Layers that keep every position are cut
 //! anywhere, so a hit is as long as the common beginning; layers with a window or a recurrence are
-//! copied at some positions ([`next_mark`]), and a hit ends at one of them. A hit is copied into the
+//! copied at some positions ([`next_mark`]), among them those where prompts were seen to part, and a hit
+//! ends at one of them. A hit is copied into the
 //! sequence's own buffers, so nothing in the tree is ever in use and anything may be evicted.
 
 mod tree;
@@ -12,14 +13,18 @@ use super::request::CacheSalt;
 use crate::mlx::{Array, MlxError};
 use crate::models::{Segment, SequenceState, Snapshot, StateSize};
 
-/// A beginning shorter than this is computed rather than waited for or published early.
+/// A beginning shorter than this is computed rather than waited for, published early or marked.
 pub const WORTHWHILE: usize = 32;
 
 /// Tokens between two positions at which layers that cannot be cut are copied.
 const MARK_EVERY: usize = 256;
 
-/// Tokens that an identical prompt of such a model computes again, at most.
+/// Where the last of them lies before the end of a prompt: at a multiple of this,
 const LAST_MARK: usize = 32;
+
+/// and at least so many tokens before: a template ends a prompt with the beginning of an answer, which
+/// the conversation's next prompt may have in another form.
+const ANSWER_OPENING: usize = 8;
 
 /// The cache. Requests with different salts share nothing.
 pub struct PrefixCache {
@@ -27,6 +32,13 @@ pub struct PrefixCache {
     /// Whether the model has layers that cannot be cut.
     marked: bool,
     size: StateSize,
+}
+
+/// What a context of `tokens` takes in the cache, with the copies of layers that cannot be cut.
+pub fn cached_bytes(size: &StateSize, tokens: usize) -> u64 {
+    let marks = tokens.div_ceil(MARK_EVERY) as u64;
+    let copies = marks.saturating_mul(size.copied_bytes(tokens));
+    size.bytes(tokens).saturating_add(copies)
 }
 
 /// A copy of what is known of a sequence.
@@ -117,29 +129,39 @@ impl PrefixCache {
         self.tree.shrink(limit);
     }
 
+    /// How far a sequence begins like an earlier one, where that is so much beyond the `hit` that the
+    /// state there is worth keeping: where two part, more may. `None` where layers can be cut.
+    pub fn branch(&self, salt: &Option<CacheSalt>, tokens: &[u32], hit: usize) -> Option<usize> {
+        if !self.marked {
+            return None;
+        }
+        let shared = self.tree.known(salt, tokens, false);
+        Some(shared).filter(|&shared| shared >= hit + WORTHWHILE)
+    }
+
     /// Where a prefill chunk that begins at `held` had better end, so that the state there can be
-    /// kept; `prompt` is the number of its tokens.
-    pub fn next_mark(&self, held: usize, prompt: usize) -> usize {
+    /// kept; `prompt` is the number of its tokens, and `branch` where it parts from an earlier one.
+    pub fn next_mark(&self, held: usize, prompt: usize, branch: Option<usize>) -> usize {
         if self.marked {
-            next_mark(held, prompt)
+            next_mark(held, prompt, branch)
         } else {
             prompt
         }
     }
 
     /// Whether the state after `held` tokens is to be kept while its sequence goes on.
-    pub fn is_mark(&self, held: usize, prompt: usize) -> bool {
-        self.marked && held > 0 && held <= prompt && next_mark(held - 1, prompt) == held
+    pub fn is_mark(&self, held: usize, prompt: usize, branch: Option<usize>) -> bool {
+        self.marked && held > 0 && held <= prompt && next_mark(held - 1, prompt, branch) == held
     }
 }
 
 /// The first position after `held` where a layer that cannot be cut is copied: a multiple of
-/// [`MARK_EVERY`]; one shortly before the end of the prompt, for a request that repeats it; its end,
-/// for one that continues it.
-fn next_mark(held: usize, prompt: usize) -> usize {
+/// [`MARK_EVERY`]; where the prompt parts from an earlier one; one shortly before its end, for a request
+/// that repeats it or that ends it otherwise; its end, for one that continues it.
+fn next_mark(held: usize, prompt: usize, branch: Option<usize>) -> usize {
     let regular = (held / MARK_EVERY + 1) * MARK_EVERY;
-    let repeat = prompt.saturating_sub(1) / LAST_MARK * LAST_MARK;
-    let marks = [regular, repeat, prompt];
+    let repeat = prompt.saturating_sub(ANSWER_OPENING) / LAST_MARK * LAST_MARK;
+    let marks = [regular, repeat, branch.unwrap_or(0), prompt];
     let after = marks.into_iter().filter(|&mark| mark > held).min();
     after.unwrap_or(regular)
 }
@@ -170,16 +192,19 @@ mod tests {
 
     #[test]
     fn marks_are_regular_and_at_the_end_of_a_prompt() {
-        let marks = |prompt| {
-            let next = |held: &usize| Some(next_mark(*held, prompt)).filter(|_| *held < prompt);
+        let marks = |prompt, branch| {
+            let next =
+                |held: &usize| Some(next_mark(*held, prompt, branch)).filter(|_| *held < prompt);
             std::iter::successors(Some(0), next)
                 .skip(1)
                 .collect::<Vec<_>>()
         };
-        assert_eq!(marks(600), [256, 512, 576, 600]);
-        assert_eq!(marks(513), [256, 512, 513]);
-        assert_eq!(marks(32), [32]);
-        assert_eq!(marks(33), [32, 33]);
-        assert_eq!(marks(1), [1]);
+        assert_eq!(marks(600, None), [256, 512, 576, 600]);
+        assert_eq!(marks(513, None), [256, 480, 512, 513]);
+        assert_eq!(marks(32, None), [32]);
+        assert_eq!(marks(40, None), [32, 40]);
+        assert_eq!(marks(1, None), [1]);
+        assert_eq!(marks(600, Some(300)), [256, 300, 512, 576, 600]);
+        assert_eq!(marks(600, Some(600)), [256, 512, 576, 600]);
     }
 }

@@ -158,6 +158,20 @@ async fn a_hit_gives_the_tokens_of_a_miss_whatever_the_layers_keep() {
 }
 
 #[tokio::test]
+async fn where_prompts_part_the_third_goes_on() {
+    let (engine, _) = engine(Setup::default());
+    let beginning = prompt(3, 1000);
+    let mut cached = Vec::new();
+    for seed in 4..8 {
+        let prompt = [&beginning[..], &prompt(seed, 60)].concat();
+        cached.push(run(&engine, &prompt, 3).await.1.cached_tokens);
+    }
+    // At a regular mark; from then on at the place where the first two parted.
+    let shared = 1000;
+    assert_eq!(cached, [0, 768, shared, shared]);
+}
+
+#[tokio::test]
 async fn an_answer_can_be_continued_from_the_cache() {
     let (engine, _) = engine(Setup::default());
     let first = prompt(3, 100);
@@ -204,8 +218,8 @@ async fn requests_that_begin_alike_compute_it_once() {
     let all: Vec<_> = all.into_iter().map(Result::unwrap).collect();
     assert!(all.iter().all(|(tokens, _)| *tokens == all[0].0));
     let cached: Vec<_> = all.iter().map(|(_, finish)| finish.cached_tokens).collect();
-    assert_eq!(cached, [0, 896, 896, 896]);
-    assert_eq!(engine.stats().prompt_tokens, 900 + 3 * 4);
+    assert_eq!(cached, [0, 864, 864, 864]);
+    assert_eq!(engine.stats().prompt_tokens, 900 + 3 * 36);
 }
 
 #[tokio::test]

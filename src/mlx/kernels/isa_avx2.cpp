@@ -5,6 +5,7 @@
 #include "simd_avx2.h"
 
 #include "attention.h"
+#include "recurrence.h"
 
 namespace mlxcel::kernels {
 
@@ -26,6 +27,10 @@ const Table avx2 = {
     .attention_rows = attention_rows,
     .attention_scratch = attention_scratch,
     .attend = attend,
+    .convolve = convolve,
+    .recurrence_width = recurrence_width,
+    .recurrence_scratch = recurrence_scratch,
+    .recur = recur,
 };
 
 } // namespace mlxcel::kernels

@@ -5,6 +5,7 @@
 #include "simd_neon.h"
 
 #include "attention.h"
+#include "recurrence.h"
 
 namespace mlxcel::kernels {
 
@@ -26,6 +27,10 @@ const Table neon = {
     .attention_rows = attention_rows,
     .attention_scratch = attention_scratch,
     .attend = attend,
+    .convolve = convolve,
+    .recurrence_width = recurrence_width,
+    .recurrence_scratch = recurrence_scratch,
+    .recur = recur,
 };
 
 } // namespace mlxcel::kernels

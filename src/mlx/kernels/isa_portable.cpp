@@ -4,6 +4,7 @@
 #include "simd_portable.h"
 
 #include "attention.h"
+#include "recurrence.h"
 
 namespace mlxcel::kernels {
 
@@ -25,6 +26,10 @@ const Table portable = {
     .attention_rows = attention_rows,
     .attention_scratch = attention_scratch,
     .attend = attend,
+    .convolve = convolve,
+    .recurrence_width = recurrence_width,
+    .recurrence_scratch = recurrence_scratch,
+    .recur = recur,
 };
 
 } // namespace mlxcel::kernels

@@ -96,4 +96,47 @@ struct AttentionRow {
   const float* sink;
 };
 
+/// One token of a causal depthwise convolution.
+struct Convolution {
+  /// The token's features and those before it, oldest first: one pointer a tap.
+  const float* const* values;
+  /// `[taps, features]`.
+  const float* weights;
+  /// One a feature, or null.
+  const float* bias;
+  std::size_t taps;
+  std::size_t features;
+  /// Whether the sum goes through `x / (1 + e^-x)`.
+  bool silu;
+  float* out;
+};
+
+/// One head of a linear recurrence over some tokens of a sequence. Its state is a matrix
+/// `[key_dim, value_dim]`, for each token: `state = decay · state + key ⊗ (rate · value)`, and out
+/// goes `query · state + skip · value`. With the delta rule, what the decayed state gives for the key
+/// is first taken off the value.
+struct Recurrence {
+  const float* keys;
+  const float* queries;
+  const float* values;
+  std::size_t key_stride;
+  std::size_t query_stride;
+  std::size_t value_stride;
+  /// One of each a token.
+  const float* decays;
+  const float* rates;
+  std::size_t gate_stride;
+  /// A factor, or null.
+  const float* skip;
+  std::size_t tokens;
+  std::size_t key_dim;
+  std::size_t value_dim;
+  bool delta;
+  /// The state before and after; may be the same.
+  const float* before;
+  float* after;
+  float* out;
+  std::size_t out_stride;
+};
+
 } // namespace mlxcel::kernels

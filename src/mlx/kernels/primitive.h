@@ -9,19 +9,19 @@
 
 namespace mlxcel::kernels {
 
-/// A primitive of one result that only the CPU has.
-class CpuPrimitive : public mlx::core::UnaryPrimitive {
+/// A primitive that only the CPU has.
+template <class Base>
+class OnCpu : public Base {
  public:
-  explicit CpuPrimitive(mlx::core::Stream stream) : UnaryPrimitive(stream) {}
-
-  void eval_gpu(const std::vector<mlx::core::array>&, mlx::core::array&) override {
-    throw std::logic_error(std::string(name()) + " runs on the CPU only");
-  }
+  using Base::Base;
 
  protected:
+  [[noreturn]] void refuse_gpu() {
+    throw std::logic_error(std::string(this->name()) + " runs on the CPU only");
+  }
   template <class Task>
   void dispatch(Task task) {
-    mlx::core::cpu::get_command_encoder(stream()).dispatch(std::move(task));
+    mlx::core::cpu::get_command_encoder(this->stream()).dispatch(std::move(task));
   }
   /// Memory of `floats` floats that lives until the primitive's tasks are done.
   float* temporary(std::size_t floats) {
@@ -29,8 +29,25 @@ class CpuPrimitive : public mlx::core::UnaryPrimitive {
     const int size = static_cast<int>(floats);
     array memory(allocator::malloc(floats * sizeof(float)), Shape{size}, float32);
     float* data = memory.data<float>();
-    cpu::get_command_encoder(stream()).add_temporary(std::move(memory));
+    cpu::get_command_encoder(this->stream()).add_temporary(std::move(memory));
     return data;
+  }
+};
+
+/// One of one result.
+class CpuPrimitive : public OnCpu<mlx::core::UnaryPrimitive> {
+ public:
+  using OnCpu::OnCpu;
+  void eval_gpu(const std::vector<mlx::core::array>&, mlx::core::array&) override { refuse_gpu(); }
+};
+
+/// One of several.
+class CpuPrimitives : public OnCpu<mlx::core::Primitive> {
+ public:
+  using OnCpu::OnCpu;
+  void eval_gpu(
+      const std::vector<mlx::core::array>&, std::vector<mlx::core::array>&) override {
+    refuse_gpu();
   }
 };
 

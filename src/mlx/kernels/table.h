@@ -56,6 +56,15 @@ struct Table {
   std::size_t (*attention_scratch)(std::size_t dim);
   void (*attend)(
       const AttentionHead& head, const AttentionRow* rows, std::size_t count, float* scratch);
+
+  /// Features `from` to `to`.
+  void (*convolve)(const Convolution& at, std::size_t from, std::size_t to);
+  /// Features of a value that one call of `recur` takes at most.
+  std::size_t (*recurrence_width)();
+  /// Floats that `recur` wants as scratch.
+  std::size_t (*recurrence_scratch)(std::size_t key_dim);
+  /// Features `from` to `to` of the values.
+  void (*recur)(const Recurrence& head, std::size_t from, std::size_t to, float* scratch);
 };
 
 /// Those of this processor's architecture, the fastest first.

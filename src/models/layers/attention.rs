@@ -151,6 +151,8 @@ pub struct AttentionConfig {
     pub growth: Option<Growth>,
     /// How queries meet keys.
     pub scores: Scores,
+    /// Whether `q_proj` gives a gate behind each head's query.
+    pub gated: bool,
 }
 
 impl AttentionConfig {
@@ -164,6 +166,7 @@ impl AttentionConfig {
             rope: Some(rope),
             growth: None,
             scores: Scores::plain(shape.head_dim),
+            gated: false,
         }
     }
 }
@@ -191,7 +194,11 @@ impl Attention {
     ) -> Result<Self, LoadError> {
         let (queries, keys) = (config.shape.queries(), config.shape.keys());
         let bias = config.qkv_bias;
-        let q_proj = builder.linear(&format!("{path}.q_proj"), hidden, queries, bias)?;
+        let asked = match config.gated {
+            true => dimension("num_attention_heads", 2 * queries as u64)?,
+            false => queries,
+        };
+        let q_proj = builder.linear(&format!("{path}.q_proj"), hidden, asked, bias)?;
         let k_proj = builder.linear(&format!("{path}.k_proj"), hidden, keys, bias)?;
         let v_proj = builder.linear(&format!("{path}.v_proj"), hidden, keys, bias)?;
         let o_proj = builder.linear(&format!("{path}.o_proj"), queries, hidden, config.out_bias)?;
@@ -227,7 +234,7 @@ impl Attention {
             rope,
             growth: config.growth,
             scores: config.scores.clone(),
-            gated: false,
+            gated: config.gated,
         })
     }
 

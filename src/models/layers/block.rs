@@ -5,7 +5,7 @@ use crate::models::batch::Batch;
 use crate::models::builder::Builder;
 use crate::models::{LayerState, LoadError, StateSize};
 
-use super::{Attention, AttentionConfig, FeedForward, Mlp, Norm, RmsNorm};
+use super::{Attention, AttentionConfig, FeedForward, Mixer, Mlp, Norm, RmsNorm};
 
 /// What a decoder stacks.
 pub trait DecoderLayer {
@@ -68,11 +68,11 @@ impl Around {
 
 /// `x + a(attention(b(x)))`, then the same with the feed-forward layer; `b` and `a` are the norms
 /// before and after.
-pub struct Block<F = Mlp> {
+pub struct Block<F = Mlp, M = Attention> {
     /// The norms around `attention`.
     pub attention_norms: Around,
-    /// Looks at the sequence.
-    pub attention: Attention,
+    /// Looks at the sequence; in hybrids not always by attention.
+    pub attention: M,
     /// The norms around `mlp`.
     pub mlp_norms: Around,
     /// Looks at single tokens.
@@ -208,7 +208,7 @@ impl BlockConfig {
     }
 }
 
-impl<F: FeedForward> Block<F> {
+impl<F: FeedForward, M: Mixer> Block<F, M> {
     /// Adds what a half gave to what came in.
     fn leave(&self, x: &Array, given: &Array, norms: &Around) -> Result<Array, MlxError> {
         let normed;
@@ -226,7 +226,7 @@ impl<F: FeedForward> Block<F> {
     }
 }
 
-impl<F: FeedForward> DecoderLayer for Block<F> {
+impl<F: FeedForward, M: Mixer> DecoderLayer for Block<F, M> {
     fn forward(
         &self,
         x: &Array,

@@ -3,26 +3,34 @@
 
 mod attention;
 mod block;
+mod conv;
 mod decoder;
+mod delta;
 mod embedding;
 mod experts;
 mod latent;
 mod linear;
+mod mixer;
 mod mlp;
 mod norm;
 mod rope;
 mod rope_scaling;
+mod ssm;
 
 pub use attention::{
     Attention, AttentionConfig, AttentionShape, Growth, NormOver, QueryKeyNorms, as_sequence,
     as_tokens,
 };
 pub use block::{Around, Block, BlockConfig, DecoderLayer};
+pub use conv::Convolution;
 pub use decoder::{Decoder, DecoderConfig};
+pub use delta::{DeltaConfig, DeltaInputs, GatedDelta};
 pub use embedding::Embedding;
 pub use experts::{Mixture, MixtureConfig, Shared, Sparse, choices, plain_routing};
 pub use latent::{LatentAttention, LatentBlock, LatentShape};
 pub use linear::Linear;
+pub use mixer::{Mixer, Residual, Stateless};
 pub use mlp::{FeedForward, Mlp, activation, only_activation};
 pub use norm::{LayerNorm, Norm, RmsNorm};
 pub use rope::{Rope, RopeConfig};
+pub use ssm::{Mamba, MambaConfig};

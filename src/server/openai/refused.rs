@@ -16,51 +16,6 @@ pub const EVERYWHERE: &[Refused] = &[
         "there are no tiers here; leave it out",
     ),
     (
-        "grammar",
-        |_| false,
-        "use `response_format` with a JSON schema",
-    ),
-    (
-        "json_schema",
-        |_| false,
-        "use `response_format` with a JSON schema",
-    ),
-    (
-        "guided_json",
-        |_| false,
-        "use `response_format` with a JSON schema",
-    ),
-    (
-        "guided_regex",
-        |_| false,
-        "use `response_format` with a JSON schema",
-    ),
-    (
-        "guided_choice",
-        |_| false,
-        "use `response_format` with a JSON schema and `enum`",
-    ),
-    (
-        "guided_grammar",
-        |_| false,
-        "use `response_format` with a JSON schema",
-    ),
-    (
-        "regex",
-        |_| false,
-        "use `response_format` with a JSON schema and `pattern`",
-    ),
-    (
-        "choice",
-        |_| false,
-        "use `response_format` with a JSON schema and `enum`",
-    ),
-    (
-        "structured_outputs",
-        |_| false,
-        "use `response_format` with a JSON schema",
-    ),
-    (
         "moderation",
         |_| false,
         "there is no moderation here; leave it out",
@@ -245,7 +200,7 @@ mod tests {
             r#""mirostat": 2"#,
             r#""top_n_sigma": 1.5"#,
             r#""suffix": "x""#,
-            r#""grammar": "g""#,
+            r#""ignore_eos": true"#,
         ] {
             let mut body = Body::parse(format!("{{{field}}}").as_bytes()).unwrap();
             let error = completions(&mut body).unwrap_err();

@@ -18,7 +18,7 @@ use crate::server::openai::completions::{StreamOptions, include_usage};
 use crate::server::openai::logprobs::MAX_TOP;
 use crate::server::openai::ranges::integer;
 use crate::server::openai::sampling::SamplingFields;
-use crate::server::openai::{messages, metadata};
+use crate::server::openai::{constraint, messages, metadata};
 use crate::server::terms::Terms;
 use crate::server::thinking::{Effort, Thinking};
 
@@ -108,6 +108,7 @@ pub fn read(
     let logprobs = fields.logprobs()?;
     let stream = fields.stream()?;
     let (answer, text) = text::read(body.take("text"))?;
+    let answer = constraint::beside(&mut body, answer, "text.format")?;
     let Subject {
         conversation,
         input,
@@ -162,7 +163,8 @@ pub fn count(
     model.check_name(&body)?;
     refused::known(&mut body)?;
     let fields: ResponseFields = body.read()?;
-    text::read(body.take("text"))?;
+    let (answer, _) = text::read(body.take("text"))?;
+    constraint::beside(&mut body, answer, "text.format")?;
     let subject = subject(&mut body, &fields, store, owner)?;
     let tokens = subject.conversation.tokens(model)?;
     Ok((tokens.len(), body.ignored()))

@@ -9,7 +9,7 @@ use super::documents::ChatRequest;
 use crate::server::body::{Body, RawBody};
 use crate::server::error::ApiError;
 use crate::server::openai::chat::{self, ChatFields};
-use crate::server::openai::{refused, response_format, sampling::SamplingFields};
+use crate::server::openai::{constraint, refused, response_format, sampling::SamplingFields};
 use crate::server::state::Ready;
 use crate::server::submit::offload;
 use crate::server::terms::Terms;
@@ -45,7 +45,8 @@ pub async fn post(
         let sampling: SamplingFields = body.read()?;
         sampling.resolve(&model.text.defaults.0, model.engine.model().vocab_size)?;
         fields.logprobs()?;
-        response_format::parse(body.take("response_format"))?;
+        let format = response_format::parse(body.take("response_format"))?;
+        constraint::beside(&mut body, format, "response_format")?;
         let prompt = chat::conversation(&mut body, fields)?.render(&model)?;
         Ok((prompt, body.ignored()))
     })

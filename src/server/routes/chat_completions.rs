@@ -21,7 +21,7 @@ use crate::server::openai::completions::include_usage;
 use crate::server::openai::message::CallIds;
 use crate::server::openai::sampling::SamplingFields;
 use crate::server::openai::usage::{Account, TimingsOut};
-use crate::server::openai::{refused, response_format};
+use crate::server::openai::{constraint, refused, response_format};
 use crate::server::sse::{self, Shape};
 use crate::server::state::{App, Ready};
 use crate::server::submit::{Output, interleave, offload};
@@ -93,6 +93,7 @@ fn read(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Asked, ApiErr
     let stream = fields.stream.unwrap_or(false);
     let include_usage = include_usage(stream, fields.stream_options)?;
     let answer = response_format::parse(body.take("response_format"))?;
+    let answer = constraint::beside(&mut body, answer, "response_format")?;
     let conversation = chat::conversation(&mut body, fields)?;
     let choices = sampling.n;
     let manner = Manner {

@@ -22,7 +22,7 @@ use crate::server::openai::completions::{
 use crate::server::openai::logprobs::{CompletionLogprobs, CompletionOffsets};
 use crate::server::openai::sampling::SamplingFields;
 use crate::server::openai::usage::{Account, TimingsOut};
-use crate::server::openai::{metadata, refused, response_format};
+use crate::server::openai::{constraint, metadata, refused, response_format};
 use crate::server::sse::{self, Shape};
 use crate::server::state::{App, Ready};
 use crate::server::submit::{Job, Output, interleave, offload, submit};
@@ -107,6 +107,7 @@ fn prepare(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Prepared, 
     let stream = fields.stream.unwrap_or(false);
     let include_usage = include_usage(stream, fields.stream_options)?;
     let grammar = response_format::parse(body.take("response_format"))?;
+    let grammar = constraint::beside(&mut body, grammar, "response_format")?;
     let tokens = |prompt| match prompt {
         Prompt::Tokens(tokens) => Ok((tokens, None)),
         Prompt::Text(text) => Ok((model.encode("prompt", &text, true)?, Some(text))),

@@ -32,12 +32,33 @@ pub struct ChatRequest {
     /// What the answer has to be: `text`, `json_object` or `json_schema`.
     #[schema(value_type = Option<Object>)]
     response_format: Option<serde_json::Value>,
+    #[serde(flatten)]
+    constraint: ConstraintFields,
     /// Only requests with the same one share kept prompts.
     cache_salt: Option<String>,
     #[serde(flatten)]
     chat: ChatFields,
     #[serde(flatten)]
     sampling: SamplingFields,
+}
+
+/// What an output has to be, said otherwise; one of them at most.
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "describes what a route reads in parts")]
+struct ConstraintFields {
+    /// A regular expression that the whole output matches; also as `guided_regex`.
+    regex: Option<String>,
+    /// The output is one of these texts; also as `guided_choice`.
+    choice: Option<Vec<String>>,
+    /// A grammar: llguidance's Lark from `start`, or llama.cpp's GBNF from `root`; also as
+    /// `guided_grammar`.
+    grammar: Option<String>,
+    /// A JSON schema, as llama-server has it; also as `guided_json`.
+    #[schema(value_type = Option<Object>)]
+    json_schema: Option<serde_json::Value>,
+    /// vLLM's form: an object with one of `json`, `json_object`, `regex`, `choice` and `grammar`.
+    #[schema(value_type = Option<Object>)]
+    structured_outputs: Option<serde_json::Value>,
 }
 
 /// The body of a completion, likewise.
@@ -48,6 +69,8 @@ pub struct CompletionRequest {
     /// What the output has to be: `text`, `json_object` or `json_schema`.
     #[schema(value_type = Option<Object>)]
     response_format: Option<serde_json::Value>,
+    #[serde(flatten)]
+    constraint: ConstraintFields,
     /// Only requests with the same one share kept prompts.
     cache_salt: Option<String>,
     #[serde(flatten)]
@@ -60,6 +83,8 @@ pub struct CompletionRequest {
 #[derive(Deserialize, ToSchema)]
 #[allow(dead_code, reason = "describes what a route reads in parts")]
 pub struct ResponseRequest {
+    #[serde(flatten)]
+    constraint: ConstraintFields,
     /// Only requests with the same one share kept prompts.
     cache_salt: Option<String>,
     #[serde(flatten)]

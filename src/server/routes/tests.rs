@@ -687,7 +687,7 @@ mod any_body {
 
     fn body() -> impl Strategy<Value = Value> {
         let names = "prompt|messages|input|instructions|text|reasoning|truncation|include|n|stop|temperature|top_p|top_k|min_p|seed|logit_bias|logprobs|\
-                     top_logprobs|stream|stream_options|response_format|max_tokens|repeat_last_n|\
+                     top_logprobs|stream|stream_options|response_format|regex|choice|grammar|json_schema|max_tokens|repeat_last_n|\
                      repetition_penalty|tools|tool_choice|parallel_tool_calls|chat_template_kwargs|user|metadata|.{0,6}";
         let names = names.replace(char::is_whitespace, "");
         let fields = vec(

@@ -1,12 +1,9 @@
-//! Checkpoints that carry more than text: the language model's part of `config.json`, and of the weights.
+//! Checkpoints that carry more than text: the language model's part of `config.json`.
 
 use serde_json::{Value, json};
 
-use super::adapter::Adapter;
 use super::config::ConfigFile;
 use super::error::LoadError;
-use super::quantization::Quantization;
-use super::weights::Weights;
 
 /// A type of checkpoint whose `text_config` describes its language model.
 struct Nested {
@@ -63,26 +60,13 @@ const INHERITED: [&str; 4] = [
     "vocab_size",
 ];
 
-/// How the names of weights begin that are not the language model's.
-const OTHERS: [&str; 9] = [
-    "audio_tower.",
-    "embed_audio.",
-    "embed_vision.",
-    "multi_modal_projector.",
-    "vision_embedder.",
-    "vision_encoder.",
-    "vision_model.",
-    "vision_tower.",
-    "visual.",
-];
-
 /// Every `model_type` that is one.
 pub fn supported() -> impl Iterator<Item = &'static str> {
     NESTED.iter().map(|nested| nested.model_type)
 }
 
 /// The configuration of the language model in `config`; `None` where that describes it itself.
-pub fn text_config(config: &ConfigFile) -> Result<Option<ConfigFile>, LoadError> {
+pub fn read(config: &ConfigFile) -> Result<Option<ConfigFile>, LoadError> {
     let model_type = config.model_type()?;
     let Some(nested) = NESTED.iter().find(|it| it.model_type == model_type) else {
         return Ok(None);
@@ -106,43 +90,6 @@ pub fn text_config(config: &ConfigFile) -> Result<Option<ConfigFile>, LoadError>
     Ok(Some(config.with_fields(fields)))
 }
 
-/// Keeps the weights of the language model, under the names that they have without the other parts.
-pub fn keep_text(
-    weights: &mut Weights<'_>,
-    quantization: Option<&mut Quantization>,
-    adapter: Option<&mut Adapter>,
-) {
-    let before = weights.len();
-    weights.rename(text_name);
-    let skipped = before - weights.len();
-    if skipped > 0 {
-        tracing::info!(
-            tensors = skipped,
-            "weights of images and sounds are not read: only text is computed"
-        );
-    }
-    if let Some(quantization) = quantization {
-        quantization.rename(text_name);
-    }
-    if let Some(adapter) = adapter {
-        adapter.rename(text_name);
-    }
-}
-
-/// The name of a weight or layer within the language model; `None` where it is not part of it.
-fn text_name(name: &str) -> Option<String> {
-    // As mlx-lm and older versions of transformers have it.
-    if let Some(rest) = name.strip_prefix("language_model.") {
-        return Some(rest.to_owned());
-    }
-    if let Some(rest) = name.strip_prefix("model.language_model.") {
-        return Some(format!("model.{rest}"));
-    }
-    let inner = name.strip_prefix("model.").unwrap_or(name);
-    let other = OTHERS.iter().any(|other| inner.starts_with(other));
-    (!other).then(|| name.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::config::tests::config;
@@ -155,7 +102,7 @@ mod tests {
             "text_config": {"hidden_size": 64, "num_attention_heads": 2, "head_dim": null},
             "vision_config": {"hidden_size": 32}
         }));
-        let text = text_config(&outer).unwrap().unwrap();
+        let text = read(&outer).unwrap().unwrap();
         for (key, value) in [
             ("model_type", json!("gemma3_text")),
             ("hidden_size", json!(64)),
@@ -168,32 +115,11 @@ mod tests {
         }
         assert!(text.get("vision_config").is_none() && text.get("head_dim").is_none());
         assert!(
-            text_config(&config(json!({"model_type": "llama"})))
+            read(&config(json!({"model_type": "llama"})))
                 .unwrap()
                 .is_none()
         );
-        let error = text_config(&config(json!({"model_type": "mistral3"})));
+        let error = read(&config(json!({"model_type": "mistral3"})));
         assert!(error.unwrap_err().to_string().contains("text_config"));
-    }
-
-    #[test]
-    fn names_are_those_of_the_language_model() {
-        for (name, expected) in [
-            (
-                "language_model.model.norm.weight",
-                Some("model.norm.weight"),
-            ),
-            ("language_model.lm_head.weight", Some("lm_head.weight")),
-            (
-                "model.language_model.norm.weight",
-                Some("model.norm.weight"),
-            ),
-            ("lm_head.weight", Some("lm_head.weight")),
-            ("model.vision_tower.patch.weight", None),
-            ("vision_tower.patch.weight", None),
-            ("multi_modal_projector.linear.weight", None),
-        ] {
-            assert_eq!(text_name(name).as_deref(), expected, "{name}");
-        }
     }
 }

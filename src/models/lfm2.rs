@@ -1,0 +1,277 @@
+//! LFM2 (Liquid AI, 2025): gated short convolutions, and attention in some layers. The reference is
+//! mlx-lm's `models/lfm2.py`.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::mlx::{Activation, Array, MlxError};
+
+use super::StateSize;
+use super::batch::Batch;
+use super::builder::Builder;
+use super::config::dimension;
+use super::error::LoadError;
+use super::layers::{
+    Around, Attention, AttentionShape, Block, Convolution, Decoder, DecoderConfig, Linear, Mixer,
+    Mlp, NormOver, QueryKeyNorms, Rope, RopeConfig,
+};
+use super::registry::Architecture;
+use super::weights::Weights;
+use crate::mlx::fast::Scores;
+
+/// The fields of `config.json`.
+#[derive(Debug, Deserialize)]
+pub struct Lfm2Config {
+    hidden_size: u64,
+    num_hidden_layers: usize,
+    vocab_size: u64,
+    num_attention_heads: u64,
+    num_key_value_heads: Option<u64>,
+    max_position_embeddings: usize,
+    norm_eps: f32,
+    conv_bias: bool,
+    #[serde(rename = "conv_L_cache")]
+    conv_taps: u64,
+    block_multiple_of: Option<u64>,
+    block_ffn_dim_multiplier: Option<f64>,
+    block_auto_adjust_ff_dim: Option<bool>,
+    block_ff_dim: Option<u64>,
+    intermediate_size: Option<u64>,
+    rope_theta: Option<f64>,
+    rope_parameters: Option<Map<String, Value>>,
+    full_attn_idxs: Option<Vec<usize>>,
+    layer_types: Option<Vec<String>>,
+    tie_word_embeddings: Option<bool>,
+    tie_embedding: Option<bool>,
+}
+
+impl Lfm2Config {
+    /// Whether each layer has attention.
+    fn attends(&self) -> Result<Vec<bool>, LoadError> {
+        let layers = self.num_hidden_layers;
+        if let Some(indices) = &self.full_attn_idxs {
+            return Ok((0..layers).map(|index| indices.contains(&index)).collect());
+        }
+        let Some(types) = &self.layer_types else {
+            return Err(LoadError::config("layer_types", "is missing"));
+        };
+        if types.len() != layers {
+            let message = format!("{} types for {layers} layers", types.len());
+            return Err(LoadError::config("layer_types", message));
+        }
+        let attends = |kind: &String| match kind.as_str() {
+            "full_attention" => Ok(true),
+            "conv" => Ok(false),
+            other => Err(LoadError::config(
+                "layer_types",
+                format!("\"{other}\" is neither \"full_attention\" nor \"conv\""),
+            )),
+        };
+        types.iter().map(attends).collect()
+    }
+
+    /// Features inside of the feed-forward layers.
+    fn inner(&self) -> Result<i32, LoadError> {
+        let missing = || LoadError::config("intermediate_size", "is missing");
+        let stated = self.block_ff_dim.or(self.intermediate_size);
+        let mut inner = stated.ok_or_else(missing)?;
+        if self.block_auto_adjust_ff_dim == Some(true) {
+            inner = (2.0 * inner as f64 / 3.0) as u64;
+            if let Some(factor) = self.block_ffn_dim_multiplier {
+                inner = (factor * inner as f64) as u64;
+            }
+            inner = inner.next_multiple_of(self.block_multiple_of.unwrap_or(1).max(1));
+        }
+        dimension("block_ff_dim", inner)
+    }
+
+    fn rope(&self) -> RopeConfig {
+        RopeConfig {
+            theta: Some(self.rope_theta.unwrap_or(1_000_000.0)),
+            parameters: self.rope_parameters.clone(),
+            context: Some(self.max_position_embeddings),
+            ..RopeConfig::default()
+        }
+    }
+}
+
+/// LFM2.
+pub struct Lfm2;
+
+impl Architecture for Lfm2 {
+    type Config = Lfm2Config;
+    type Model = Decoder<Block<Mlp, Box<dyn Mixer>>>;
+
+    fn sanitize(config: &Lfm2Config, weights: &mut Weights<'_>) -> Result<(), LoadError> {
+        if config.tie_word_embeddings.or(config.tie_embedding) == Some(false) {
+            let message = "a head of its own is not supported in this architecture";
+            return Err(LoadError::config("tie_word_embeddings", message));
+        }
+        weights.discard_tied_head(Some(true));
+        weights.rename(|name| {
+            let rest = name.strip_prefix("model.embedding_norm.")?;
+            Some(format!("model.norm.{rest}"))
+        });
+        Ok(())
+    }
+
+    fn build(config: &Lfm2Config, builder: &mut Builder<'_, '_>) -> Result<Self::Model, LoadError> {
+        let hidden = dimension("hidden_size", config.hidden_size)?;
+        let taps = dimension("conv_L_cache", config.conv_taps)?;
+        let shape = AttentionShape::new(
+            config.hidden_size,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            None,
+        )?;
+        let (inner, eps) = (config.inner()?, config.norm_eps);
+        let attends = config.attends()?;
+        Decoder::build(
+            builder,
+            &DecoderConfig {
+                hidden_size: config.hidden_size,
+                vocab_size: config.vocab_size,
+                layers: config.num_hidden_layers,
+                context_length: config.max_position_embeddings,
+                tied: Some(true),
+                ..DecoderConfig::default()
+            },
+            |builder, index, path| {
+                let mixer: Box<dyn Mixer> = if attends.get(index) == Some(&true) {
+                    let path = format!("{path}.self_attn");
+                    Box::new(attention(builder, &path, hidden, shape, config)?)
+                } else {
+                    let path = format!("{path}.conv");
+                    Box::new(GatedConv::build(
+                        builder,
+                        &path,
+                        hidden,
+                        taps,
+                        config.conv_bias,
+                    )?)
+                };
+                let mut norm =
+                    |name: &str| builder.rms_norm(&format!("{path}.{name}"), hidden, eps);
+                let attention_norms = Around::before(norm("operator_norm")?);
+                let mlp_norms = Around::before(norm("ffn_norm")?);
+                let mut linear = |name: &str, inputs, outputs| {
+                    let path = format!("{path}.feed_forward.{name}");
+                    builder.linear(&path, inputs, outputs, false)
+                };
+                Ok(Block {
+                    attention_norms,
+                    attention: mixer,
+                    mlp_norms,
+                    mlp: Mlp {
+                        gate: Some(linear("w1", hidden, inner)?),
+                        up: linear("w3", hidden, inner)?,
+                        down: linear("w2", inner, hidden)?,
+                        activation: Activation::Silu,
+                    },
+                    branch_scale: None,
+                })
+            },
+            |builder, path| Ok(builder.rms_norm(path, hidden, eps)?.into()),
+        )
+    }
+}
+
+/// Attention, whose tensors have names of their own.
+fn attention(
+    builder: &mut Builder<'_, '_>,
+    path: &str,
+    hidden: i32,
+    shape: AttentionShape,
+    config: &Lfm2Config,
+) -> Result<Attention, LoadError> {
+    let (queries, keys) = (shape.queries(), shape.keys());
+    let mut linear = |name: &str, inputs, outputs| {
+        builder.linear(&format!("{path}.{name}"), inputs, outputs, false)
+    };
+    let q_proj = linear("q_proj", hidden, queries)?;
+    let k_proj = linear("k_proj", hidden, keys)?;
+    let v_proj = linear("v_proj", hidden, keys)?;
+    let o_proj = linear("out_proj", queries, hidden)?;
+    let mut norm =
+        |name: &str| builder.rms_norm(&format!("{path}.{name}"), shape.head_dim, config.norm_eps);
+    Ok(Attention {
+        q_proj,
+        k_proj,
+        v_proj,
+        o_proj,
+        shape,
+        norms: Some(QueryKeyNorms {
+            over: NormOver::Heads,
+            q_norm: norm("q_layernorm")?.into(),
+            k_norm: norm("k_layernorm")?.into(),
+        }),
+        rope: Some(Rope::new(shape.head_dim, &config.rope())?),
+        growth: None,
+        scores: Scores::plain(shape.head_dim),
+        gated: false,
+    })
+}
+
+/// A short convolution with a gate before it and one behind.
+struct GatedConv {
+    in_proj: Linear,
+    conv: Convolution,
+    out_proj: Linear,
+    hidden: i32,
+}
+
+impl GatedConv {
+    fn build(
+        builder: &mut Builder<'_, '_>,
+        path: &str,
+        hidden: i32,
+        taps: i32,
+        bias: bool,
+    ) -> Result<Self, LoadError> {
+        let wide = dimension("hidden_size", 3 * hidden as u64)?;
+        let conv = format!("{path}.conv");
+        Ok(Self {
+            in_proj: builder.linear(&format!("{path}.in_proj"), hidden, wide, bias)?,
+            conv: Convolution::build(builder, &conv, hidden, taps, bias, false)?,
+            out_proj: builder.linear(&format!("{path}.out_proj"), hidden, hidden, bias)?,
+            hidden,
+        })
+    }
+
+    fn mix(&self, x: &Array, batch: &mut Batch<'_, '_>, layer: usize) -> Result<Array, MlxError> {
+        let projected = self.in_proj.forward(x)?;
+        let tokens = x.dim(0);
+        let part = |index: i32| {
+            let (from, to) = (index * self.hidden, (index + 1) * self.hidden);
+            projected.slice(&[0, from], &[tokens, to])
+        };
+        let gated = part(0)?.multiply(&part(2)?)?;
+        part(1)?.multiply(&self.conv.forward(&gated, batch, layer)?)
+    }
+}
+
+impl Mixer for GatedConv {
+    fn forward(
+        &self,
+        x: &Array,
+        batch: &mut Batch<'_, '_>,
+        layer: usize,
+    ) -> Result<Array, MlxError> {
+        self.out_proj.forward(&self.mix(x, batch, layer)?)
+    }
+
+    fn forward_add(
+        &self,
+        x: &Array,
+        residual: &Array,
+        batch: &mut Batch<'_, '_>,
+        layer: usize,
+    ) -> Result<Array, MlxError> {
+        let mixed = self.mix(x, batch, layer)?;
+        self.out_proj.forward_add(&mixed, residual)
+    }
+
+    fn add_state(&self, size: &mut StateSize) {
+        self.conv.add_state(size);
+    }
+}
