@@ -6,8 +6,15 @@ LLAMA := .venv-llama
 BUNDLED := python/src/mlxcel/_bin/mlxcel
 PYTHON_SOURCES := python bench tiny-model scripts
 
+# The SDKs that the server is tested with, each in an environment of its own as its file pins it.
+CLIENTS := .clients
+CLIENT_TESTS := python/tests/clients
+SDKS := $(basename $(notdir $(wildcard $(CLIENT_TESTS)/requirements/*.txt)))
+NPM_SDKS := $(notdir $(wildcard $(CLIENT_TESTS)/npm/*))
+
 .DEFAULT_GOAL := help
-.PHONY: help check-tools setup build demo test test-rust test-python test-clients lint parity wheel docs bench clean
+.PHONY: help check-tools setup build demo test test-rust test-python test-llama lint parity wheel docs bench clean
+.PHONY: test-clients test-client-npm $(SDKS:%=test-client-%)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,8 +56,29 @@ test-rust: setup
 test-python: setup
 	$(BIN)/pytest python -q
 
-test-clients: setup $(LLAMA)/installed ## The client against llama-cpp-python's server, in an environment of its own
-	MLXCEL_TEST_LLAMA_PYTHON=$(CURDIR)/$(LLAMA)/bin/python $(BIN)/pytest python/tests/clients -q
+test-clients: $(SDKS:%=test-client-%) test-client-npm ## The server against the SDKs people use (needs Node.js)
+
+$(SDKS:%=test-client-%): test-client-%: setup $(CLIENTS)/%/installed
+	$(CLIENTS)/$*/bin/python -m pytest -q $(CLIENT_TESTS)/test_$*.py
+
+test-client-npm: setup $(NPM_SDKS:%=$(CLIENTS)/npm-%/installed)
+	$(BIN)/pytest -q -p no:asyncio $(CLIENT_TESTS)/test_npm.py
+
+$(CLIENTS)/npm-%/installed: $(CLIENT_TESTS)/npm/%/package.json $(CLIENT_TESTS)/npm/%/package-lock.json
+	@command -v npm >/dev/null || { echo 'missing: Node.js 20 or newer, with npm' >&2; exit 1; }
+	@mkdir -p $(@D)
+	cp $^ $(@D)
+	cd $(@D) && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+# .venv's pip serves them all: an environment without one is made in no time.
+$(CLIENTS)/%/installed: $(CLIENT_TESTS)/requirements/%.txt | $(BIN)/python
+	$(PYTHON) -m venv --clear --without-pip $(@D)
+	$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --no-compile --requirement $<
+	@touch $@
+
+test-llama: setup $(LLAMA)/installed ## The client against llama-cpp-python's server, in an environment of its own
+	MLXCEL_TEST_LLAMA_PYTHON=$(CURDIR)/$(LLAMA)/bin/python $(BIN)/pytest python/tests/llama_cpp -q
 
 # Built from source the first time: some minutes.
 $(LLAMA)/installed:
@@ -72,4 +100,4 @@ bench: setup ## Decode and prefill against mlx_lm.server, side by side
 	$(BIN)/python bench/serve_vs_mlx_lm.py
 
 clean: ## Remove what was built (.venv, target, dist)
-	rm -rf $(VENV) $(LLAMA) target dist site $(BUNDLED)
+	rm -rf $(VENV) $(LLAMA) $(CLIENTS) target dist site $(BUNDLED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -53,3 +54,17 @@ def keepers_of(runtime: Path) -> list[int]:
         if serving and (process.info["environ"] or {}).get("XDG_RUNTIME_DIR") == str(runtime):
             found.append(process.info["pid"])
     return found
+
+
+def deaf_address() -> tuple[str, list[socket.socket]]:
+    """An address where connecting never succeeds: its queue of connections is full. Keep the sockets."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    waiting = []
+    for _ in range(4):
+        probe = socket.socket()
+        probe.setblocking(False)
+        probe.connect_ex(listener.getsockname())
+        waiting.append(probe)
+    return f"http://127.0.0.1:{listener.getsockname()[1]}/v1", [listener, *waiting]

@@ -107,10 +107,10 @@ impl ApiError {
         Self::bad_request("context_length_exceeded", param, message)
     }
 
-    /// 401.
+    /// 401. It begins as OpenAI's does: litellm tells by these words which error to raise.
     pub fn unauthorized() -> Self {
-        let message =
-            "no valid API key: send the header `Authorization: Bearer <key>` or `x-api-key: <key>`";
+        let message = "Incorrect API key provided, or none: send the header \
+                       `Authorization: Bearer <key>` or `x-api-key: <key>`";
         Self::new(
             StatusCode::UNAUTHORIZED,
             "invalid_request_error",

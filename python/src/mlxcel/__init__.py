@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ._structured import ResponseFormat
     from ._timeout import Timeout
     from .async_llm import AsyncLLM
+    from .chat import AsyncChat, Chat
+    from .chat_streams import AsyncChatStream, ChatStream
     from .errors import (
         MlxcelBatchError,
         MlxcelBinaryNotFoundError,
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from .events import Event, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
     from .iterators import AsyncResultIterator, ResultIterator
     from .llm import LLM
+    from .object_streams import AsyncObjectStream, ObjectStream
+    from .parts import file_part, image_part
     from .results import Result, Timings, ToolCall, Usage
     from .server import ManagedServer
     from .streams import AsyncEventStream, AsyncTextStream, EventStream, TextStream
@@ -50,10 +54,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LLM",
+    "AsyncChat",
+    "AsyncChatStream",
     "AsyncEventStream",
     "AsyncLLM",
+    "AsyncObjectStream",
     "AsyncResultIterator",
     "AsyncTextStream",
+    "Chat",
+    "ChatStream",
     "Event",
     "EventStream",
     "Finish",
@@ -77,6 +86,7 @@ __all__ = [
     "MlxcelToolStepsError",
     "MlxcelTruncatedError",
     "MlxcelUnsupportedError",
+    "ObjectStream",
     "ReasoningDelta",
     "RefusalDelta",
     "ResponseFormat",
@@ -101,21 +111,27 @@ __all__ = [
     "ToolStep",
     "Usage",
     "__version__",
+    "file_part",
+    "image_part",
 ]
 
 _HOME = {
-    "AsyncResultIterator": "iterators",
-    "ResultIterator": "iterators",
-    "MlxcelBatchError": "errors",
+    "AsyncChat": "chat",
+    "AsyncChatStream": "chat_streams",
     "AsyncEventStream": "streams",
     "AsyncLLM": "async_llm",
+    "AsyncObjectStream": "object_streams",
+    "AsyncResultIterator": "iterators",
     "AsyncTextStream": "streams",
+    "Chat": "chat",
+    "ChatStream": "chat_streams",
     "Event": "events",
     "EventStream": "streams",
     "Finish": "events",
     "LLM": "llm",
     "ManagedServer": "server",
     "Memory": "_facts",
+    "MlxcelBatchError": "errors",
     "MlxcelBinaryNotFoundError": "errors",
     "MlxcelConfigError": "errors",
     "MlxcelConnectionError": "errors",
@@ -133,11 +149,13 @@ _HOME = {
     "MlxcelToolStepsError": "errors",
     "MlxcelTruncatedError": "errors",
     "MlxcelUnsupportedError": "errors",
+    "ObjectStream": "object_streams",
     "ReasoningDelta": "events",
     "RefusalDelta": "events",
     "ResponseFormat": "_structured",
     "Restart": "_state",
     "Result": "results",
+    "ResultIterator": "iterators",
     "ServerState": "_state",
     "SharedServer": "_shared",
     "StateChange": "_state",
@@ -155,6 +173,8 @@ _HOME = {
     "ToolStart": "tools",
     "ToolStep": "tools",
     "Usage": "results",
+    "file_part": "parts",
+    "image_part": "parts",
 }
 
 

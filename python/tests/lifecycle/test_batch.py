@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from scripted import Exchange, Scripted
+from mlxcel.testing import Exchange, FixtureServer
 from support import eventually
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def test_records(tmp_path: Path) -> None:
         {"messages": "three"},
         {"prompt": [1, 2]},
     )
-    with Scripted(echo) as server:
-        status, told = run(given, out, "--base-url", server.url)
+    with FixtureServer(echo) as server:
+        status, told = run(given, out, "--base-url", server.base_url)
         assert (status, told.splitlines()[-1]) == (0, "4 lines are answered, 0 are errors")
         bodies = [request.body for request in server.requests if request.body]
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
@@ -107,8 +107,8 @@ def test_malformed_lines_are_records(tmp_path: Path) -> None:
     write(given, good, *(text for text, _ in WRONG))
     with given.open("ab") as file:
         file.write(b'{"prompt": "\xff"}\n' + b'{"prompt": "\\ud800"}\n' + b'{"prompt": "last"}')
-    with Scripted(echo) as server:
-        status, told = run(given, out, "--base-url", server.url)
+    with FixtureServer(echo) as server:
+        status, told = run(given, out, "--base-url", server.base_url)
     assert (status, told.splitlines()[-1]) == (3, f"2 lines are answered, {len(WRONG) + 2} are errors")
     records = read(out)
     assert [record["line"] for record in records] == list(range(1, len(WRONG) + 5))
@@ -130,10 +130,11 @@ def test_it_goes_on_after_sigkill(tmp_path: Path) -> None:
     given, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     write(given, *({"prompt": f"prompt {number}", "id": number} for number in range(LINES)))
     kills = 0
-    with Scripted(echo) as server:
+    with FixtureServer(echo) as server:
         while kills < 3:
             already = out.read_bytes().count(b"\n") if out.exists() else 0
-            process = subprocess.Popen(command(given, out, "--base-url", server.url), stderr=subprocess.PIPE)
+            words = command(given, out, "--base-url", server.base_url)
+            process = subprocess.Popen(words, stderr=subprocess.PIPE)
             goal = already + random.randint(5, 25)
             eventually(lambda goal=goal: out.exists() and out.read_bytes().count(b"\n") >= goal, 60)  # type: ignore[misc]
             process.send_signal(signal.SIGKILL)
@@ -143,7 +144,7 @@ def test_it_goes_on_after_sigkill(tmp_path: Path) -> None:
             with out.open("rb+") as file:  # what a kill in the middle of a write leaves
                 file.truncate(max(file.seek(0, os.SEEK_END) - random.choice([0, 1, 9, 60]), 0))
         assert 0 < len(out.read_text().splitlines()) < LINES
-        status, told = run(given, out, "--base-url", server.url)
+        status, told = run(given, out, "--base-url", server.base_url)
         assert status == 0
         assert f"of {LINES} lines are answered already" in told
         asked = sum(bool(request.body) for request in server.requests)
@@ -153,7 +154,7 @@ def test_it_goes_on_after_sigkill(tmp_path: Path) -> None:
         ]
         assert asked < 2 * LINES
         before = out.read_bytes()
-        status, told = run(given, out, "--base-url", server.url)
+        status, told = run(given, out, "--base-url", server.base_url)
         assert (status, out.read_bytes()) == (0, before)
         assert sum(bool(request.body) for request in server.requests) == asked
 
@@ -161,22 +162,22 @@ def test_it_goes_on_after_sigkill(tmp_path: Path) -> None:
 def test_an_error_of_an_earlier_run_counts(tmp_path: Path) -> None:
     given, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     write(given, "bad", {"prompt": "a"})
-    with Scripted(echo) as server:
-        assert run(given, out, "--base-url", server.url)[0] == 3
-        assert run(given, out, "--base-url", server.url)[0] == 3
+    with FixtureServer(echo) as server:
+        assert run(given, out, "--base-url", server.base_url)[0] == 3
+        assert run(given, out, "--base-url", server.base_url)[0] == 3
 
 
 def test_a_server_that_is_gone_stops_it(tmp_path: Path) -> None:
     given, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     write(given, {"prompt": "a"}, {"prompt": "b"})
-    with Scripted(echo) as server:
-        url = server.url
+    with FixtureServer(echo) as server:
+        url = server.base_url
     status, told = run(given, out, "--base-url", url)
     assert status == 1
     assert "no server answers" in told
     assert out.read_bytes() == b""
-    with Scripted(echo) as server:
-        assert run(given, out, "--base-url", server.url)[0] == 0
+    with FixtureServer(echo) as server:
+        assert run(given, out, "--base-url", server.base_url)[0] == 0
     assert len(read(out)) == 2
 
 
@@ -191,8 +192,8 @@ def test_a_connection_that_breaks_is_tried_again(tmp_path: Path) -> None:
             raise ConnectionResetError
         echo(exchange)
 
-    with Scripted(breaking) as server:
-        assert run(given, out, "--base-url", server.url, "--concurrency", "1")[0] == 3
+    with FixtureServer(breaking) as server:
+        assert run(given, out, "--base-url", server.base_url, "--concurrency", "1")[0] == 3
     first, second = read(out)
     assert first["text"] == "a!"
     assert second["error"]["type"] == "MlxcelConnectionError"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlxcel import LLM, AsyncLLM
-from scripted import Exchange, Scripted
+from mlxcel.testing import Exchange, FixtureServer
 from support import alive, eventually
 
 if TYPE_CHECKING:
@@ -106,9 +106,9 @@ def test_a_child_keeps_no_copy_of_a_connection(mode: str) -> None:
             os._exit(0)
         return pid
 
-    with Scripted(script) as server:
+    with FixtureServer(script) as server:
         if mode == "sync":
-            with LLM(base_url=server.url) as llm:
+            with LLM(base_url=server.base_url) as llm:
                 stream = llm.stream("p")
                 next(stream)
                 child = fork()
@@ -117,7 +117,7 @@ def test_a_child_keeps_no_copy_of_a_connection(mode: str) -> None:
         else:
 
             async def use() -> tuple[int, bool]:
-                async with AsyncLLM(base_url=server.url) as llm:
+                async with AsyncLLM(base_url=server.base_url) as llm:
                     stream = llm.stream("p")
                     await anext(stream)
                     child = fork()

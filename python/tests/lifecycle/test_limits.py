@@ -16,7 +16,8 @@ import openai
 import pytest
 
 from mlxcel import LLM, AsyncLLM, MlxcelConfigError, MlxcelTimeoutError, Timeout
-from scripted import Exchange, Scripted, deaf_address
+from mlxcel.testing import Exchange, FixtureServer
+from support import deaf_address
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,8 +86,8 @@ def endless(exchange: Exchange) -> None:
 @METHODS
 @pytest.mark.parametrize("stall", [stall_before_headers, stall_before_body, trickle])
 def test_the_total(mode: str, method: str, stall: Call) -> None:
-    with Scripted(stall) as server:
-        times_out("total", ENOUGH, call, mode, method, {"base_url": server.url}, timeout=ENOUGH)
+    with FixtureServer(stall) as server:
+        times_out("total", ENOUGH, call, mode, method, {"base_url": server.base_url}, timeout=ENOUGH)
         assert server.left.acquire(timeout=2), "the connection is closed, so the server stops"
         assert len(server.requests) == 1, "and nothing is sent again"
 
@@ -96,8 +97,8 @@ def test_the_total(mode: str, method: str, stall: Call) -> None:
 def test_the_total_of_an_answer_that_never_ends(mode: str, method: str) -> None:
     """`chat` and `generate` stream underneath here, because of the other limit."""
     limits = Timeout(first_token=5, total=0.4)
-    with Scripted(endless) as server:
-        error = times_out("total", 0.4, call, mode, method, {"base_url": server.url, "timeout": limits})
+    with FixtureServer(endless) as server:
+        error = times_out("total", 0.4, call, mode, method, {"base_url": server.base_url, "timeout": limits})
         assert error.text.startswith("x x ")
         assert server.left.acquire(timeout=2)
 
@@ -107,8 +108,8 @@ def test_the_total_of_an_answer_that_never_ends(mode: str, method: str) -> None:
 @pytest.mark.parametrize("stall", [stall_before_headers, stall_before_body, trickle])
 def test_the_first_token(mode: str, method: str, stall: Call) -> None:
     limits = Timeout(first_token=ENOUGH, total=30)
-    with Scripted(stall) as server:
-        times_out("first_token", ENOUGH, call, mode, method, {"base_url": server.url, "timeout": limits})
+    with FixtureServer(stall) as server:
+        times_out("first_token", ENOUGH, call, mode, method, {"base_url": server.base_url, "timeout": limits})
         assert server.left.acquire(timeout=2)
         assert len(server.requests) == 1
 
@@ -121,9 +122,9 @@ def test_a_frame_without_text_is_no_token(mode: str, method: str) -> None:
         exchange.piece(None)
         exchange.until_left()
 
-    with Scripted(script) as server:
+    with FixtureServer(script) as server:
         limits = Timeout(first_token=0.3)
-        times_out("first_token", 0.3, call, mode, method, {"base_url": server.url}, timeout=limits)
+        times_out("first_token", 0.3, call, mode, method, {"base_url": server.base_url}, timeout=limits)
 
 
 @MODES
@@ -136,11 +137,11 @@ def test_between_tokens(mode: str, method: str) -> None:
         exchange.piece("two")
         exchange.until_left(b": still here\n\n")
 
-    with Scripted(script) as server:
+    with FixtureServer(script) as server:
         limits = Timeout(between_tokens=0.3)
         began = time.monotonic()
         with pytest.raises(MlxcelTimeoutError, match=r"stood still for 0\.3 s") as caught:
-            call(mode, method, {"base_url": server.url}, timeout=limits)
+            call(mode, method, {"base_url": server.base_url}, timeout=limits)
         assert 0.75 < time.monotonic() - began < 5
         assert (caught.value.limit, caught.value.text) == ("between_tokens", "one two")
         assert server.left.acquire(timeout=2)
@@ -157,8 +158,8 @@ def test_limits_that_are_kept(mode: str, method: str) -> None:
         exchange.end()
 
     limits = Timeout(connect=5, first_token=5, between_tokens=5, total=30)
-    with Scripted(script) as server:
-        assert call(mode, method, {"base_url": server.url, "timeout": limits}) == "one two three"
+    with FixtureServer(script) as server:
+        assert call(mode, method, {"base_url": server.base_url, "timeout": limits}) == "one two three"
 
 
 @MODES
@@ -195,9 +196,9 @@ def test_a_tool_call_is_the_same_when_it_is_streamed(mode: str) -> None:
             for call in answer.tool_calls
         ]
 
-    with Scripted(script) as server:
-        whole = call(mode, "chat", {"base_url": server.url})
-        streamed = call(mode, "chat", {"base_url": server.url}, timeout=Timeout(first_token=30))
+    with FixtureServer(script) as server:
+        whole = call(mode, "chat", {"base_url": server.base_url})
+        streamed = call(mode, "chat", {"base_url": server.base_url}, timeout=Timeout(first_token=30))
         assert facts(streamed) == facts(whole)
         assert [fact[2:] for fact in facts(whole)] == [(i, n, a) for i, n, a in calls]
 
@@ -254,17 +255,17 @@ def test_a_stopped_server(fake_binary: Path, mode: str, method: str, where: dict
 
 @MODES
 def test_every_call_has_limits(mode: str) -> None:
-    with Scripted(stall_before_headers, models=None) as server:
+    with FixtureServer(stall_before_headers, models=None) as server:
         for method, arguments in (("models", ()), ("tokenize", ("a",)), ("detokenize", ([1],))):
 
             def use(method: str = method, arguments: tuple[Any, ...] = arguments) -> None:
                 if mode == "sync":
-                    with LLM(base_url=server.url) as llm:
+                    with LLM(base_url=server.base_url) as llm:
                         getattr(llm, method)(*arguments, timeout=0.2)
                     return
 
                 async def ask() -> None:
-                    async with AsyncLLM(base_url=server.url) as llm:
+                    async with AsyncLLM(base_url=server.base_url) as llm:
                         await getattr(llm, method)(*arguments, timeout=0.2)
 
                 asyncio.run(ask())
@@ -281,9 +282,9 @@ def test_a_slow_reader_is_not_a_slow_server(mode: str) -> None:
         exchange.end()
 
     limits = Timeout(first_token=0.2, between_tokens=0.2)
-    with Scripted(script) as server:
+    with FixtureServer(script) as server:
         if mode == "sync":
-            with LLM(base_url=server.url, timeout=limits) as llm, llm.stream("p") as stream:
+            with LLM(base_url=server.base_url, timeout=limits) as llm, llm.stream("p") as stream:
                 time.sleep(0.4)
                 for _ in stream:
                     time.sleep(0.4)
@@ -291,7 +292,7 @@ def test_a_slow_reader_is_not_a_slow_server(mode: str) -> None:
             return
 
         async def read() -> None:
-            async with AsyncLLM(base_url=server.url, timeout=limits) as llm, llm.stream("p") as stream:
+            async with AsyncLLM(base_url=server.base_url, timeout=limits) as llm, llm.stream("p") as stream:
                 await asyncio.sleep(0.4)
                 async for _ in stream:
                     await asyncio.sleep(0.4)
@@ -304,15 +305,15 @@ def test_a_slow_reader_is_not_a_slow_server(mode: str) -> None:
 def test_a_transport_of_the_caller_s_keeps_limits(mode: str) -> None:
     """Its sockets are not ours: silence is cut by its own timeouts, and talk at each piece."""
     for script, limit in ((stall_before_headers, 0.3), (endless, 0.4)):
-        with Scripted(script) as server:
+        with FixtureServer(script) as server:
             options = {"timeout": Timeout(total=limit, first_token=limit + 1, between_tokens=limit + 1)}
             if mode == "sync":
-                client: Any = httpx2.Client(base_url=server.url, trust_env=False)
+                client: Any = httpx2.Client(base_url=server.base_url, trust_env=False)
                 times_out("total", limit, call, mode, "stream", {"http_client": client}, **options)
                 client.close()
             else:
 
-                async def use(url: str = server.url, options: dict[str, Any] = options) -> None:
+                async def use(url: str = server.base_url, options: dict[str, Any] = options) -> None:
                     async with httpx2.AsyncClient(base_url=url, trust_env=False) as client:
                         await AsyncLLM(http_client=client).stream("p", **options).result()
 

@@ -22,7 +22,7 @@ from mlxcel import (
     MlxcelUnsupportedError,
     Result,
 )
-from scripted import Exchange, Scripted
+from mlxcel.testing import Exchange, FixtureServer
 from support import eventually
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ def ask(mode: str, url: str, prompts: Any, *, method: str = "generate", **option
 @pytest.mark.parametrize("wrap", [list, iter])
 def test_results_in_the_order_of_the_prompts(mode: str, wrap: Callable[[list[str]], Any]) -> None:
     prompts = [str(number) for number in range(60)]
-    with Scripted(Echo(pause=0.001)) as server:
-        results = ask(mode, server.url, wrap(prompts), temperature=0.5)
+    with FixtureServer(Echo(pause=0.001)) as server:
+        results = ask(mode, server.base_url, wrap(prompts), temperature=0.5)
     assert results == [f"{prompt} at 0.5" for prompt in prompts]
     assert all(isinstance(result, Result) and result.usage is not None for result in results)
 
@@ -97,28 +97,30 @@ def test_results_in_the_order_of_the_prompts(mode: str, wrap: Callable[[list[str
 @MODES
 def test_what_is_a_conversation_and_what_is_many(mode: str) -> None:
     one = [{"role": "user", "content": "a"}]
-    with Scripted(Echo()) as server:
-        assert ask(mode, server.url, one, method="chat") == "a at None"
-        assert ask(mode, server.url, [one], method="chat") == ["a at None"]
-        assert ask(mode, server.url, [one, "b"], method="chat") == ["a at None", "b at None"]
-        assert ask(mode, server.url, iter([one, "b"]), method="chat") == ["a at None", "b at None"]
-        assert ask(mode, server.url, [1, 2]) == "[1, 2] at None"
-        assert ask(mode, server.url, [[1], [2, 3]]) == ["[1] at None", "[2, 3] at None"]
+    with FixtureServer(Echo()) as server:
+        assert ask(mode, server.base_url, one, method="chat") == "a at None"
+        assert ask(mode, server.base_url, [one], method="chat") == ["a at None"]
+        assert ask(mode, server.base_url, [one, "b"], method="chat") == ["a at None", "b at None"]
+        assert ask(mode, server.base_url, iter([one, "b"]), method="chat") == ["a at None", "b at None"]
+        assert ask(mode, server.base_url, [1, 2]) == "[1, 2] at None"
+        assert ask(mode, server.base_url, [[1], [2, 3]]) == ["[1] at None", "[2, 3] at None"]
         before = len(server.requests)
-        assert ask(mode, server.url, []) == []
+        assert ask(mode, server.base_url, []) == []
         assert len(server.requests) == before
 
 
 @MODES
 def test_keywords_for_each(mode: str) -> None:
     own: list[dict[str, Any]] = [{"temperature": 0}, {}, {"temperature": 2, "top_k": 5}]
-    with Scripted(Echo()) as server:
+    with FixtureServer(Echo()) as server:
         expected = ["a at 0", "b at 1", "c at 2"]
-        assert ask(mode, server.url, ["a", "b", "c"], sampling=own, temperature=1) == expected
-        assert ask(mode, server.url, iter(["a", "b", "c"]), sampling=iter(own), temperature=1) == expected
+        assert ask(mode, server.base_url, ["a", "b", "c"], sampling=own, temperature=1) == expected
+        assert (
+            ask(mode, server.base_url, iter(["a", "b", "c"]), sampling=iter(own), temperature=1) == expected
+        )
         assert {request.body.get("top_k") for request in server.requests if request.body} == {None, 5}
         with pytest.raises(MlxcelConfigError, match="none for prompt 1"):
-            ask(mode, server.url, iter(["a", "b"]), sampling=[{}])
+            ask(mode, server.base_url, iter(["a", "b"]), sampling=[{}])
 
 
 @MODES
@@ -128,42 +130,42 @@ def test_the_bound(mode: str, slots: int | None, given: int | None, most: int) -
     options: dict[str, Any] = {} if given is None else {"concurrency": given}
     for wrap in (list, iter):
         echo = Echo(slots, pause=0.01, together=most)
-        with Scripted(echo) as server:
-            ask(mode, server.url, wrap([str(number) for number in range(60)]), **options)
+        with FixtureServer(echo) as server:
+            ask(mode, server.base_url, wrap([str(number) for number in range(60)]), **options)
         assert echo.most == most
 
 
 @MODES
 def test_one_that_fails_does_not_lose_the_rest(mode: str) -> None:
-    with Scripted(Echo(pause=0.001)) as server:
+    with FixtureServer(Echo(pause=0.001)) as server:
         with pytest.raises(
             MlxcelBatchError, match=r"prompt 1 failed; so did 1 more of 4.*a bad prompt"
         ) as caught:
-            ask(mode, server.url, ["a", "bad", "c", "bad"])
+            ask(mode, server.base_url, ["a", "bad", "c", "bad"])
         assert caught.value.index == 1
         assert isinstance(caught.value.__cause__, openai.BadRequestError)
         first, bad, third, _ = caught.value.results
         assert (first, third) == ("a at None", "c at None")
         assert bad is caught.value.__cause__
 
-        results = ask(mode, server.url, ["a", "bad", "c"], return_exceptions=True)
+        results = ask(mode, server.base_url, ["a", "bad", "c"], return_exceptions=True)
         assert [type(result) for result in results] == [Result, openai.BadRequestError, Result]
 
 
 @MODES
 def test_a_lazy_run_and_one_that_fails(mode: str) -> None:
-    with Scripted(Echo(pause=0.001)) as server:
-        results = ask(mode, server.url, iter(["a", "bad", "c"]), return_exceptions=True)
+    with FixtureServer(Echo(pause=0.001)) as server:
+        results = ask(mode, server.base_url, iter(["a", "bad", "c"]), return_exceptions=True)
         assert [type(result) for result in results] == [Result, openai.BadRequestError, Result]
         with pytest.raises(MlxcelBatchError, match=r"prompt 1 failed: .*a bad prompt") as caught:
-            ask(mode, server.url, iter(["a", "bad", "c"]))
+            ask(mode, server.base_url, iter(["a", "bad", "c"]))
         assert caught.value.index == 1
 
 
 @MODES
 def test_nobody_there_is_found_out_once(mode: str) -> None:
-    with Scripted(Echo()) as server:
-        url = server.url
+    with FixtureServer(Echo()) as server:
+        url = server.base_url
     with pytest.raises(MlxcelBatchError, match=r"were not asked any more.*no server answers") as caught:
         ask(mode, url, ["a"] * 500, concurrency=2)
     assert isinstance(caught.value.__cause__, MlxcelConnectionError)
@@ -173,10 +175,10 @@ def test_nobody_there_is_found_out_once(mode: str) -> None:
 @MODES
 def test_a_prompt_of_a_wrong_type_is_named(mode: str) -> None:
     with (
-        Scripted(Echo()) as server,
+        FixtureServer(Echo()) as server,
         pytest.raises(MlxcelBatchError, match=r"prompt 1 .*list of messages") as caught,
     ):
-        ask(mode, server.url, ["a", 3, "c"], method="chat")
+        ask(mode, server.base_url, ["a", 3, "c"], method="chat")
     assert isinstance(caught.value.__cause__, TypeError)
     assert caught.value.results[2] == "c at None"
 
@@ -189,7 +191,7 @@ def endless(read: list[int]) -> Iterator[str]:
 
 def test_an_iterator_is_read_a_little_ahead_and_closing_ends_what_runs() -> None:
     read: list[int] = []
-    with Scripted(Echo()) as server, LLM(base_url=server.url) as llm:
+    with FixtureServer(Echo()) as server, LLM(base_url=server.base_url) as llm:
         with llm.generate(endless(read), concurrency=3) as results:
             assert [next(results) for _ in range(4)] == ["quick at None"] * 4
             eventually(lambda: sum(bool(request.body) for request in server.requests) == 7)
@@ -201,7 +203,7 @@ def test_an_iterator_is_read_a_little_ahead_and_closing_ends_what_runs() -> None
 
 
 def test_dropping_an_iterator_ends_what_runs() -> None:
-    with Scripted(Echo()) as server, LLM(base_url=server.url) as llm:
+    with FixtureServer(Echo()) as server, LLM(base_url=server.base_url) as llm:
         for _ in llm.generate(endless([]), concurrency=2):
             break
         eventually(lambda: not [t for t in threading.enumerate() if t.name == "mlxcel-many"])
@@ -209,8 +211,8 @@ def test_dropping_an_iterator_ends_what_runs() -> None:
 
 async def test_closing_an_async_iterator_cancels_what_runs() -> None:
     read: list[int] = []
-    with Scripted(Echo()) as server:
-        async with AsyncLLM(base_url=server.url) as llm:
+    with FixtureServer(Echo()) as server:
+        async with AsyncLLM(base_url=server.base_url) as llm:
             async with await llm.generate(endless(read), concurrency=3) as results:
                 assert [await anext(results) for _ in range(4)] == ["quick at None"] * 4
                 await asyncio.sleep(0.2)
@@ -221,8 +223,8 @@ async def test_closing_an_async_iterator_cancels_what_runs() -> None:
 
 
 async def test_cancelling_a_list_ends_what_runs() -> None:
-    with Scripted(Echo()) as server:
-        async with AsyncLLM(base_url=server.url) as llm:
+    with FixtureServer(Echo()) as server:
+        async with AsyncLLM(base_url=server.base_url) as llm:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.5):
                     await llm.generate(["forever"] * 5, concurrency=3)
@@ -236,8 +238,8 @@ async def test_a_slow_async_iterator_does_not_hold_results_back() -> None:
         await asyncio.sleep(60)
         yield "never"
 
-    with Scripted(Echo()) as server:
-        async with AsyncLLM(base_url=server.url) as llm, await llm.generate(prompts()) as results:
+    with FixtureServer(Echo()) as server:
+        async with AsyncLLM(base_url=server.base_url) as llm, await llm.generate(prompts()) as results:
             assert await asyncio.wait_for(anext(results), 10) == "first at None"
 
 
@@ -247,8 +249,8 @@ def test_an_iterator_that_fails_is_the_caller_s_error(mode: str) -> None:
         yield "a"
         raise ZeroDivisionError
 
-    with Scripted(Echo()) as server, pytest.raises(ZeroDivisionError):
-        ask(mode, server.url, prompts())
+    with FixtureServer(Echo()) as server, pytest.raises(ZeroDivisionError):
+        ask(mode, server.base_url, prompts())
 
 
 def test_an_async_iterator_wants_the_async_client() -> None:
@@ -257,8 +259,8 @@ def test_an_async_iterator_wants_the_async_client() -> None:
 
     given: Any = prompts()
     with (
-        Scripted(Echo()) as server,
-        LLM(base_url=server.url) as llm,
+        FixtureServer(Echo()) as server,
+        LLM(base_url=server.base_url) as llm,
         pytest.raises(TypeError, match="AsyncLLM takes async ones"),
     ):
         llm.generate(given)
@@ -267,10 +269,10 @@ def test_an_async_iterator_wants_the_async_client() -> None:
 def test_lists_under_trio() -> None:
     import trio
 
-    with Scripted(Echo()) as server:
+    with FixtureServer(Echo()) as server:
 
         async def use() -> None:
-            async with AsyncLLM(base_url=server.url) as llm:
+            async with AsyncLLM(base_url=server.base_url) as llm:
                 assert await llm.generate(["a", "b"]) == ["a at None", "b at None"]
                 with pytest.raises(MlxcelUnsupportedError, match="under trio give lists"):
                     async for _ in await llm.generate(iter(["a"])):
@@ -282,11 +284,11 @@ def test_lists_under_trio() -> None:
 @MODES
 def test_the_bar(mode: str) -> None:
     prompts = [str(number) for number in range(30)]
-    with Scripted(Echo(pause=0.03)) as server, contextlib.redirect_stderr(io.StringIO()) as shown:
-        ask(mode, server.url, [*prompts, "bad"], concurrency=2, progress=True, return_exceptions=True)
+    with FixtureServer(Echo(pause=0.03)) as server, contextlib.redirect_stderr(io.StringIO()) as shown:
+        ask(mode, server.base_url, [*prompts, "bad"], concurrency=2, progress=True, return_exceptions=True)
         told = shown.getvalue()
-        ask(mode, server.url, prompts, progress=False)
-        ask(mode, server.url, prompts)  # nobody watches
+        ask(mode, server.base_url, prompts, progress=False)
+        ask(mode, server.base_url, prompts)  # nobody watches
     assert "31/31" in told
     assert "tok/s" in told
     assert "1 failed" in told

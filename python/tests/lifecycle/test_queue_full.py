@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from mlxcel import LLM, AsyncLLM, MlxcelTimeoutError, Timeout
-from scripted import Exchange, Scripted
+from mlxcel.testing import Exchange, FixtureServer
 
 MODES = pytest.mark.parametrize("mode", ["sync", "async"])
 METHODS = pytest.mark.parametrize("method", ["chat", "generate", "stream"])
@@ -62,9 +62,9 @@ def ask(mode: str, method: str, url: str, **options: Any) -> Any:
 @MODES
 @METHODS
 def test_it_is_waited_out(mode: str, method: str) -> None:
-    with Scripted(Refusing(2, {"Retry_After": "0.3"})) as server:
+    with FixtureServer(Refusing(2, {"Retry_After": "0.3"})) as server:
         began = time.monotonic()
-        assert ask(mode, method, server.url, timeout=30) == "done"
+        assert ask(mode, method, server.base_url, timeout=30) == "done"
         assert time.monotonic() - began >= 0.6
         assert len(server.requests) == 3
 
@@ -74,8 +74,8 @@ def test_it_is_waited_out(mode: str, method: str) -> None:
     "headers", [{}, {"Retry_After": "Sat, 21 Nov 2026 13:00:00 GMT"}, {"Retry_After": "-1"}]
 )
 def test_without_a_usable_pause(mode: str, headers: dict[str, str]) -> None:
-    with Scripted(Refusing(1, headers)) as server:
-        assert ask(mode, "chat", server.url) == "done"
+    with FixtureServer(Refusing(1, headers)) as server:
+        assert ask(mode, "chat", server.base_url) == "done"
 
 
 @MODES
@@ -85,20 +85,20 @@ def test_without_a_usable_pause(mode: str, headers: dict[str, str]) -> None:
     [(Timeout(total=1.0), "total"), (Timeout(first_token=1.0), "first_token"), (1.0, "total")],
 )
 def test_only_within_the_limits(mode: str, method: str, limits: Any, named: str) -> None:
-    with Scripted(Refusing(1000, {"Retry_After": "0.3"})) as server:
+    with FixtureServer(Refusing(1000, {"Retry_After": "0.3"})) as server:
         began = time.monotonic()
         with pytest.raises(MlxcelTimeoutError, match=r"\b1 s\b") as caught:
-            ask(mode, method, server.url, timeout=limits)
+            ask(mode, method, server.base_url, timeout=limits)
         assert 0.5 < time.monotonic() - began < 5
         assert caught.value.limit == named
         assert 1 <= len(server.requests) <= 4
 
 
 def test_a_pause_for_which_there_is_no_time_is_not_begun() -> None:
-    with Scripted(Refusing(1000, {"Retry_After": "30"})) as server:
+    with FixtureServer(Refusing(1000, {"Retry_After": "30"})) as server:
         began = time.monotonic()
         with pytest.raises(MlxcelTimeoutError, match="asks to wait 30 s") as caught:
-            ask("sync", "chat", server.url, timeout=5)
+            ask("sync", "chat", server.base_url, timeout=5)
         assert isinstance(caught.value.__cause__, openai.APIStatusError)
         assert time.monotonic() - began < 2
 
@@ -108,9 +108,9 @@ def test_a_pause_for_which_there_is_no_time_is_not_begun() -> None:
     ("status", "code"), [(503, "shutting_down"), (503, None), (429, "queue_full"), (500, "queue_full")]
 )
 def test_nothing_else_is(mode: str, status: int, code: str | None) -> None:
-    with Scripted(Refusing(1, {"Retry_After": "0"}, status=status, code=code)) as server:
+    with FixtureServer(Refusing(1, {"Retry_After": "0"}, status=status, code=code)) as server:
         with pytest.raises(openai.APIStatusError) as caught:
-            ask(mode, "chat", server.url)
+            ask(mode, "chat", server.base_url)
         assert caught.value.status_code == status
         assert caught.value.response.headers["retry-after"] == "0"
         assert len(server.requests) == 1

@@ -27,7 +27,7 @@ from mlxcel import (
     ToolCallDelta,
     Usage,
 )
-from scripted import USAGE, Exchange, Scripted
+from mlxcel.testing import Exchange, FixtureServer, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ def script(*deltas: dict[str, Any], finish: str = "stop", usage: bool = True) ->
             choice = {"index": index, "finish_reason": finish, "delta": {}}
             exchange.chunk(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
         if usage:
-            exchange.chunk(f"data: {json.dumps({'choices': [], 'usage': USAGE})}\n\n".encode())
+            exchange.chunk(f"data: {json.dumps({'choices': [], 'usage': Reply().usage})}\n\n".encode())
         exchange.chunk(b"data: [DONE]\n\n")
         exchange.chunk(b"")
 
@@ -106,9 +106,9 @@ def test_events_are_the_whole_answer_in_pieces(mode: str) -> None:
         call(1, id="b", name="now", arguments={"tz": "UTC"}),
         finish="tool_calls",
     )
-    with Scripted(play) as server:
-        events, result = collect(mode, server.url, events=True)
-        pieces, other = collect(mode, server.url)
+    with FixtureServer(play) as server:
+        events, result = collect(mode, server.base_url, events=True)
+        pieces, other = collect(mode, server.base_url)
     assert events == [
         ReasoningDelta("I "),
         ReasoningDelta("see"),
@@ -146,8 +146,8 @@ def test_usage_that_grows_in_each_chunk_is_told_once(mode: str) -> None:
         exchange.chunk(b"data: [DONE]\n\n")
         exchange.chunk(b"")
 
-    with Scripted(play) as server:
-        events, result = collect(mode, server.url, events=True)
+    with FixtureServer(play) as server:
+        events, result = collect(mode, server.base_url, events=True)
     assert [event for event in events if isinstance(event, Usage)] == [Usage(1, 3, 4)]
     assert result.usage == Usage(1, 3, 4)
 
@@ -155,9 +155,9 @@ def test_usage_that_grows_in_each_chunk_is_told_once(mode: str) -> None:
 @MODES
 def test_partial_objects_grow(mode: str) -> None:
     text = '{"name": "Anna", "age": 31}'
-    with Scripted(script(*({"content": letter} for letter in text))) as server:
-        seen = partials(mode, server.url, response_format=Person)
-        raw = partials(mode, server.url, response_format={"type": "json_object"})
+    with FixtureServer(script(*({"content": letter} for letter in text))) as server:
+        seen = partials(mode, server.base_url, response_format=Person)
+        raw = partials(mode, server.base_url, response_format={"type": "json_object"})
     assert all(isinstance(person, Person) for person in seen)
     assert [(person.name, person.age) for person in seen] == [
         (None, None),
@@ -184,15 +184,15 @@ def test_partial_objects_grow(mode: str) -> None:
 def test_a_stream_that_is_not_what_was_asked_for_says_so_at_its_end(
     mode: str, play: Any, error: type[MlxcelFormatError]
 ) -> None:
-    with Scripted(play) as server:
+    with FixtureServer(play) as server:
         for read in (collect, partials):
             with pytest.raises(error) as caught:
-                read(mode, server.url, response_format=Person)
+                read(mode, server.base_url, response_format=Person)
             assert type(caught.value) is error
             assert caught.value.text in ('{"name": "Bo', "Here you are", "I will not")
             assert isinstance(caught.value.result, Result)
         events: list[Event] = []
-        with LLM(base_url=server.url) as llm:
+        with LLM(base_url=server.base_url) as llm:
             stream = llm.chat_stream("p", response_format=Person, events=True)
             with pytest.raises(error):
                 events.extend(stream)
@@ -207,7 +207,7 @@ def test_a_whole_answer_is_held_to_its_format_too() -> None:
     def ignore(exchange: Exchange) -> None:
         exchange.whole("Sure, here is the person: Anna.")
 
-    with Scripted(ignore) as server, LLM(base_url=server.url) as llm:
+    with FixtureServer(ignore) as server, LLM(base_url=server.base_url) as llm:
         for ask in (llm.chat, llm.generate):
             with pytest.raises(MlxcelFormatError, match="ignored") as caught:
                 ask("p", response_format=Person)
@@ -217,7 +217,10 @@ def test_a_whole_answer_is_held_to_its_format_too() -> None:
 
 
 def test_result_reads_what_is_left() -> None:
-    with Scripted(script({"content": "a"}, {"content": "b"})) as server, LLM(base_url=server.url) as llm:
+    with (
+        FixtureServer(script({"content": "a"}, {"content": "b"})) as server,
+        LLM(base_url=server.base_url) as llm,
+    ):
         stream = llm.chat_stream("p", events=True)
         assert next(stream) == TextDelta("a")
         assert stream.result() == "ab"
@@ -228,7 +231,10 @@ def test_result_reads_what_is_left() -> None:
 
 
 def test_a_stream_that_is_left_has_no_result() -> None:
-    with Scripted(script({"content": "a"}, {"content": "b"})) as server, LLM(base_url=server.url) as llm:
+    with (
+        FixtureServer(script({"content": "a"}, {"content": "b"})) as server,
+        LLM(base_url=server.base_url) as llm,
+    ):
         with llm.chat_stream("p", events=True) as stream:
             next(stream)
         assert list(stream) == []
@@ -238,8 +244,8 @@ def test_a_stream_that_is_left_has_no_result() -> None:
 
 
 async def test_the_same_for_async() -> None:
-    with Scripted(script({"content": "a"}, {"content": "b"})) as server:
-        async with AsyncLLM(base_url=server.url) as llm:
+    with FixtureServer(script({"content": "a"}, {"content": "b"})) as server:
+        async with AsyncLLM(base_url=server.base_url) as llm:
             stream = llm.chat_stream("p", events=True)
             assert await anext(stream) == TextDelta("a")
             assert await stream.result() == "ab"
@@ -257,14 +263,14 @@ def test_a_stream_that_breaks_off_keeps_what_came(mode: str) -> None:
         exchange.piece("half")
         exchange.chunk(b"")
 
-    with Scripted(play) as server, pytest.raises(MlxcelResponseError, match="ended before") as caught:
-        collect(mode, server.url, events=True)
+    with FixtureServer(play) as server, pytest.raises(MlxcelResponseError, match="ended before") as caught:
+        collect(mode, server.base_url, events=True)
     assert caught.value.text == "half"
 
 
 async def test_the_model_of_an_async_client_is_known_once_it_is_ready() -> None:
-    with Scripted(script()) as server:
-        async with AsyncLLM(base_url=server.url) as llm:
+    with FixtureServer(script()) as server:
+        async with AsyncLLM(base_url=server.base_url) as llm:
             with pytest.raises(MlxcelStateError, match=r"await llm\.ready\(\)"):
                 _ = llm.model
             await llm.ready()

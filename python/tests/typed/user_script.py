@@ -14,7 +14,9 @@ from typing_extensions import TypedDict
 import mlxcel
 from mlxcel import (
     LLM,
+    AsyncChat,
     AsyncLLM,
+    Chat,
     Event,
     Finish,
     MlxcelBatchError,
@@ -28,6 +30,9 @@ from mlxcel import (
     TextDelta,
     ToolCall,
     ToolCallDelta,
+    ToolEvent,
+    ToolOutcome,
+    ToolRun,
     Usage,
 )
 
@@ -93,6 +98,46 @@ def tools(llm: LLM) -> None:
             raise SystemExit(error.raw) from error
         assert_type(arguments, dict[str, Any])
         assert arguments["a"] + arguments["b"] == 42
+
+
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+def functions(llm: LLM) -> None:
+    seen: list[ToolEvent] = []
+    run = llm.run_tools(
+        "Use the tool to add 17 and 25.",
+        tools=[add],
+        approve=lambda call: call.arguments["a"] == 17,
+        on_event=seen.append,
+        temperature=0,
+        max_tokens=200,
+    )
+    assert_type(run, ToolRun[Any])
+    assert "42" in run
+    assert [event.value for event in seen if isinstance(event, ToolOutcome)] == [42]
+    assert_type(run.messages, list[dict[str, Any]])
+    assert_type(run.steps[0].outcomes, list[ToolOutcome])
+
+
+def conversations(llm: LLM) -> None:
+    chat = Chat(llm, system="Be brief.", temperature=0, max_tokens=60)
+    assert_type(chat.send("What is 17 + 25?"), Result[Any])
+    with chat.branch().stream("What is 3 + 4?") as stream:
+        assert_type(list(stream), list[str])
+        assert_type(stream.result(), Result[Any])
+
+
+def routes(llm: LLM) -> None:
+    answer = llm.responses("What is 17 + 25?", temperature=0)
+    assert "42" in answer.output_text
+    for event in llm.responses_stream("What is 17 + 25?", temperature=0):
+        if event.type == "response.output_text.delta":
+            assert_type(event.delta, str)
+    assert_type(llm.apply_template("Hello"), str)
+    assert_type(llm.slots(), list[dict[str, Any]])
 
 
 def formats(llm: LLM) -> None:
@@ -191,9 +236,18 @@ async def everything_async(llm: AsyncLLM) -> None:
             assert_type(person, Person)
 
 
+async def conversations_async(llm: AsyncLLM) -> None:
+    run = await llm.run_tools("Use the tool to add 17 and 25.", tools=[add], temperature=0, max_tokens=200)
+    assert_type(run, ToolRun[Any])
+    chat = AsyncChat(llm, temperature=0, max_tokens=60)
+    assert_type(await chat.send("What is 17 + 25?"), Result[Any])
+    assert "7" in "".join([piece async for piece in chat.stream("What is 3 + 4?")])
+
+
 async def asynchronous() -> None:
     async with AsyncLLM("mlxcel-tiny") as llm:
         await everything_async(llm)
+        await conversations_async(llm)
 
 
 def main() -> None:
@@ -202,6 +256,9 @@ def main() -> None:
         tools(llm)
         formats(llm)
         many(llm)
+        functions(llm)
+        conversations(llm)
+        routes(llm)
         streams(llm)
     asyncio.run(asynchronous())
     sys.stdout.write(f"all of mlxcel {mlxcel.__version__} used\n")

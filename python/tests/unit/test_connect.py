@@ -24,7 +24,7 @@ from mlxcel import (
     MlxcelUnsupportedError,
     Timeout,
 )
-from scripted import Exchange, Scripted
+from mlxcel.testing import Exchange, FixtureServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,8 +67,10 @@ def test_the_key_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_extra_headers() -> None:
-    with Scripted(lambda exchange: exchange.whole("x")) as server:
-        with LLM(base_url=server.url, api_key="k", extra_headers={"X-Team": "a", "X-Both": "client"}) as llm:
+    with FixtureServer(lambda exchange: exchange.whole("x")) as server:
+        with LLM(
+            base_url=server.base_url, api_key="k", extra_headers={"X-Team": "a", "X-Both": "client"}
+        ) as llm:
             llm.chat("p", extra_headers={"X-Both": "call"})
         sent = server.requests[-1].headers
         assert (sent["X-Team"], sent["X-Both"], sent["Authorization"]) == ("a", "call", "Bearer k")
@@ -152,8 +154,8 @@ async def test_a_stranger_s_certificate(secure: str) -> None:
 
 
 async def test_a_model_that_is_not_served() -> None:
-    with Scripted(lambda exchange: exchange.whole("x"), models=("a", "b")) as server:
-        with LLM(base_url=server.url) as llm:
+    with FixtureServer(lambda exchange: exchange.whole("x"), models=("a", "b")) as server:
+        with LLM(base_url=server.base_url) as llm:
             for call in (llm.chat, llm.generate, llm.stream, llm.chat_stream):
                 with pytest.raises(MlxcelModelNotServedError, match="'c'; it serves 'a', 'b'") as caught:
                     call("p", model="c")
@@ -164,7 +166,7 @@ async def test_a_model_that_is_not_served() -> None:
             assert [request.body["model"] for request in server.requests] == ["b", "c"]
             server.models = ("a", "c")  # the server has changed meanwhile
             assert llm.chat("p", model="c") == "x"
-        async with AsyncLLM(base_url=server.url) as other:
+        async with AsyncLLM(base_url=server.base_url) as other:
             with pytest.raises(MlxcelModelNotServedError, match="it serves 'a', 'c'"):
                 await other.chat("p", model="b")
             with pytest.raises(MlxcelModelNotServedError, match="it serves 'a', 'c'"):
@@ -179,8 +181,8 @@ async def test_a_server_that_keeps_no_list(models: tuple[str, ...] | None) -> No
         else:
             exchange.whole("x")
 
-    with Scripted(script, models=models) as server:
-        with LLM(base_url=server.url) as llm:
+    with FixtureServer(script, models=models) as server:
+        with LLM(base_url=server.base_url) as llm:
             assert llm.chat("p", model="any") == "x"
             if models is None:
                 with pytest.raises(openai.NotFoundError):
@@ -188,7 +190,7 @@ async def test_a_server_that_keeps_no_list(models: tuple[str, ...] | None) -> No
             else:
                 with pytest.raises(MlxcelResponseError, match="name one with model="):
                     llm.chat("p")
-        async with AsyncLLM(base_url=server.url) as other:
+        async with AsyncLLM(base_url=server.base_url) as other:
             assert await other.chat("p", model="any") == "x"
 
 
@@ -197,14 +199,14 @@ async def test_native_routes_that_are_missing(status: int) -> None:
     def script(exchange: Exchange) -> None:
         exchange.raw(status, b"<html>no</html>", "text/html")
 
-    with Scripted(script) as server:
-        with LLM(base_url=server.url) as llm:
+    with FixtureServer(script) as server:
+        with LLM(base_url=server.base_url) as llm:
             with pytest.raises(MlxcelUnsupportedError, match="has no /tokenize") as caught:
                 llm.tokenize("a")
             assert isinstance(caught.value, NotImplementedError)
             with pytest.raises(MlxcelUnsupportedError, match="has no /detokenize"):
                 llm.detokenize([1])
-        async with AsyncLLM(base_url=server.url) as other:
+        async with AsyncLLM(base_url=server.base_url) as other:
             with pytest.raises(MlxcelUnsupportedError, match="has no /tokenize"):
                 await other.tokenize("a")
 
@@ -250,15 +252,15 @@ def whole_instead_of_stream(exchange: Exchange) -> None:
     "script", [html, html_as_json, no_choices, no_message, empty, whole_instead_of_stream]
 )
 async def test_replies_that_are_none(script: Callable[[Exchange], None]) -> None:
-    with Scripted(script) as server:
-        with LLM(base_url=server.url) as llm:
+    with FixtureServer(script) as server:
+        with LLM(base_url=server.base_url) as llm:
             for call in (llm.generate, llm.chat):
                 with pytest.raises(MlxcelResponseError):
                     call("p")
             for open_stream in (llm.stream, llm.chat_stream):
                 with pytest.raises(MlxcelResponseError):
                     open_stream("p").result()
-        async with AsyncLLM(base_url=server.url) as other:
+        async with AsyncLLM(base_url=server.base_url) as other:
             with pytest.raises(MlxcelResponseError):
                 await other.chat("p")
             with pytest.raises(MlxcelResponseError):
@@ -305,25 +307,25 @@ def breaks_off_a_whole_reply(exchange: Exchange) -> None:
     ],
 )
 async def test_streams_that_end_early(script: Callable[[Exchange], None], error: type[Any]) -> None:
-    with Scripted(script) as server:
-        with LLM(base_url=server.url) as llm:
+    with FixtureServer(script) as server:
+        with LLM(base_url=server.base_url) as llm:
             with pytest.raises(error) as caught:
                 llm.chat_stream("p").result()
             assert caught.value.text == "half "
             with pytest.raises(error) as caught:  # streamed underneath
                 llm.generate("p", timeout=Timeout(first_token=30))
             assert caught.value.text == "half "
-        async with AsyncLLM(base_url=server.url) as other:
+        async with AsyncLLM(base_url=server.base_url) as other:
             with pytest.raises(error) as caught:
                 await other.chat_stream("p").result()
             assert caught.value.text == "half "
 
 
 async def test_a_whole_reply_that_breaks_off() -> None:
-    with Scripted(breaks_off_a_whole_reply) as server:
-        with LLM(base_url=server.url) as llm, pytest.raises(MlxcelConnectionError, match="broke"):
+    with FixtureServer(breaks_off_a_whole_reply) as server:
+        with LLM(base_url=server.base_url) as llm, pytest.raises(MlxcelConnectionError, match="broke"):
             llm.chat("p")
-        async with AsyncLLM(base_url=server.url) as other:
+        async with AsyncLLM(base_url=server.base_url) as other:
             with pytest.raises(MlxcelConnectionError, match="broke"):
                 await other.chat("p")
         assert len(server.requests) == 2, "never sent again"
@@ -331,16 +333,16 @@ async def test_a_whole_reply_that_breaks_off() -> None:
 
 @pytest.mark.parametrize("make", [LLM, AsyncLLM])
 async def test_address_and_limits_are_logged_once(make: Any, caplog: pytest.LogCaptureFixture) -> None:
-    with Scripted(lambda exchange: exchange.whole("x")) as server, caplog.at_level("DEBUG", "mlxcel"):
+    with FixtureServer(lambda exchange: exchange.whole("x")) as server, caplog.at_level("DEBUG", "mlxcel"):
         secrets = {"api_key": "very-secret", "extra_headers": {"X-Token": "also-secret"}}
-        llm = make(base_url=server.url, timeout=Timeout(connect=3, total=77), **secrets)
+        llm = make(base_url=server.base_url, timeout=Timeout(connect=3, total=77), **secrets)
         for _ in range(2):
             answer = llm.chat("p")
             assert (await answer if make is AsyncLLM else answer) == "x"
         closing = llm.close()
         if make is AsyncLLM:
             await closing
-    told = [record for record in caplog.records if server.url in record.getMessage()]
+    told = [record for record in caplog.records if server.base_url in record.getMessage()]
     assert len(told) == 1
     assert told[0].levelno == logging.DEBUG
     assert "connect 3 s, total 77 s" in told[0].getMessage()

@@ -16,7 +16,7 @@ import pytest
 
 import mlxcel
 from mlxcel import LLM, AsyncLLM, MlxcelError, _sdk_errors, errors
-from scripted import Exchange, Scripted
+from mlxcel.testing import Exchange, FixtureServer
 
 DOCS = Path(__file__).parents[3] / "docs" / "python-client" / "errors.md"
 LINE = re.compile(r"(Mlxcel\w+)(?: \((\w+)\))?")
@@ -107,7 +107,11 @@ def refuse(exchange: Exchange) -> None:
 @pytest.mark.parametrize("use", [refused, read_on, bad_argument, unknown_model])
 def test_tracebacks_end_at_our_boundary(use: Any) -> None:
     expected = (MlxcelError, openai.APIStatusError, TypeError)
-    with Scripted(refuse) as server, LLM(base_url=server.url) as llm, pytest.raises(expected) as caught:
+    with (
+        FixtureServer(refuse) as server,
+        LLM(base_url=server.base_url) as llm,
+        pytest.raises(expected) as caught,
+    ):
         use(llm)
     assert len(lines_of_ours(caught.value)) <= 1, "the public method, or nothing of ours"
     shown = "".join(traceback.format_exception(caught.value))

@@ -21,7 +21,7 @@ from mlxcel import (
     ToolStart,
     ToolStep,
 )
-from scripted import USAGE, Exchange, Scripted
+from mlxcel.testing import Exchange, FixtureServer, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ class Model:
             exchange.end()
         else:
             choice = {"index": 0, "finish_reason": "stop", "message": message}
-            exchange.json(200, {"choices": [choice], "usage": USAGE})
+            exchange.json(200, {"choices": [choice], "usage": Reply().usage})
 
     def told(self, step: int) -> list[str]:
         """What the results said that came with a request, from 0."""
@@ -76,16 +76,16 @@ class Model:
 
 
 def run_blocking(model: Model, tools: list[Any], **options: Any) -> ToolRun:
-    with Scripted(model) as server, LLM(base_url=server.url) as llm:
+    with FixtureServer(model) as server, LLM(base_url=server.base_url) as llm:
         return llm.run_tools("Go.", tools=tools, **options)
 
 
 def run_async(model: Model, tools: list[Any], **options: Any) -> ToolRun:
     async def main() -> ToolRun:
-        async with AsyncLLM(base_url=server.url) as llm:
+        async with AsyncLLM(base_url=server.base_url) as llm:
             return await llm.run_tools("Go.", tools=tools, **options)
 
-    with Scripted(model) as server:
+    with FixtureServer(model) as server:
         return asyncio.run(main())
 
 
@@ -108,7 +108,7 @@ def test_calls_are_executed_until_there_is_an_answer(run: Callable[..., ToolRun]
         *("user", "assistant", "tool", "tool", "assistant", "tool", "assistant")
     ]
     assert got.usage is not None
-    assert got.usage.total_tokens == 3 * USAGE["total_tokens"]
+    assert got.usage.total_tokens == 3 * Reply().usage["total_tokens"]
     assert model.asked[2]["messages"] == got.messages[:-1]
     assert model.told(1) == ['{"result":3}', '{"result":7}']
     assert [body["temperature"] for body in model.asked] == [0, 0, 0]
@@ -344,7 +344,7 @@ def test_options_that_make_no_sense(run: Callable[..., ToolRun], options: dict[s
 def test_calls_in_plain_text() -> None:
     call = '<tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call>'
     model = Model(f"Wait.\n{call}", "Done.")
-    with Scripted(model) as server, LLM(base_url=server.url, tool_protocol="prompt") as llm:
+    with FixtureServer(model) as server, LLM(base_url=server.base_url, tool_protocol="prompt") as llm:
         for on_event in (None, lambda event: None):
             model.says, model.asked = [f"Wait.\n{call}", "Done."], []
             got = llm.run_tools("Go.", tools=[add], on_event=on_event)

@@ -1,6 +1,6 @@
 """Connect mode against llama-cpp-python's server, which lives in an environment of its own.
 
-`make test-clients` builds that environment and names its Python in
+`make test-llama` builds that environment and names its Python in
 MLXCEL_TEST_LLAMA_PYTHON; without it these tests have nothing to run against.
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     python = os.environ.get("MLXCEL_TEST_LLAMA_PYTHON")
     if not python:
-        pytest.fail("run this through `make test-clients`, which installs llama-cpp-python")
+        pytest.fail("run this through `make test-llama`, which installs llama-cpp-python")
     folder = tmp_path_factory.mktemp("llama")
     model = folder / "random.gguf"
     subprocess.run([python, str(Path(__file__).with_name("tiny_gguf.py")), str(model)], check=True)

@@ -1,0 +1,136 @@
+"""A list of short prompts through `LLM` and `AsyncLLM`, beside the same load from a bare asyncio client.
+
+The bare client is aiohttp with as many workers, which send the same bodies and read the JSON. Rounds
+alternate; printed are the median times over the bare client's (aim: 1.05 at most) and how many of the
+server's slots were busy, sampled while the prompts ran (aim: 95% at least).
+
+    python bench/many_prompts.py [--prompts 2000] [--slots 8] [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import threading
+import time
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from mlxcel import LLM, AsyncLLM, ManagedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MODEL = "mlxcel-tiny"
+TOKENS = 16
+SAMPLE_SECONDS = 0.05
+
+
+class Busy:
+    """The share of busy slots, looked at from a thread by a client of its own."""
+
+    def __init__(self, server: ManagedServer) -> None:
+        self._server = server
+        self.shares: list[float] = []
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        end = threading.Event()
+        thread = threading.Thread(target=self._watch, args=(end,))
+        thread.start()
+        try:
+            yield
+        finally:
+            end.set()
+            thread.join()
+
+    def _watch(self, end: threading.Event) -> None:
+        with LLM(socket=self._server.socket_path, api_key=self._server.api_key) as llm:
+            client = llm.openai_client
+            url = str(client.base_url).removesuffix("/v1/") + "/props"
+            while not end.wait(SAMPLE_SECONDS):
+                props = client.get(url, cast_to=object)
+                assert isinstance(props, dict)
+                self.shares.append(props["busy_slots"] / props["total_slots"])
+
+
+def blocking(server: ManagedServer, prompts: list[str]) -> None:
+    with LLM(socket=server.socket_path, api_key=server.api_key) as llm:
+        llm.chat(prompts, temperature=0, max_tokens=TOKENS)
+
+
+def awaited(server: ManagedServer, prompts: list[str]) -> None:
+    async def use() -> None:
+        async with AsyncLLM(socket=server.socket_path, api_key=server.api_key) as llm:
+            await llm.chat(prompts, temperature=0, max_tokens=TOKENS)
+
+    asyncio.run(use())
+
+
+def bare(workers: int, server: ManagedServer, prompts: list[str]) -> None:
+    asyncio.run(bare_client(server, prompts, workers))
+
+
+async def bare_client(server: ManagedServer, prompts: list[str], workers: int) -> None:
+    assert server.socket_path is not None
+    headers = {"Authorization": f"Bearer {server.api_key}"}
+    waiting = iter(prompts)
+    connector = aiohttp.UnixConnector(server.socket_path, limit=workers)
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+
+        async def worker() -> None:
+            for prompt in waiting:
+                body = {
+                    "model": MODEL,
+                    "messages": [{"role": "user", "content": prompt}],
+                    "temperature": 0,
+                    "max_tokens": TOKENS,
+                }
+                async with session.post("http://localhost/v1/chat/completions", json=body) as response:
+                    response.raise_for_status()
+                    assert (await response.json())["choices"]
+
+        await asyncio.gather(*(worker() for _ in range(workers)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--prompts", type=int, default=2000)
+    parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    prompts = [f"What is {n % 97} + {n // 97}?" for n in range(arguments.prompts)]
+    print(f"{MODEL}, {arguments.slots} slots, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    with ManagedServer(MODEL, n_parallel=arguments.slots) as server:
+        ways: dict[str, Callable[[ManagedServer, list[str]], None]]
+        ways = {
+            "LLM": blocking,
+            "AsyncLLM": awaited,
+            "bare": partial(bare, 2 * arguments.slots),
+        }  # as many at once as ours
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        busy = {name: Busy(server) for name in ways}
+        for way in ways.values():
+            way(server, prompts[:100])
+        for _ in range(arguments.rounds):
+            for name, way in ways.items():
+                began = time.perf_counter()
+                with busy[name].watching():
+                    way(server, prompts)
+                seconds[name].append(time.perf_counter() - began)
+    theirs = statistics.median(seconds["bare"])
+    for name in ways:
+        took = statistics.median(seconds[name])
+        share = statistics.mean(busy[name].shares)
+        print(f"{name:8} {took:6.2f} s, {took / theirs:.3f}x the bare client; slots {share:.1%} busy")
+
+
+if __name__ == "__main__":
+    main()
