@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
@@ -94,3 +94,19 @@ async def test_the_same_awaited(real_binary: Path) -> None:
             kinds = [event.type async for event in stream]
         assert kinds[0] == "response.created"
         assert kinds[-1] == "response.completed"
+
+
+def test_messages_in_anthropics_form(llm: LLM) -> None:
+    asked: dict[str, Any] = {"max_tokens": 50, "temperature": 0}
+    answer = llm.messages("What is 17 + 25?", system="Be brief.", **asked)
+    assert "42" in answer["content"][0]["text"]
+    whole = llm.messages("What is 17 + 25?", **asked)
+    read = whole["usage"]["input_tokens"] + whole["usage"]["cache_read_input_tokens"]
+    assert llm.count_message_tokens("What is 17 + 25?") == read
+    with llm.messages_stream("What is 17 + 25?", **asked) as stream:
+        events = list(stream)
+    assert [events[0]["type"], events[-1]["type"]] == ["message_start", "message_stop"]
+    deltas = [event["delta"]["text"] for event in events if event["type"] == "content_block_delta"]
+    assert "".join(deltas) == whole["content"][0]["text"]
+    with pytest.raises(openai.BadRequestError):
+        llm.messages("What is 17 + 25?", max_tokens=-1)
