@@ -61,6 +61,15 @@ impl KvCache {
         Ok(all)
     }
 
+    /// The keys and values of all positions; `None` where there are none.
+    #[track_caller]
+    pub fn held(&self) -> Result<Option<(Array, Array)>, MlxError> {
+        match &self.buffers {
+            Some((keys, values)) => Ok(Some((first(keys, self.len)?, first(values, self.len)?))),
+            None => Ok(None),
+        }
+    }
+
     /// Lets go of the first `count` positions; those behind them move up.
     #[track_caller]
     pub(super) fn forget(&mut self, count: i32) -> Result<(), MlxError> {

@@ -76,6 +76,17 @@ impl SequenceState {
         }
     }
 
+    /// What [`extend`](Self::extend) gave for this layer last.
+    #[track_caller]
+    pub fn held(&self, layer: usize) -> Result<(Array, Array), MlxError> {
+        let held = match self.layers.get(layer) {
+            Some(LayerState::Kv(cache)) => cache.held()?,
+            Some(LayerState::Window(cache)) => cache.held()?,
+            _ => None,
+        };
+        held.ok_or_else(|| MlxError::new(format!("layer {layer} holds no keys and values")))
+    }
+
     /// What a recurrent layer carries.
     #[track_caller]
     pub fn rolling(&mut self, layer: usize) -> Result<&mut Vec<Array>, MlxError> {

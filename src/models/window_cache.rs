@@ -40,6 +40,12 @@ impl WindowCache {
         self.last.update(keys, values)
     }
 
+    /// What [`update`](Self::update) gave last; `None` before.
+    #[track_caller]
+    pub fn held(&self) -> Result<Option<(Array, Array)>, MlxError> {
+        self.last.held()
+    }
+
     /// The arrays to be evaluated with a step.
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
         self.last.arrays()

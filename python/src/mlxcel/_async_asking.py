@@ -9,6 +9,7 @@ from ._boundary import boundary
 from ._generation import Generation
 from ._many import Call, Many, is_message, is_token
 from ._timeout import CLIENTS
+from ._toolbox import with_tools_made
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -358,5 +359,5 @@ class AsyncAsking(AsyncAnswering):
         see `generate`.
         """
         many = Many(sampling, concurrency, return_exceptions, progress)
-        call = Call(self._chat, params, response_format, model, timeout)
+        call = Call(self._chat, with_tools_made(params), response_format, model, timeout)
         return await self._ask(messages, is_message, call, many)
