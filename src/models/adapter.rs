@@ -114,6 +114,15 @@ pub fn open(dir: &Path) -> Result<Tuned, LoadError> {
 }
 
 impl Adapter {
+    /// Gives tensors the name that `name` has for them, where it has one.
+    pub fn rename(&mut self, name: impl Fn(&str) -> Option<String>) {
+        let all = std::mem::take(&mut self.tensors);
+        let renamed = all
+            .into_iter()
+            .map(|(old, tensor)| (name(&old).unwrap_or(old), tensor));
+        self.tensors = renamed.collect();
+    }
+
     /// The update of the layer at `path`, `[inputs]` to `[outputs]`, if it has one.
     pub fn take(
         &mut self,

@@ -250,6 +250,14 @@ impl<'w, 'p> Builder<'w, 'p> {
         ))
     }
 
+    /// A norm without weights.
+    pub fn plain_rms_norm(&self, features: i32, eps: f32) -> Result<RmsNorm, LoadError> {
+        let ones = vec![1.0; features.max(0) as usize];
+        let ones = Array::from_f32(&ones, &[features])?;
+        let dtype = self.dtype.unwrap_or(Dtype::Float32);
+        Ok(RmsNorm::new(ones.astype(dtype)?, eps))
+    }
+
     /// The same for norms that multiply by `1 + weight`.
     pub fn offset_rms_norm(
         &mut self,

@@ -7,6 +7,7 @@ use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use serde_json::{Map, Value};
 
 use super::error::LoadError;
+use super::text_config;
 use crate::python_json;
 
 /// Fields that change the arithmetic in some architectures, and the values that don't. One that
@@ -81,6 +82,14 @@ impl ConfigFile {
         })
     }
 
+    /// The same file, with these fields.
+    pub fn with_fields(&self, fields: Map<String, Value>) -> Self {
+        Self {
+            path: self.path.clone(),
+            fields,
+        }
+    }
+
     /// `model_type`.
     pub fn model_type(&self) -> Result<&str, LoadError> {
         self.fields
@@ -140,8 +149,13 @@ impl<'de> Deserialize<'de> for Number {
 }
 
 /// What a checkpoint with a vision part says of its language model (`text_config`), over what it says
-/// of the whole. The type is that of the whole.
+/// of the whole. The type is that of the whole; where the language model's decides, both parts stay as
+/// they are, for [`text_config`] to read.
 fn flatten(mut fields: Map<String, Value>) -> Map<String, Value> {
+    let model_type = fields.get("model_type").and_then(Value::as_str);
+    if model_type.is_some_and(|it| text_config::supported().any(|nested| nested == it)) {
+        return fields;
+    }
     if let Some(Value::Object(mut text)) = fields.remove("text_config") {
         text.remove("model_type");
         fields.extend(text);

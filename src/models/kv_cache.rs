@@ -56,7 +56,8 @@ impl KvCache {
                 "a layer of this architecture reads its cache in another way than attention does",
             ));
         }
-        match &self.append(keys, values)?[..] {
+        self.append(keys, values)?;
+        match &self.held()?[..] {
             [keys, values] => Ok((keys.clone(), values.clone())),
             _ => Err(MlxError::new("keys and values are two arrays")),
         }
@@ -72,33 +73,43 @@ impl KvCache {
         values: &Array,
         scores: &Scores,
     ) -> Result<Array, MlxError> {
-        let all = self.append(keys, values)?;
-        let all: Vec<&Array> = all.iter().collect();
-        let (keys, values) = all.split_at(all.len() / 2);
+        self.append(keys, values)?;
+        self.find(queries, scores)
+    }
+
+    /// What `queries`, which belong to the last positions held, find.
+    #[track_caller]
+    pub fn find(&self, queries: &Array, scores: &Scores) -> Result<Array, MlxError> {
+        let held = self.held()?;
+        let held: Vec<&Array> = held.iter().collect();
+        let (keys, values) = held.split_at(held.len() / 2);
         fast::attention_over(queries, keys, values, self.format.affine(), scores)
     }
 
-    /// Appends new positions, and gives the buffers as far as they are filled.
+    /// The buffers as far as they are filled.
     #[track_caller]
-    fn append(&mut self, keys: &Array, values: &Array) -> Result<Vec<Array>, MlxError> {
+    fn held(&self) -> Result<Vec<Array>, MlxError> {
+        let filled = self.buffers.iter().map(|buffer| first(buffer, self.len));
+        filled.collect()
+    }
+
+    #[track_caller]
+    fn append(&mut self, keys: &Array, values: &Array) -> Result<(), MlxError> {
         let mut new = self.format.encode(keys)?;
         new.append(&mut self.format.encode(values)?);
         let end = self.len + keys.dim(2);
         let fits = end <= self.capacity();
         let mut old = std::mem::take(&mut self.buffers).into_iter();
-        let mut all = Vec::with_capacity(new.len());
         for new in &new {
             // Moved, so that it is written in place where nobody else has it.
             let buffer = match old.next() {
                 Some(buffer) if fits => buffer,
                 buffer => grow(buffer.as_ref(), self.len, new)?,
             };
-            let buffer = write(&buffer, new, self.len)?;
-            all.push(first(&buffer, end)?);
-            self.buffers.push(buffer);
+            self.buffers.push(write(&buffer, new, self.len)?);
         }
         self.len = end;
-        Ok(all)
+        Ok(())
     }
 
     /// Lets go of the first `count` positions; those behind them move up.

@@ -9,8 +9,10 @@ use super::adapter::{self, Adapter, Tuned};
 use super::builder::Builder;
 use super::config::ConfigFile;
 use super::error::LoadError;
+use super::nesting;
 use super::quantization::Quantization;
 use super::registry::{self, Architecture};
+use super::text_config;
 use super::weights::Weights;
 
 /// How to load.
@@ -44,15 +46,17 @@ pub fn load(
 ) -> Result<Box<dyn Model>, LoadError> {
     check_version()?;
     options.device.make_default()?;
-    let config = ConfigFile::read(dir)?;
+    let file = ConfigFile::read(dir)?;
+    let text = text_config::read(&file)?;
+    let config = text.as_ref().unwrap_or(&file);
     let (architecture, load_as) = registry::find(config.model_type()?)?;
-    let quantization = Quantization::read(&config)?;
+    let quantization = Quantization::read(config)?;
     let compute = match options.device {
         Device::Cpu => Some(Dtype::Float32),
         Device::Gpu => None,
     };
     let mut weights = Weights::open(dir, compute, progress)?;
-    let adapter = match &options.adapter {
+    let mut adapter = match &options.adapter {
         Some(adapter) => match adapter::open(adapter)? {
             Tuned::Layers(layers) => Some(layers),
             Tuned::Tensors(file) => {
@@ -62,9 +66,15 @@ pub fn load(
         },
         None => None,
     };
+    if text.is_some() {
+        nesting::language_model_only(&mut weights);
+        if let Some(adapter) = &mut adapter {
+            adapter.rename(nesting::inner_name);
+        }
+    }
     let checkpoint = Checkpoint {
         architecture,
-        config: &config,
+        config,
         quantization: quantization.as_ref(),
         available_memory: options.available_memory,
     };

@@ -10,6 +10,7 @@ mod error;
 mod exaone4;
 mod gemma2;
 mod gemma3_text;
+mod gemma4_text;
 mod glm4;
 mod glm4_moe;
 mod gpt_oss;
@@ -53,6 +54,7 @@ mod starcoder2;
 mod state;
 #[cfg(test)]
 mod testing;
+mod text_config;
 mod weights;
 mod window_cache;
 mod windows;

@@ -9,6 +9,8 @@ const OTHERS: &[&str] = &[
     "embed_audio.",
     "embed_vision.",
     "multi_modal_projector.",
+    "vision_embedder.",
+    "vision_encoder.",
     "vision_model.",
     "vision_tower.",
     "visual.",
@@ -29,16 +31,19 @@ pub fn language_model_only(weights: &mut Weights<'_>) {
             "the parts for images and sound are left out: only text is computed"
         );
     }
-    weights.rename(|name| {
-        // As mlx-lm has it, and as transformers does.
-        let inner = name.strip_prefix("language_model.");
-        let nested = name.strip_prefix("model.language_model.");
-        match (inner, nested) {
-            (Some(name), _) => Some(name.to_owned()),
-            (_, Some(name)) => Some(format!("model.{name}")),
-            _ => None,
-        }
-    });
+    weights.rename(inner_name);
+}
+
+/// The name that a tensor or layer of the language model has where that is alone, if it is another.
+pub fn inner_name(name: &str) -> Option<String> {
+    // As mlx-lm has it, and as transformers does.
+    let inner = name.strip_prefix("language_model.");
+    let nested = name.strip_prefix("model.language_model.");
+    match (inner, nested) {
+        (Some(name), _) => Some(name.to_owned()),
+        (_, Some(name)) => Some(format!("model.{name}")),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use serde::de::DeserializeOwned;
 
-use super::Model;
 use super::builder::Builder;
 use super::cohere2::Cohere2;
 use super::deepseek_v3::DeepseekV3;
@@ -10,6 +9,7 @@ use super::error::LoadError;
 use super::exaone4::Exaone4;
 use super::gemma2::Gemma2;
 use super::gemma3_text::Gemma3;
+use super::gemma4_text::Gemma4;
 use super::glm4::Glm4;
 use super::glm4_moe::Glm4Moe;
 use super::gpt_oss::GptOss;
@@ -37,6 +37,7 @@ use super::seed_oss::SeedOss;
 use super::smollm3::SmolLm3;
 use super::starcoder2::Starcoder2;
 use super::weights::Weights;
+use super::{Model, text_config};
 
 /// By `model_type`.
 const ARCHITECTURES: &[(&str, LoadFn)] = &[
@@ -45,6 +46,7 @@ const ARCHITECTURES: &[(&str, LoadFn)] = &[
     ("exaone4", load_as::<Exaone4>),
     ("gemma2", load_as::<Gemma2>),
     ("gemma3_text", load_as::<Gemma3>),
+    ("gemma4_text", load_as::<Gemma4>),
     ("glm4", load_as::<Glm4>),
     ("glm4_moe", load_as::<Glm4Moe>),
     ("gpt_oss", load_as::<GptOss>),
@@ -77,7 +79,12 @@ const ARCHITECTURES: &[(&str, LoadFn)] = &[
 ];
 
 /// Types that are another one under their own name, as in mlx-lm.
-const REMAPPED: &[(&str, &str)] = &[("kimi_k2", "deepseek_v3"), ("mistral", "llama")];
+const REMAPPED: &[(&str, &str)] = &[
+    ("iquestcoder", "llama"),
+    ("kimi_k2", "deepseek_v3"),
+    ("mistral", "llama"),
+    ("xverse", "llama"),
+];
 
 /// An architecture: its part of `config.json`, and how its model is built.
 pub trait Architecture {
@@ -117,7 +124,11 @@ pub fn find(model_type: &str) -> Result<(&'static str, LoadFn), LoadError> {
 /// Every `model_type` that can be loaded, in alphabetical order.
 pub fn supported() -> Vec<&'static str> {
     let own = ARCHITECTURES.iter().map(|(name, _)| *name);
-    let mut names: Vec<_> = own.chain(REMAPPED.iter().map(|(from, _)| *from)).collect();
+    let remapped = REMAPPED.iter().map(|(from, _)| *from);
+    let mut names: Vec<_> = own
+        .chain(remapped)
+        .chain(text_config::supported())
+        .collect();
     names.sort_unstable();
     names
 }
@@ -138,7 +149,9 @@ mod tests {
     fn an_unknown_type_lists_the_known_ones() {
         let error = find("rwkv7").unwrap_err().to_string();
         assert!(
-            error.contains("rwkv7") && error.contains("llama, mamba2, ministral3"),
+            error.contains("rwkv7")
+                && error.contains("gemma3, gemma3_text")
+                && error.contains("mistral"),
             "{error}"
         );
     }

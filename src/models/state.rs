@@ -71,9 +71,7 @@ impl SequenceState {
         match self.layers.get_mut(layer) {
             Some(LayerState::Kv(cache)) => cache.update(keys, values),
             Some(LayerState::Window(cache)) => cache.update(keys, values),
-            _ => Err(MlxError::new(format!(
-                "layer {layer} keeps no keys and values"
-            ))),
+            _ => Err(keeps_none(layer)),
         }
     }
 
@@ -93,6 +91,16 @@ impl SequenceState {
         }
         let (keys, values) = self.extend(layer, keys, values)?;
         fast::attention(queries, &keys, &values, scores)
+    }
+
+    /// What `queries` find in what another layer appended its keys and values to in this step.
+    #[track_caller]
+    pub fn find(&self, layer: usize, queries: &Array, scores: &Scores) -> Result<Array, MlxError> {
+        match self.layers.get(layer) {
+            Some(LayerState::Kv(cache)) => cache.find(queries, scores),
+            Some(LayerState::Window(cache)) => cache.find(queries, scores),
+            _ => Err(keeps_none(layer)),
+        }
     }
 
     /// What a recurrent layer carries.
@@ -166,4 +174,9 @@ impl SequenceState {
         self.len = segments.iter().map(Segment::len).sum();
         Ok(())
     }
+}
+
+#[track_caller]
+fn keeps_none(layer: usize) -> MlxError {
+    MlxError::new(format!("layer {layer} keeps no keys and values"))
 }

@@ -1,5 +1,6 @@
 //! Keys and values of a sequence's last positions, for one layer with a sliding window.
 
+use crate::mlx::fast::Scores;
 use crate::mlx::{Array, MlxError};
 
 use super::kv_cache::KvCache;
@@ -38,6 +39,12 @@ impl WindowCache {
             self.last.forget(unseen / BLOCK * BLOCK)?;
         }
         self.last.update(keys, values)
+    }
+
+    /// What `queries`, which belong to the last positions held, find.
+    #[track_caller]
+    pub fn find(&self, queries: &Array, scores: &Scores) -> Result<Array, MlxError> {
+        self.last.find(queries, scores)
     }
 
     /// The arrays to be evaluated with a step.

@@ -80,10 +80,6 @@ class Generation:
         build = _requests.chat if self.route == "chat" else _requests.completion
         return {**build(self.content, model, self.params, stream=stream), "timeout": timeout}
 
-    def create(self, client: Any) -> Any:
-        """The SDK's method for it, on either kind of client."""
-        return client.chat.completions.create if self.route == "chat" else client.completions.create
-
     def read(self, reply: Any) -> Result:
         """The result from a whole reply. Raises MlxcelFormatError for one that is not what was asked for."""
         if self.route == "chat":

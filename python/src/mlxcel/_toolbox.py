@@ -11,10 +11,22 @@ from .errors import MlxcelConfigError, MlxcelToolArgumentsError
 if TYPE_CHECKING:
     from ._tool_calls import ToolCall
 
-__all__ = ["AnyTool", "Toolbox"]
+__all__ = ["AnyTool", "Toolbox", "made", "with_tools_made"]
 
 AnyTool: TypeAlias = Callable[..., Any] | Tool | Mapping[str, Any]
 """A function, a `Tool`, or a tool in OpenAI's form, which has no function behind it."""
+
+
+def made(tools: Iterable[AnyTool]) -> list[Tool | Mapping[str, Any]]:
+    """The same tools, functions made into a `Tool` each: that takes its time, and many requests use them."""
+    if isinstance(tools, str | Mapping) or not isinstance(tools, Iterable):
+        raise MlxcelConfigError(f"tools is a list of functions, not {tools!r}: write tools=[f, g]")
+    return [tool if isinstance(tool, Tool | Mapping) else Tool(tool) for tool in tools]
+
+
+def with_tools_made(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parameters of many requests, with their tools made once."""
+    return params if params.get("tools") is None else {**params, "tools": made(params["tools"])}
 
 
 class Toolbox:
@@ -26,9 +38,7 @@ class Toolbox:
         self.tools: dict[str, Tool] = {}
         """Those that can be called, by name."""
         self._names: set[str] = set()
-        if isinstance(tools, str | Mapping) or not isinstance(tools, Iterable):
-            raise MlxcelConfigError(f"tools is a list of functions, not {tools!r}: write tools=[f, g]")
-        for tool in tools:
+        for tool in made(tools):
             self._add(tool)
 
     @property
@@ -36,17 +46,14 @@ class Toolbox:
         """Of all functions that the model is told of."""
         return sorted(self._names)
 
-    def _add(self, tool: AnyTool) -> None:
+    def _add(self, tool: Tool | Mapping[str, Any]) -> None:
         if isinstance(tool, Mapping):
             self.wire.append(dict(tool))
             function = tool.get("function")
             name = function.get("name") if isinstance(function, Mapping) else tool.get("name")
-        elif isinstance(tool, Tool) or callable(tool):
-            tool = tool if isinstance(tool, Tool) else Tool(tool)
+        else:
             self.wire.append(tool.as_dict())
             name = tool.name
-        else:
-            raise MlxcelConfigError(f"a tool is a function, a Tool, or a dict in OpenAI's form, not {tool!r}")
         if not isinstance(name, str):
             return
         if name in self._names:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from . import _requests
 from ._boundary import boundary
+from ._toolbox import made
 from ._window import budget_of, context_of, surely_fits, window
 from .chat_streams import AsyncChatStream, ChatStream
 from .errors import MlxcelConfigError, MlxcelUnsupportedError
@@ -58,7 +59,7 @@ class _ChatBase(Generic[LLMT]):
         if context is not None and context < 1:
             raise MlxcelConfigError(f"context is a number of tokens, not {context!r}")
         self._llm: LLMT = llm
-        self._tools = None if tools is None else list(tools)
+        self._tools = None if tools is None else made(tools)
         self._context = context
         self._asked_context = context is not None
         self._params = params

@@ -363,10 +363,11 @@ class LLM(Asking, Routes):
     def _send(self, asked: Generation, model: str | None, deadline: Deadline, *, stream: bool) -> Any:
         """The SDK's reply or stream, once the server has room for the request."""
         client = self._opened()
+        from ._sdk import create  # loaded by then
+
         name = asked.unchecked_model or self._model_for(model, deadline)
         arguments = asked.arguments(name, to_httpx2(deadline.timeout), stream=stream)
-        create = asked.create(client)
-        return self._patiently(partial(create, **arguments), deadline)
+        return self._patiently(partial(create, client, asked.route, **arguments), deadline)
 
     def _get(self, route: str) -> object:
         return self._request(Call("GET", route), as_timeout(PROPS_SECONDS))

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TOP = 5
+# As many more are known, since the last of the likeliest may be as likely as the next one.
+SPARE = 5
 
 
 @dataclass(frozen=True)
 class Step:
-    """A token: its id, its logprob, and the likeliest tokens with theirs."""
+    """A token: its id, its logprob, and the `TOP + SPARE` likeliest tokens with theirs, in order."""
 
     token: int
     logprob: float
@@ -59,6 +61,6 @@ class Reference:
 def _step(logits: mx.array, token: int | None = None) -> Step:
     """Of a row of logits, for a token or else the likeliest one."""
     logprobs = np.array(logits - mx.logsumexp(logits))
-    best = [int(place) for place in np.argsort(-logprobs)[:TOP]]
+    best = [int(place) for place in np.argsort(-logprobs)[: TOP + SPARE]]
     chosen = best[0] if token is None else token
     return Step(chosen, float(logprobs[chosen]), {i: float(logprobs[i]) for i in best})

@@ -80,10 +80,13 @@ def check(choice: Choice, expected: list[Step], text: Callable[[int], str]) -> N
     assert found["tokens"] == [text(step.token) for step in expected]
     assert found["token_logprobs"] == pytest.approx([step.logprob for step in expected], abs=1e-3)
     for top, step in zip(found["top_logprobs"], expected, strict=True):
+        known = {text(token): logprob for token, logprob in step.top.items()}
         # The token itself is listed also where it is none of the likeliest.
-        wanted = {text(step.token): step.logprob}
-        wanted |= {text(token): logprob for token, logprob in step.top.items()}
-        assert top == pytest.approx(wanted, abs=1e-3)
+        known |= {text(step.token): step.logprob}
+        assert top == pytest.approx({token: known.get(token) for token in top}, abs=1e-3)
+        assert len(top) in (TOP, TOP + 1)
+        least = sorted(step.top.values(), reverse=True)[TOP - 1]
+        assert sorted(top.values(), reverse=True)[TOP - 1] == pytest.approx(least, abs=1e-3)
 
 
 def word(token: int) -> str:

@@ -355,3 +355,9 @@ def test_calls_in_plain_text() -> None:
             assert "tools" not in model.asked[0]
             sent = [message["role"] for message in model.asked[1]["messages"]]
             assert sent == ["system", "user", "assistant", "user"]
+
+
+def test_many_prompts_share_their_tools() -> None:
+    with FixtureServer(Model([GOOD])) as server, LLM(base_url=server.base_url) as llm:
+        answers = llm.chat(["one", "two", "three"], tools=[add], progress=False)
+        assert [answer.tool_calls[0].arguments for answer in answers] == [{"a": 1, "b": 2}] * 3

@@ -310,3 +310,44 @@ async def test_a_closed_client_says_so(wire: Wire) -> None:
 def test_the_async_model_is_known_after_ready(wire: Wire) -> None:
     with pytest.raises(MlxcelStateError, match=r"await llm\.ready\(\)"):
         _ = AsyncLLM(transport=httpx2.MockTransport(wire)).model
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"temperature": 0, "max_tokens": 3, "stop": ["a"], "logit_bias": {"1": 2}, "seed": 1},
+        {"top_k": 4, "extra_body": {"n": 2}, "extra_headers": {"X-Own": "1"}, "extra_query": {"q": "a b"}},
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"x-own": [1, None]}}}]},
+    ],
+)
+def test_what_the_sdk_s_own_create_would_send(wire: Wire, params: dict[str, Any], stream: bool) -> None:
+    """We skip its pass over the types of the body, which must change nothing."""
+    messages: Any = [{"role": "user", "content": [{"type": "text", "text": "p"}]}]
+    with LLM(base_url="http://h/v1", transport=httpx2.MockTransport(wire), api_key="k") as llm:
+        client = llm.openai_client
+        own = {name: value for name, value in params.items() if name != "top_k"}
+        if "top_k" in params:
+            own["extra_body"] = {"top_k": 4, **params["extra_body"]}
+        if stream:
+            own |= {"stream": True, "stream_options": {"include_usage": True}}
+        for method in ("chat", "completions"):
+            if method == "completions" and "tools" in params:
+                continue
+            wire.requests.clear()
+            if method == "chat":
+                client.chat.completions.create(model="m", messages=messages, **own)
+                llm.chat_stream(messages, model="m", **params) if stream else llm.chat(
+                    messages, model="m", **params
+                )
+            else:
+                client.completions.create(model="m", prompt="p", **own)
+                llm.stream("p", model="m", **params) if stream else llm.generate("p", model="m", **params)
+            theirs, ours = (request for request in wire.requests if request.method == "POST")
+            assert json.loads(ours.content) == json.loads(theirs.content)
+            assert ours.url == theirs.url
+            assert without_times(ours) == without_times(theirs)
+
+
+def without_times(request: httpx2.Request) -> dict[str, str]:
+    return {name: value for name, value in request.headers.items() if "timeout" not in name}

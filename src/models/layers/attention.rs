@@ -361,13 +361,13 @@ fn attend(
 
 /// `[len, heads, 1, head_dim]` to `[1, heads, len, head_dim]`.
 #[track_caller]
-pub(super) fn as_sequence(x: Array) -> Result<Array, MlxError> {
+pub fn as_sequence(x: Array) -> Result<Array, MlxError> {
     swap_ends(x)
 }
 
 /// `[1, heads, len, head_dim]` to `[len, heads, 1, head_dim]`.
 #[track_caller]
-pub(super) fn as_tokens(x: Array) -> Result<Array, MlxError> {
+pub fn as_tokens(x: Array) -> Result<Array, MlxError> {
     swap_ends(x)
 }
 

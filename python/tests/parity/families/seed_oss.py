@@ -24,3 +24,5 @@ FAMILY = Family(
 
 SAMPLE, ALL = usual(FAMILY, saved_by_transformers, tie_word_embeddings=True)
 ALL |= {"all biases": FAMILY.dense(attention_out_bias=True, mlp_bias=True)}
+# mlx-lm cannot score with embeddings that are both tied and quantized.
+ALL["tied otherwise"] = FAMILY.dense(tie_word_embeddings=True)

@@ -1,0 +1,95 @@
+"""Writes the table of docs/models.md: the architectures of the registry, and which of their checkpoints
+are compared with mlx-lm.
+
+    models_table.py            writes it
+    models_table.py --check    fails where the file is not what would be written
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REGISTRY = ROOT / "src" / "models" / "registry.rs"
+NESTED = ROOT / "src" / "models" / "text_config.rs"
+PARITY = ROOT / "python" / "tests" / "parity"
+PAGE = ROOT / "docs" / "models.md"
+BEGIN, END = "<!-- table: scripts/models_table.py -->", "<!-- end of table -->"
+
+
+def registered() -> dict[str, Path]:
+    """The file of every architecture, by `model_type`."""
+    text = REGISTRY.read_text()
+    table = text[text.index("const ARCHITECTURES") : text.index("];")]
+    entries = re.findall(r'(#\[cfg\(test\)\]\s*)?\(\s*"(\w+)",\s*load_as::<(\w+)>', table)
+    modules = {
+        name: module
+        for module, names in re.findall(r"use super::(\w+)::\{?([\w, ]+)\}?;", text)
+        for name in names.split(", ")
+    }
+    return {kind: module_file(modules[name]) for for_tests, kind, name in entries if not for_tests}
+
+
+def module_file(module: str) -> Path:
+    file = REGISTRY.with_name(f"{module}.rs")
+    return file if file.exists() else REGISTRY.with_name(module) / "mod.rs"
+
+
+def others() -> dict[str, str]:
+    """What every `model_type` is that has no file of its own."""
+    text = REGISTRY.read_text()
+    remapped = text[text.index("const REMAPPED") :]
+    found = dict(re.findall(r'\("(\w+)",\s*"(\w+)"\)', remapped[: remapped.index("];")]))
+    pairs = re.findall(r'model_type: "(\w+)",\s*text: "(\w+)"', NESTED.read_text())
+    return found | {outer: f"`{text}` or what `text_config` says" for outer, text in pairs}
+
+
+def title(file: Path) -> str:
+    """The first sentence of a file's documentation."""
+    lines = [line[3:].strip() for line in file.read_text().splitlines() if line.startswith("//!")]
+    sentence = " ".join(lines).split(". ")[0]
+    return sentence.split(":")[0].split(", and what")[0]
+
+
+def compared(kind: str) -> list[str]:
+    """The kinds of checkpoints of an architecture that the parity tests compare."""
+    sys.path.insert(0, str(PARITY))
+    from families import recipes
+
+    return [name.split("-", 1)[1] for name in recipes("ALL") if name.split("-", 1)[0] == kind]
+
+
+def table() -> str:
+    rows = ["| `model_type` | architecture | compared with mlx-lm |", "| --- | --- | --- |"]
+    for kind, file in sorted(registered().items()):
+        checked = ", ".join(compared(kind)) or "not yet"
+        rows.append(f"| `{kind}` | {title(file)} | {checked} |")
+    aliases = others()
+    rows += ["", "| `model_type` | is read as |", "| --- | --- |"]
+    for kind, target in sorted(aliases.items()):
+        rows.append(f"| `{kind}` | {target if ' ' in target else f'`{target}`'} |")
+    return "\n".join(rows)
+
+
+def page(text: str) -> str:
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+
+
+def main() -> int:
+    old = PAGE.read_text()
+    new = page(old)
+    if "--check" not in sys.argv[1:]:
+        PAGE.write_text(new)
+        return 0
+    if old != new:
+        sys.stderr.write("docs/models.md is out of date: run scripts/models_table.py\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

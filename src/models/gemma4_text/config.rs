@@ -1,0 +1,127 @@
+//! What `config.json` says of a Gemma 4.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::models::LoadError;
+use crate::models::layers::{AttentionShape, RopeConfig};
+use crate::models::windows::{self, Windows};
+
+/// The fields of `config.json`.
+#[derive(Debug, Deserialize)]
+pub struct Gemma4Config {
+    pub hidden_size: u64,
+    pub num_hidden_layers: usize,
+    pub intermediate_size: u64,
+    pub num_attention_heads: u64,
+    pub num_key_value_heads: u64,
+    pub num_global_key_value_heads: Option<u64>,
+    pub head_dim: Option<u64>,
+    pub global_head_dim: Option<u64>,
+    pub rms_norm_eps: Option<f32>,
+    pub vocab_size: u64,
+    pub vocab_size_per_layer_input: Option<u64>,
+    pub hidden_size_per_layer_input: Option<u64>,
+    pub num_kv_shared_layers: Option<usize>,
+    pub max_position_embeddings: Option<usize>,
+    pub rope_traditional: Option<bool>,
+    pub rope_parameters: Option<Map<String, Value>>,
+    pub sliding_window: Option<u64>,
+    pub sliding_window_pattern: Option<usize>,
+    pub layer_types: Option<Vec<String>>,
+    pub attention_k_eq_v: Option<bool>,
+    pub use_double_wide_mlp: Option<bool>,
+    pub enable_moe_block: Option<bool>,
+    pub tie_word_embeddings: Option<bool>,
+    #[serde(default = "usual_cap")]
+    pub final_logit_softcapping: Option<f32>,
+}
+
+/// Where the file does not say; `null` means none.
+fn usual_cap() -> Option<f32> {
+    Some(30.0)
+}
+
+impl Gemma4Config {
+    pub fn context_length(&self) -> usize {
+        self.max_position_embeddings.unwrap_or(131_072)
+    }
+
+    pub fn eps(&self) -> f32 {
+        self.rms_norm_eps.unwrap_or(1e-6)
+    }
+
+    /// Layers that keep keys and values of their own.
+    pub fn own_states(&self) -> Result<usize, LoadError> {
+        let shared = self.num_kv_shared_layers.unwrap_or(0);
+        match self.num_hidden_layers.checked_sub(shared) {
+            Some(own) if own > 0 => Ok(own),
+            _ => Err(LoadError::config(
+                "num_kv_shared_layers",
+                format!("{shared} of {} layers", self.num_hidden_layers),
+            )),
+        }
+    }
+
+    pub fn slides(&self, index: usize) -> bool {
+        match &self.layer_types {
+            Some(types) => types
+                .get(index)
+                .is_some_and(|kind| kind == "sliding_attention"),
+            None => !(index + 1).is_multiple_of(self.sliding_window_pattern.unwrap_or(5)),
+        }
+    }
+
+    pub fn windows(&self) -> Result<Windows, LoadError> {
+        let (layers, context) = (self.num_hidden_layers, self.context_length());
+        let window = self.sliding_window.unwrap_or(512);
+        match &self.layer_types {
+            Some(types) => windows::by_types(types, layers, Some(window), context),
+            None => windows::by_index(layers, window, context, |index| self.slides(index)),
+        }
+    }
+
+    /// Whether a layer's values are its keys, before these are normalized and turned.
+    pub fn values_are_keys(&self, index: usize) -> bool {
+        self.attention_k_eq_v == Some(true) && !self.slides(index)
+    }
+
+    pub fn shape(&self, index: usize) -> Result<AttentionShape, LoadError> {
+        let head_dim = self.head_dim.unwrap_or(256);
+        let head_dim = match self.slides(index) {
+            true => head_dim,
+            false => self.global_head_dim.unwrap_or(512),
+        };
+        let kv_heads = match self.values_are_keys(index) {
+            true => self.num_global_key_value_heads,
+            false => None,
+        };
+        AttentionShape::new(
+            self.hidden_size,
+            self.num_attention_heads,
+            Some(kv_heads.unwrap_or(self.num_key_value_heads)),
+            Some(head_dim),
+        )
+    }
+
+    pub fn rope(&self, index: usize) -> RopeConfig {
+        let (kind, usual) = match self.slides(index) {
+            true => ("sliding_attention", json!({"rope_theta": 1e4})),
+            false => (
+                "full_attention",
+                json!({"rope_theta": 1e6, "rope_type": "proportional", "partial_rotary_factor": 0.25}),
+            ),
+        };
+        let own = self.rope_parameters.as_ref().map(|all| all.get(kind));
+        let parameters = match own {
+            Some(own) => own.cloned().unwrap_or_else(|| json!({})),
+            None => usual,
+        };
+        RopeConfig {
+            traditional: self.rope_traditional.unwrap_or(false),
+            parameters: parameters.as_object().cloned(),
+            context: Some(self.context_length()),
+            ..RopeConfig::default()
+        }
+    }
+}
