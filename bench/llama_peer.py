@@ -17,8 +17,9 @@ import time
 from pathlib import Path
 
 import gguf
-import llama_cpp
 import numpy as np
+
+import llama_cpp
 
 CONTEXT = 4096
 TYPES = {

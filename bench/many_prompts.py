@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import aiohttp
+import httpx2
 
 from mlxcel import LLM, AsyncLLM, ManagedServer
 
@@ -31,52 +32,55 @@ TOKENS = 16
 SAMPLE_SECONDS = 0.05
 
 
-class Busy:
-    """The share of busy slots, looked at from a thread by a client of its own."""
+class Clock:
+    """How long the prompts took, and the share of busy slots meanwhile, seen by a thread of its own."""
 
     def __init__(self, server: ManagedServer) -> None:
         self._server = server
+        self.seconds: list[float] = []
         self.shares: list[float] = []
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def running(self) -> Iterator[None]:
         end = threading.Event()
         thread = threading.Thread(target=self._watch, args=(end,))
         thread.start()
+        began = time.perf_counter()
         try:
             yield
         finally:
+            self.seconds.append(time.perf_counter() - began)
             end.set()
             thread.join()
 
     def _watch(self, end: threading.Event) -> None:
-        with LLM(socket=self._server.socket_path, api_key=self._server.api_key) as llm:
-            client = llm.openai_client
-            url = str(client.base_url).removesuffix("/v1/") + "/props"
+        transport = httpx2.HTTPTransport(uds=self._server.socket_path)
+        headers = {"Authorization": f"Bearer {self._server.api_key}"}
+        with httpx2.Client(transport=transport, headers=headers) as client:
             while not end.wait(SAMPLE_SECONDS):
-                props = client.get(url, cast_to=object)
-                assert isinstance(props, dict)
+                props = client.get("http://localhost/props").json()
                 self.shares.append(props["busy_slots"] / props["total_slots"])
 
 
-def blocking(server: ManagedServer, prompts: list[str]) -> None:
-    with LLM(socket=server.socket_path, api_key=server.api_key) as llm:
+def blocking(server: ManagedServer, prompts: list[str], clock: Clock) -> None:
+    with LLM(socket=server.socket_path, api_key=server.api_key) as llm, clock.running():
         llm.chat(prompts, temperature=0, max_tokens=TOKENS)
 
 
-def awaited(server: ManagedServer, prompts: list[str]) -> None:
+def awaited(server: ManagedServer, prompts: list[str], clock: Clock) -> None:
     async def use() -> None:
         async with AsyncLLM(socket=server.socket_path, api_key=server.api_key) as llm:
-            await llm.chat(prompts, temperature=0, max_tokens=TOKENS)
+            with clock.running():
+                await llm.chat(prompts, temperature=0, max_tokens=TOKENS)
 
     asyncio.run(use())
 
 
-def bare(workers: int, server: ManagedServer, prompts: list[str]) -> None:
-    asyncio.run(bare_client(server, prompts, workers))
+def bare(workers: int, server: ManagedServer, prompts: list[str], clock: Clock) -> None:
+    asyncio.run(bare_client(server, prompts, workers, clock))
 
 
-async def bare_client(server: ManagedServer, prompts: list[str], workers: int) -> None:
+async def bare_client(server: ManagedServer, prompts: list[str], workers: int, clock: Clock) -> None:
     assert server.socket_path is not None
     headers = {"Authorization": f"Bearer {server.api_key}"}
     waiting = iter(prompts)
@@ -95,7 +99,8 @@ async def bare_client(server: ManagedServer, prompts: list[str], workers: int) -
                     response.raise_for_status()
                     assert (await response.json())["choices"]
 
-        await asyncio.gather(*(worker() for _ in range(workers)))
+        with clock.running():
+            await asyncio.gather(*(worker() for _ in range(workers)))
 
 
 def main() -> None:
@@ -109,26 +114,17 @@ def main() -> None:
     prompts = [f"What is {n % 97} + {n // 97}?" for n in range(arguments.prompts)]
     print(f"{MODEL}, {arguments.slots} slots, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     with ManagedServer(MODEL, n_parallel=arguments.slots) as server:
-        ways: dict[str, Callable[[ManagedServer, list[str]], None]]
-        ways = {
-            "LLM": blocking,
-            "AsyncLLM": awaited,
-            "bare": partial(bare, 2 * arguments.slots),
-        }  # as many at once as ours
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
-        busy = {name: Busy(server) for name in ways}
+        ways: dict[str, Callable[[ManagedServer, list[str], Clock], None]]
+        ways = {"LLM": blocking, "AsyncLLM": awaited, "bare": partial(bare, 4 * arguments.slots)}
+        clocks = {name: Clock(server) for name in ways}
         for way in ways.values():
-            way(server, prompts[:100])
+            way(server, prompts[:100], Clock(server))
         for _ in range(arguments.rounds):
             for name, way in ways.items():
-                began = time.perf_counter()
-                with busy[name].watching():
-                    way(server, prompts)
-                seconds[name].append(time.perf_counter() - began)
-    theirs = statistics.median(seconds["bare"])
-    for name in ways:
-        took = statistics.median(seconds[name])
-        share = statistics.mean(busy[name].shares)
+                way(server, prompts, clocks[name])
+    theirs = statistics.median(clocks["bare"].seconds)
+    for name, clock in clocks.items():
+        took, share = statistics.median(clock.seconds), statistics.mean(clock.shares)
         print(f"{name:8} {took:6.2f} s, {took / theirs:.3f}x the bare client; slots {share:.1%} busy")
 
 

@@ -21,15 +21,7 @@ pub fn message(
     tokenizer: &Tokenizer,
 ) -> Result<Option<GrammarSpec>, ApiError> {
     let is_token = |marker: &str| tokenizer.token_id(marker).is_some();
-    // A thought that is over was written by the template; one without tokens cannot be told from text.
-    let thought = thoughts
-        .filter(|tags| !prompt.trim_end().ends_with(&tags.close))
-        .filter(|tags| tags.opened || (is_token(&tags.open) && is_token(&tags.close)))
-        .map(|tags| Thought {
-            open: tags.open,
-            close: tags.close,
-            opened: tags.opened,
-        });
+    let thought = thoughts.and_then(|tags| thought(tags, prompt, tokenizer));
     let strict = tools.callable().any(|function| function.strict);
     let forced = matches!(tools.choice(), Choice::Required | Choice::Named(_));
     let free = *tools.choice() == Choice::Auto;
@@ -85,6 +77,70 @@ pub fn message(
         answer,
         calls: Some(calls),
     })))
+}
+
+/// The thought that an output may begin with.
+fn thought(tags: ReasoningTags, prompt: &str, tokenizer: &Tokenizer) -> Option<Thought> {
+    let is_token = |marker: &str| tokenizer.token_id(marker).is_some();
+    // A thought that is over was written by the template; one without tokens cannot be told from text.
+    let over = prompt.trim_end().ends_with(&tags.close);
+    let told = tags.opened || (is_token(&tags.open) && is_token(&tags.close));
+    (!over && told).then_some(Thought {
+        open: tags.open,
+        close: tags.close,
+        opened: tags.opened,
+        budget: None,
+    })
+}
+
+/// The same grammar with a thought of at most `budget` tokens. `format` is that of the calls which
+/// the output may make.
+///
+/// # Errors
+/// 400 where the model's thoughts cannot be ended by a grammar.
+pub fn bounded(
+    grammar: Option<GrammarSpec>,
+    budget: usize,
+    thoughts: Option<ReasoningTags>,
+    format: Option<ToolFormat>,
+    prompt: &str,
+    tokenizer: &Tokenizer,
+) -> Result<Option<GrammarSpec>, ApiError> {
+    let refused = |why: &str| {
+        let message = format!("`thinking_budget` cannot be enforced: {why}");
+        Err(ApiError::unsupported("thinking_budget", message))
+    };
+    if format == Some(ToolFormat::Harmony) {
+        return refused("this model's thoughts are no part that could be ended");
+    }
+    let Some(tags) = thoughts else {
+        return Ok(grammar);
+    };
+    let over = prompt.trim_end().ends_with(&tags.close);
+    let budget = Some(budget);
+    match (grammar, thought(tags, prompt, tokenizer)) {
+        (grammar, None) if over => Ok(grammar),
+        (Some(GrammarSpec::Message(mut message)), Some(_)) => {
+            if let Some(thought) = &mut message.thought {
+                thought.budget = budget;
+            }
+            Ok(Some(GrammarSpec::Message(message)))
+        }
+        (None, Some(thought)) if tokenizer.token_id(&thought.close).is_some() => {
+            // Free text never spells a special token.
+            let markers = format.map_or(&[][..], ToolFormat::markers).iter();
+            let mut ids = markers.filter_map(|marker| tokenizer.token_id(marker));
+            if ids.any(|id| tokenizer.is_special(id)) {
+                return refused("not together with tools that the model is free to call");
+            }
+            Ok(Some(GrammarSpec::Message(MessageSpec {
+                thought: Some(Thought { budget, ..thought }),
+                answer: Some(Answer::Text),
+                calls: None,
+            })))
+        }
+        _ => refused("the tags of this model's thoughts are no tokens"),
+    }
 }
 
 /// The answer's grammar within that of a message.
@@ -318,6 +374,33 @@ mod tests {
         }
         for format in [ToolFormat::Llama3Json, ToolFormat::Mistral] {
             assert!(build(&tools("required", false), format, None, None).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_budget_is_set_or_refused() {
+        let tokenizer = tiny();
+        let bound =
+            |grammar, tags, format, prompt| bounded(grammar, 7, tags, format, prompt, &tokenizer);
+        let budget = |spec| match spec {
+            Some(GrammarSpec::Message(message)) => message.thought.and_then(|t| t.budget),
+            _ => None,
+        };
+        let think = || tags("<think>", "</think>", true);
+        let hermes = Some(ToolFormat::Hermes);
+        assert_eq!(budget(bound(None, think(), hermes, "a").unwrap()), Some(7));
+        let answer = Some(json!({}));
+        let json = build(&Tools::default(), ToolFormat::Hermes, answer, think()).unwrap();
+        assert_eq!(budget(bound(json, think(), None, "a").unwrap()), Some(7));
+        // Nothing is thought.
+        assert_eq!(bound(None, None, hermes, "a"), Ok(None));
+        assert_eq!(bound(None, think(), None, "<think></think>\n"), Ok(None));
+        for (tags, format) in [
+            (None, Some(ToolFormat::Harmony)),
+            (tags("<hm>", "</hm>", true), None),
+        ] {
+            let error = bound(None, tags, format, "a").unwrap_err();
+            assert_eq!(error.param(), Some("thinking_budget"));
         }
     }
 

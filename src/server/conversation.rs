@@ -30,6 +30,8 @@ pub struct Conversation {
     pub tools: Tools,
     /// Whether to think first.
     pub thinking: Thinking,
+    /// Most tokens of the thought before the answer; `None` bounds nothing.
+    pub thinking_budget: Option<usize>,
     /// Further variables for the template.
     pub template_kwargs: Map<String, Value>,
     /// Whether to end the prompt with the header of the assistant's turn.
@@ -58,6 +60,7 @@ impl Conversation {
             messages,
             tools: Tools::default(),
             thinking: Thinking::default(),
+            thinking_budget: None,
             template_kwargs: Map::new(),
             add_generation_prompt: true,
             names,
@@ -97,6 +100,14 @@ impl Conversation {
         let tools = &self.tools;
         let tokenizer = &text.tokenizer;
         let grammar = text.dialect.grammar(tokenizer, tools, answer, &prompt)?;
+        let grammar = match self.thinking_budget {
+            None => grammar,
+            Some(budget) => {
+                let dialect = &text.dialect;
+                let budget = budget.min(model.engine.context_length());
+                dialect.bounded(tokenizer, tools, grammar, budget, &prompt)?
+            }
+        };
         let readers = text.dialect.readers(tokenizer, tools, &prompt, sampling.n);
         let tokens = self.encode(model, &prompt)?;
         let job = Job::new(model, "messages", vec![tokens], sampling, logprobs, terms)?;

@@ -90,6 +90,22 @@ impl Dialect {
         call_grammar::message(tools, self.tools, answer, thoughts, prompt, tokenizer)
     }
 
+    /// The same with a thought of at most `budget` tokens.
+    pub fn bounded(
+        &self,
+        tokenizer: &Tokenizer,
+        tools: &Tools,
+        grammar: Option<GrammarSpec>,
+        budget: usize,
+        prompt: &str,
+    ) -> Result<Option<GrammarSpec>, ApiError> {
+        let format = self
+            .tools
+            .filter(|format| tools.offered().is_some() || *format == ToolFormat::Harmony);
+        let thoughts = self.thoughts(prompt);
+        call_grammar::bounded(grammar, budget, thoughts, format, prompt, tokenizer)
+    }
+
     /// Readers for the outputs of a request.
     pub fn readers(
         &self,

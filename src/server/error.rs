@@ -396,6 +396,8 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             set(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        // For paths with an envelope of their own.
+        response.extensions_mut().insert(self);
         response
     }
 }

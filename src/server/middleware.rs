@@ -10,11 +10,13 @@ use futures::FutureExt;
 use tracing::Instrument;
 
 use super::access_log::Access;
+use super::anthropic;
 use super::error::ApiError;
 use super::state::App;
 use super::usage::Purpose;
 
-static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The header of a request's id. Every request has it when it comes to its handler.
+pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest request id that is taken over from a client, in bytes.
 const REQUEST_ID_LIMIT: usize = 128;
@@ -62,10 +64,12 @@ pub async fn count(State(app): State<App>, request: Request, next: Next) -> Resp
     }
 }
 
-/// Gives every request an id, writes the access log, and turns a panic into a 500.
+/// Gives every request an id, writes the access log, turns a panic into a 500, and puts errors into
+/// the envelope of their path.
 pub async fn access(mut request: Request, next: Next) -> Response {
     let id = request_id(&request);
     request.headers_mut().insert(REQUEST_ID.clone(), id.clone());
+    let anthropic = anthropic::error::speaks(request.uri().path());
     let access = Access::begin(id.to_str().unwrap_or_default(), &request);
     let run = AssertUnwindSafe(next.run(request))
         .catch_unwind()
@@ -74,6 +78,9 @@ pub async fn access(mut request: Request, next: Next) -> Response {
         ApiError::internal("the request hit a bug in the server; its log says where")
             .into_response()
     });
+    if anthropic {
+        response = anthropic::error::translated(response, &id);
+    }
     response.headers_mut().insert(REQUEST_ID.clone(), id);
     access.until_sent(response)
 }

@@ -5,6 +5,7 @@
 //! on HTTP's threads: the engine's sees token ids only.
 
 mod access_log;
+pub mod anthropic;
 pub mod auth;
 pub mod blocks;
 pub mod body;

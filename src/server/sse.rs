@@ -13,7 +13,7 @@ use super::error::{ApiError, Envelope};
 use super::generate::{Delta, Step, Summary};
 use super::submit::Happening;
 
-/// Pause after which a comment tells the client that the connection lives.
+/// Pause after which the client is told that the connection lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// How an endpoint says what happens.
@@ -26,6 +26,10 @@ pub trait Shape: Send + 'static {
     fn end(&mut self, index: usize, prompt: usize, summary: &Summary) -> Vec<Event>;
     /// After the end of all outputs.
     fn finish(&mut self) -> Vec<Event>;
+    /// What tells an idle client that the connection lives; `None` is a comment.
+    fn idle(&self) -> Option<Event> {
+        None
+    }
     /// It failed: nothing comes after this.
     fn fail(&mut self, error: &ApiError) -> Vec<Event> {
         vec![data(&Envelope { error })]
@@ -49,6 +53,11 @@ pub fn respond(
     steps: impl Stream<Item = Happening> + Send + Unpin + 'static,
     mut shape: impl Shape,
 ) -> Response {
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+    let keep_alive = match shape.idle() {
+        Some(event) => keep_alive.event(event),
+        None => keep_alive,
+    };
     let queue: VecDeque<Event> = shape.begin().into();
     let state = Running {
         steps,
@@ -62,9 +71,7 @@ pub fn respond(
             .await
             .map(|event| (Ok::<_, Infallible>(event), state))
     });
-    let mut response = Sse::new(events)
-        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
-        .into_response();
+    let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
     // Proxies such as nginx hold streams back otherwise.
     let headers = response.headers_mut();
     headers.insert(
@@ -110,6 +117,45 @@ impl<S: Stream<Item = Happening> + Unpin, F: Shape> Running<S, F> {
                 }
             };
             self.queue.extend(events);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Pinging;
+
+    impl Shape for Pinging {
+        fn begin(&mut self) -> Vec<Event> {
+            Vec::new()
+        }
+
+        fn delta(&mut self, _index: usize, _delta: Delta) -> Vec<Event> {
+            Vec::new()
+        }
+
+        fn end(&mut self, _index: usize, _prompt: usize, _summary: &Summary) -> Vec<Event> {
+            Vec::new()
+        }
+
+        fn finish(&mut self) -> Vec<Event> {
+            Vec::new()
+        }
+
+        fn idle(&self) -> Option<Event> {
+            Some(Event::default().event("ping").data("{}"))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_stream_says_so_in_the_shapes_own_way() {
+        let body = respond(stream::pending(), Pinging).into_body();
+        let mut chunks = body.into_data_stream();
+        for _ in 0..2 {
+            let chunk = chunks.next().await.unwrap().unwrap();
+            assert_eq!(chunk, "event: ping\ndata: {}\n\n");
         }
     }
 }

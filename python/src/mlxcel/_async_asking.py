@@ -188,10 +188,10 @@ class AsyncAsking(AsyncAnswering):
         """Continue a prompt (text, or token ids): `/v1/completions`.
 
         Of a list of prompts it gives a list of results in the same order, of an iterator an iterator that
-        reads only a little ahead. Up to `concurrency` requests are under way at once (default: twice the
-        server's slots). `sampling` has a dict of keywords for each prompt. A prompt that fails does not
-        end the others: its exception takes its place with `return_exceptions`, else MlxcelBatchError is
-        raised at the end (of an iterator: when its turn comes). `progress` draws a bar.
+        reads only a little ahead. Up to `concurrency` requests are under way at once (default: four
+        times the server's slots). `sampling` has a dict of keywords for each prompt. A prompt that fails
+        does not end the others: its exception takes its place with `return_exceptions`, else
+        MlxcelBatchError is raised at the end (of an iterator: when its turn comes). `progress` draws a bar.
         """
         many = Many(sampling, concurrency, return_exceptions, progress)
         call = Call(Generation.completion, params, response_format, model, timeout)

@@ -53,8 +53,10 @@ Outcome: TypeAlias = "Result[Any] | Exception"
 """What came of one prompt."""
 
 _UNKNOWN_SLOTS_WIDTH = 16
-_SLOTS_AHEAD = 2
-"""Requests for each slot: one is computed while the next one already waits in the server."""
+_SLOTS_AHEAD = 4
+"""Requests for each slot: one is computed while others already wait in the server.
+
+Short answers and a client that is short of processor time would leave slots empty with fewer."""
 _MOST = 256
 
 

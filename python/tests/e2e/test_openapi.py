@@ -54,6 +54,20 @@ ASKED: list[tuple[str, str, str, dict[str, Any] | None]] = [
             "n": 2,
         },
     ),
+    (
+        "/v1/messages",
+        "post",
+        "/v1/messages",
+        {
+            "messages": MESSAGES,
+            "system": "Be brief.",
+            "thinking": {"type": "enabled", "budget_tokens": 8},
+            "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+            "tool_choice": {"type": "any"},
+            "max_tokens": 200,
+        },
+    ),
+    ("/v1/messages/count_tokens", "post", "/v1/messages/count_tokens", {"messages": MESSAGES}),
 ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
@@ -56,6 +56,21 @@ def test_a_response_is_made_kept_and_forgotten(llm: LLM) -> None:
         llm.retrieve_response(answer.id)
 
 
+def test_a_message_in_anthropics_form(llm: LLM) -> None:
+    message = llm.messages("What is 17 + 25?", max_tokens=40, temperature=0)
+    (block,) = message["content"]
+    assert "42" in block["text"]
+    usage = message["usage"]
+    read = usage["input_tokens"] + usage["cache_read_input_tokens"]
+    assert llm.count_message_tokens("What is 17 + 25?") == read
+    with llm.messages_stream("What is 17 + 25?", max_tokens=40, temperature=0) as stream:
+        deltas = [event["delta"]["text"] for event in stream if event["type"] == "content_block_delta"]
+    assert "".join(deltas) == block["text"]
+    # Anthropic's envelope, told as well as OpenAI's.
+    with pytest.raises(openai.BadRequestError, match="`container` is not supported"):
+        llm.messages("Hello", max_tokens=4, container="a")
+
+
 def test_a_response_in_the_background_is_cancelled(llm: LLM) -> None:
     begun = llm.responses("Count from 1 to 9.", background=True, store=True)
     assert llm.cancel_response(begun.id).status in ("cancelled", "completed")
@@ -79,3 +94,19 @@ async def test_the_same_awaited(real_binary: Path) -> None:
             kinds = [event.type async for event in stream]
         assert kinds[0] == "response.created"
         assert kinds[-1] == "response.completed"
+
+
+def test_messages_in_anthropics_form(llm: LLM) -> None:
+    asked: dict[str, Any] = {"max_tokens": 50, "temperature": 0}
+    answer = llm.messages("What is 17 + 25?", system="Be brief.", **asked)
+    assert "42" in answer["content"][0]["text"]
+    whole = llm.messages("What is 17 + 25?", **asked)
+    read = whole["usage"]["input_tokens"] + whole["usage"]["cache_read_input_tokens"]
+    assert llm.count_message_tokens("What is 17 + 25?") == read
+    with llm.messages_stream("What is 17 + 25?", **asked) as stream:
+        events = list(stream)
+    assert [events[0]["type"], events[-1]["type"]] == ["message_start", "message_stop"]
+    deltas = [event["delta"]["text"] for event in events if event["type"] == "content_block_delta"]
+    assert "".join(deltas) == whole["content"][0]["text"]
+    with pytest.raises(openai.BadRequestError):
+        llm.messages("What is 17 + 25?", max_tokens=-1)

@@ -124,9 +124,9 @@ def test_keywords_for_each(mode: str) -> None:
 
 
 @MODES
-@pytest.mark.parametrize(("slots", "given", "most"), [(3, None, 6), (None, None, 16), (3, 2, 2), (2, 9, 9)])
+@pytest.mark.parametrize(("slots", "given", "most"), [(3, None, 12), (None, None, 16), (3, 2, 2), (2, 9, 9)])
 def test_the_bound(mode: str, slots: int | None, given: int | None, most: int) -> None:
-    """Twice the server's slots, sixteen where it does not tell, or what the caller says."""
+    """Four times the server's slots, sixteen where it does not tell, or what the caller says."""
     options: dict[str, Any] = {} if given is None else {"concurrency": given}
     for wrap in (list, iter):
         echo = Echo(slots, pause=0.01, together=most)

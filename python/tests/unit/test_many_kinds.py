@@ -90,7 +90,7 @@ def test_sampling_is_one_entry_a_prompt() -> None:
 
 
 def test_width() -> None:
-    assert width(1) == 2
-    assert width(8) == 16
+    assert width(1) == 4
+    assert width(8) == 32
     assert width(10_000) == 256
     assert width(None) == 16

@@ -27,6 +27,8 @@ pub struct Thought {
     pub close: String,
     /// Whether the prompt ends within it; otherwise the model decides whether to think.
     pub opened: bool,
+    /// Most tokens between the tags; `None` is any number.
+    pub budget: Option<usize>,
 }
 
 /// An answer.
@@ -103,11 +105,15 @@ impl MessageSpec {
                 format!("( answer{or}{calls} )")
             }
             Some(Answer::Text) => {
-                let first = self.calls.as_ref().and_then(Calls::first_marker);
-                let first = first.unwrap_or_default();
-                lark.token(first)?;
-                lark.rule("TEXT", &without(first));
-                format!("TEXT? ( {calls} )?")
+                if let Some(calls) = &self.calls {
+                    let first = calls.first_marker().unwrap_or_default();
+                    lark.token(first)?;
+                    lark.rule("TEXT", &without(first));
+                    "TEXT? ( calls )?".to_owned()
+                } else {
+                    lark.rule("TEXT", r"/(.|\n)+/");
+                    "TEXT?".to_owned()
+                }
             }
         };
         lark.rule("start", &[start, body].concat());
@@ -141,11 +147,17 @@ impl<F: Fn(&Value) -> Result<Value, GrammarError>> Lark<'_, F> {
     fn thought(&mut self, thought: &Thought) -> Result<String, GrammarError> {
         let close = self.token(&thought.close)?;
         self.rule("THOUGHT", &without(&thought.close));
+        let mut within = "THOUGHT";
+        if let Some(budget) = thought.budget {
+            // Only rules can be bounded, not terminals.
+            within = "within";
+            self.rule(&format!("{within}[max_tokens={budget}]"), "THOUGHT");
+        }
         if thought.opened {
-            return Ok(format!("THOUGHT? {close} "));
+            return Ok(format!("{within}? {close} "));
         }
         let open = self.token(&thought.open)?;
-        self.rule("thought", &format!("{open} THOUGHT? {close}"));
+        self.rule("thought", &format!("{open} {within}? {close}"));
         Ok("thought? ".to_owned())
     }
 

@@ -499,6 +499,7 @@ mod messages {
             open: "<think>".to_owned(),
             close: "</think>".to_owned(),
             opened,
+            budget: None,
         }
     }
 
@@ -562,6 +563,28 @@ mod messages {
             ([F, "after"].concat().as_str(), false),
         ] {
             assert_eq!(model.accepts(&spec, text), accepted, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_thought_ends_with_its_budget() {
+        let model = tiny();
+        for opened in [true, false] {
+            let bounded = |budget| {
+                let thought = Thought {
+                    budget,
+                    ..thought(opened)
+                };
+                spec(Some(thought), Some(Answer::Text), None)
+            };
+            let open = if opened { "" } else { "<think>" };
+            let said = |thought: &str| format!("{open}{thought}</think>\n\n<tool_call> 1 2");
+            let long = said("one two three four five six seven");
+            assert!(model.accepts(&bounded(None), &long));
+            assert!(model.accepts(&bounded(Some(40)), &long));
+            assert!(!model.accepts(&bounded(Some(3)), &long));
+            assert!(model.accepts(&bounded(Some(3)), &said("a")));
+            assert!(model.accepts(&bounded(Some(3)), &said("")));
         }
     }
 

@@ -58,6 +58,15 @@ enum OneOrMany {
     Many(Vec<String>),
 }
 
+impl OneOrMany {
+    fn list(self) -> Vec<String> {
+        match self {
+            Self::One(one) => vec![one],
+            Self::Many(many) => many,
+        }
+    }
+}
+
 /// Any 64-bit integer; negative ones name seeds of their own, but -1 is "any", as at llama-server.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "an integer")]
@@ -136,7 +145,7 @@ impl SamplingFields {
             breakers: breakers(self.dry_sequence_breakers)?,
             max_tokens,
             n,
-            stop: stops(self.stop)?,
+            stop: stops("stop", self.stop.map(OneOrMany::list).unwrap_or_default())?,
         })
     }
 
@@ -242,22 +251,18 @@ fn breakers(list: Option<Vec<String>>) -> Result<Option<Vec<String>>, ApiError> 
     Ok(Some(list))
 }
 
-fn stops(stop: Option<OneOrMany>) -> Result<Vec<String>, ApiError> {
-    let list = match stop {
-        None => Vec::new(),
-        Some(OneOrMany::One(one)) => vec![one],
-        Some(OneOrMany::Many(many)) => many,
-    };
+/// Checks the strings that end an output.
+pub fn stops(name: &str, list: Vec<String>) -> Result<Vec<String>, ApiError> {
     if list.len() > MAX_STOPS {
         let message = format!(
-            "`stop` holds {} strings, at most {MAX_STOPS} are taken",
+            "`{name}` holds {} strings, at most {MAX_STOPS} are taken",
             list.len()
         );
-        return Err(ApiError::invalid("stop", message));
+        return Err(ApiError::invalid(name, message));
     }
     if list.iter().any(String::is_empty) {
         return Err(ApiError::invalid(
-            "stop",
+            name,
             "a stop string is empty; leave it out",
         ));
     }

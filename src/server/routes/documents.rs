@@ -9,6 +9,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{self, Ref, RefOr, SecurityRequirement};
 use utoipa::{Modify, OpenApi, ToSchema};
 
+use crate::server::anthropic::error as anthropic;
+use crate::server::anthropic::request::{MessageFields, PromptFields};
 use crate::server::error::Envelope;
 use crate::server::openai::chat::{ChatChunk, ChatFields};
 use crate::server::openai::completions::CompletionFields;
@@ -120,6 +122,41 @@ enum ResponseInput {
     Items(Vec<serde_json::Value>),
 }
 
+/// The body of a message, likewise.
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "describes what a route reads in parts")]
+pub struct MessageRequest {
+    #[serde(flatten)]
+    constraint: ConstraintFields,
+    /// Only requests with the same one share kept prompts.
+    cache_salt: Option<String>,
+    #[serde(flatten)]
+    prompt: CountTokensRequest,
+    #[serde(flatten)]
+    message: MessageFields,
+    #[serde(flatten)]
+    sampling: SamplingFields,
+}
+
+/// What the prompt of a message is made of, likewise.
+#[derive(Deserialize, ToSchema)]
+#[allow(dead_code, reason = "describes what a route reads in parts")]
+pub struct CountTokensRequest {
+    /// What was said so far, by `user` and `assistant` in turns, each a text or content blocks.
+    #[schema(value_type = Vec<Object>)]
+    messages: Vec<serde_json::Value>,
+    /// A text or text blocks.
+    system: Option<serde_json::Value>,
+    /// Functions that the model may call, each with `name` and `input_schema`.
+    #[schema(value_type = Option<Vec<Object>>)]
+    tools: Option<Vec<serde_json::Value>>,
+    /// Of `type` `auto`, `any`, `tool` or `none`.
+    #[schema(value_type = Option<Object>)]
+    tool_choice: Option<serde_json::Value>,
+    #[serde(flatten)]
+    fields: PromptFields,
+}
+
 /// A text, several, token ids, or several lists of them.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
@@ -153,6 +190,8 @@ enum PromptForms {
         super::responses::kept::delete,
         super::responses::kept::cancel,
         super::responses::kept::input_items,
+        super::messages::create,
+        super::messages::count_tokens,
         super::tokenize::post,
         super::detokenize::post,
         super::apply_template::post,
@@ -161,7 +200,7 @@ enum PromptForms {
         super::metrics::get,
         super::lease::get,
     ),
-    components(schemas(Envelope, ChatChunk)),
+    components(schemas(Envelope, anthropic::Envelope, ChatChunk)),
     modifiers(&Around)
 )]
 struct Document;
@@ -189,17 +228,26 @@ impl Modify for Around {
                     let wanted = one_of.map(|name| SecurityRequirement::new(name, none));
                     operation.security = Some(wanted.into());
                 }
-                refuses(operation);
+                refuses(path, operation);
             }
         }
     }
 }
 
-fn refuses(operation: &mut Operation) {
-    let envelope = RefOr::Ref(Ref::from_schema_name("ErrorEnvelope"));
+fn refuses(path: &str, operation: &mut Operation) {
+    let (envelope, description) = if anthropic::speaks(path) {
+        (
+            "AnthropicErrorEnvelope",
+            "An error; `type` says of which kind.",
+        )
+    } else {
+        let description = "An error; `code` and `param` say which and where.";
+        ("ErrorEnvelope", description)
+    };
+    let envelope = RefOr::Ref(Ref::from_schema_name(envelope));
     let content = ContentBuilder::new().schema(Some(envelope)).build();
     let response = ResponseBuilder::new()
-        .description("An error; `code` and `param` say which and where.")
+        .description(description)
         .content("application/json", content)
         .build();
     operation

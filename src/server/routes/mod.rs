@@ -7,6 +7,7 @@ mod detokenize;
 mod documents;
 mod health;
 mod lease;
+mod messages;
 mod metrics;
 mod models;
 mod props;
@@ -63,6 +64,12 @@ fn table() -> Vec<Route> {
             "POST",
             "/v1/responses/{id}/cancel",
             post(responses::kept::cancel),
+        ),
+        ("POST", "/v1/messages", post(messages::create)),
+        (
+            "POST",
+            "/v1/messages/count_tokens",
+            post(messages::count_tokens),
         ),
         ("POST", "/tokenize", post(tokenize::post)),
         ("POST", "/detokenize", post(detokenize::post)),

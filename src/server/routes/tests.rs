@@ -171,6 +171,25 @@ fn valid_bodies() -> Vec<(&'static str, Value)> {
                    "tools": [{"type": "function", "name": "f"}], "text": {"format": {"type": "text"}}}),
         ),
         ("/v1/responses/input_tokens", json!({"input": "Hi"})),
+        (
+            "/v1/messages",
+            json!({"model": "mlxcel-tiny", "max_tokens": 2, "stop_sequences": ["b"],
+                   "system": [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}],
+                   "thinking": {"type": "enabled", "budget_tokens": 1},
+                   "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+                   "tool_choice": {"type": "auto", "disable_parallel_tool_use": true},
+                   "messages": [
+                       {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+                       {"role": "assistant", "content": [
+                           {"type": "thinking", "thinking": "a", "signature": "b"},
+                           {"type": "tool_use", "id": "c", "name": "f", "input": {"x": 1}}]},
+                       {"role": "user", "content": [
+                           {"type": "tool_result", "tool_use_id": "c", "content": "d"}]}]}),
+        ),
+        (
+            "/v1/messages/count_tokens",
+            json!({"model": "mlxcel-tiny", "system": "a", "messages": messages}),
+        ),
         ("/detokenize", json!({"tokens": [1, 2]})),
         ("/apply-template", json!({"messages": messages})),
     ];
@@ -686,7 +705,7 @@ mod any_body {
     }
 
     fn body() -> impl Strategy<Value = Value> {
-        let names = "prompt|messages|input|instructions|text|reasoning|truncation|include|n|stop|temperature|top_p|top_k|min_p|seed|logit_bias|logprobs|\
+        let names = "prompt|messages|input|instructions|system|thinking|output_config|stop_sequences|text|reasoning|truncation|include|n|stop|temperature|top_p|top_k|min_p|seed|logit_bias|logprobs|\
                      top_logprobs|stream|stream_options|response_format|regex|choice|grammar|json_schema|max_tokens|repeat_last_n|\
                      repetition_penalty|tools|tool_choice|parallel_tool_calls|chat_template_kwargs|user|metadata|.{0,6}";
         let names = names.replace(char::is_whitespace, "");

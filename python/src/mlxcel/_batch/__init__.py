@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--concurrency",
         type=int,
         metavar="N",
-        help="most requests at once (default: twice the server's slots)",
+        help="most requests at once (default: four times the server's slots)",
     )
     parser.epilog = (
         "Exit status: 0 when every line is answered; 1 when it could not go on to the end: run it again; "
