@@ -131,6 +131,7 @@ impl Walk<'_> {
             let harmless = match keyword {
                 "uniqueItems" | "nullable" => value.as_bool() == Some(false),
                 "unevaluatedItems" | "unevaluatedProperties" => value.as_bool() == Some(true),
+                "propertyNames" => holds_every_name(value),
                 _ => false,
             };
             return if harmless {
@@ -211,6 +212,16 @@ impl Walk<'_> {
             }
             _ => schema,
         }
+    }
+}
+
+/// Whether a schema says no more of a name than that it is a string, as zod does of every record.
+fn holds_every_name(schema: &Value) -> bool {
+    match schema {
+        Value::Object(keywords) => keywords
+            .iter()
+            .all(|(keyword, value)| keyword == "type" && value == "string"),
+        other => other.as_bool() == Some(true),
     }
 }
 

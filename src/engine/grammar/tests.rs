@@ -317,6 +317,21 @@ fn unsupported_keywords_are_named() {
 }
 
 #[test]
+fn names_of_properties_may_be_said_to_be_strings() {
+    let model = model("byte-level");
+    let record = |names: Value| json!({"type": "object", "propertyNames": names, "additionalProperties": {"type": "integer"}});
+    for names in [json!({"type": "string"}), json!({}), json!(true)] {
+        let spec = GrammarSpec::JsonSchema(record(names));
+        assert!(model.accepts(&spec, r#"{"any": 1}"#));
+        assert!(!model.accepts(&spec, r#"{"any": "one"}"#));
+    }
+    for names in [json!({"type": "string", "maxLength": 2}), json!(false)] {
+        let error = model.compile_error(record(names));
+        assert!(error.to_string().contains("propertyNames"), "{error}");
+    }
+}
+
+#[test]
 fn invalid_schemas_are_refused() {
     let model = model("byte-level");
     for schema in [
