@@ -53,6 +53,25 @@ const ANNOTATIONS: [&str; 4] = [
     "$dynamicAnchor",
 ];
 
+/// Formats of zod's, which it writes beside a pattern (or several in `allOf`) that says all of it.
+const PATTERN_FORMATS: [&str; 15] = [
+    "base64",
+    "base64url",
+    "cidrv4",
+    "cuid",
+    "cuid2",
+    "e164",
+    "ends_with",
+    "includes",
+    "ksuid",
+    "lowercase",
+    "nanoid",
+    "starts_with",
+    "ulid",
+    "uppercase",
+    "xid",
+];
+
 /// Keywords whose value is one schema, a list of schemas, or schemas by name.
 const ONE: [&str; 3] = ["additionalProperties", "additionalItems", "items"];
 const LIST: [&str; 5] = ["allOf", "anyOf", "oneOf", "prefixItems", "items"];
@@ -110,7 +129,7 @@ impl Walk<'_> {
         };
         let mut prepared = Map::new();
         for (keyword, value) in keywords {
-            if ANNOTATIONS.contains(&keyword.as_str()) {
+            if ANNOTATIONS.contains(&keyword.as_str()) || told_by_pattern(keyword, keywords) {
                 continue;
             }
             if let Some(value) = self.keyword(keyword, value, depth)? {
@@ -213,6 +232,26 @@ impl Walk<'_> {
             _ => schema,
         }
     }
+}
+
+/// Whether this is a `format` that a pattern beside it enforces.
+fn told_by_pattern(keyword: &str, beside: &Map<String, Value>) -> bool {
+    let has_pattern = |schema: &Map<String, Value>| schema.contains_key("pattern");
+    let patterns_of_all = || {
+        let all = beside.get("allOf").and_then(Value::as_array);
+        all.is_some_and(|all| {
+            !all.is_empty()
+                && all
+                    .iter()
+                    .all(|one| one.as_object().is_some_and(has_pattern))
+        })
+    };
+    keyword == "format"
+        && beside
+            .get("format")
+            .and_then(Value::as_str)
+            .is_some_and(|format| PATTERN_FORMATS.contains(&format))
+        && (has_pattern(beside) || patterns_of_all())
 }
 
 /// Whether a schema says no more of a name than that it is a string, as zod does of every record.

@@ -332,6 +332,29 @@ fn names_of_properties_may_be_said_to_be_strings() {
 }
 
 #[test]
+fn formats_that_a_pattern_tells_are_enforced_by_it() {
+    let model = model("byte-level");
+    let both = json!([{"pattern": "^a"}, {"pattern": "b$"}]);
+    for schema in [
+        json!({"type": "string", "format": "starts_with", "pattern": "^a.*b$"}),
+        json!({"type": "string", "format": "ends_with", "allOf": both}),
+    ] {
+        let spec = GrammarSpec::JsonSchema(schema);
+        assert!(model.accepts(&spec, r#""a-b""#));
+        assert!(!model.accepts(&spec, r#""b-b""#));
+        assert!(!model.accepts(&spec, r#""a-a""#));
+    }
+    for schema in [
+        json!({"type": "string", "format": "starts_with"}),
+        json!({"type": "string", "format": "ends_with", "allOf": [{"minLength": 1}]}),
+        json!({"type": "string", "format": "iri", "pattern": "^a"}),
+    ] {
+        let error = model.compile_error(schema);
+        assert!(error.to_string().contains("format"), "{error}");
+    }
+}
+
+#[test]
 fn invalid_schemas_are_refused() {
     let model = model("byte-level");
     for schema in [

@@ -63,6 +63,12 @@ for (const [name, model] of Object.entries(models)) {
     assert.deepEqual(last, served.extracted);
   });
 
+  test(`${name}: strings that zod describes by a format and a pattern`, async () => {
+    const schema = z.object({ code: z.string().startsWith("ab").max(6) });
+    const ask = { ...settings, prompt: served.greet, output: Output.object({ schema }) };
+    assert.match((await generateText(ask)).output.code, /^ab/);
+  });
+
   test(`${name}: runs tools`, async () => {
     const { calls, ...tools } = addTool();
     const whole = await generateText({ ...settings, ...tools, prompt: served.use_tool });
