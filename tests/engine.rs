@@ -21,6 +21,7 @@ fn options() -> EngineOptions {
         n_parallel: 4,
         queue_size: 8,
         kv_format: KvFormat::default(),
+        max_kv_size: None,
         kv_cache_budget: None,
         prefix_cache: true,
         force: false,

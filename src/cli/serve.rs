@@ -159,6 +159,18 @@ pub struct Args {
     #[arg(help_heading = "Model", value_parser = one_of::<32, 64, 128>, default_value = "64")]
     kv_group_size: i32,
 
+    /// Positions that a token sees: the first four, and the last ones; a cache takes no more, however long
+    /// the sequence [default: all]
+    #[arg(
+        long,
+        env = "LLAMA_ARG_MAX_KV_SIZE",
+        hide_env_values = true,
+        value_name = "N"
+    )]
+    #[arg(help_heading = "Model", conflicts_with = "kv_bits")]
+    #[arg(value_parser = clap::value_parser!(i32).range(16..))]
+    max_kv_size: Option<i32>,
+
     /// Compute every prompt from its first token, also one that was seen before
     #[arg(
         long,
@@ -476,6 +488,7 @@ impl Args {
             n_parallel: self.n_parallel.into(),
             kv_cache_budget: self.kv_cache_budget,
             kv_format: kv_format(self.kv_bits, self.kv_group_size),
+            max_kv_size: self.max_kv_size,
             prefix_cache: !self.no_prefix_cache,
             policy: Policy {
                 request_timeout: self.request_timeout,

@@ -11,7 +11,7 @@ use super::worker::{Capacity, Worker};
 use crate::mlx::{self, Device, MlxError};
 use crate::models::{
     self, KvFormat, LoadError, LoadOptions, LoadProgress, Logits, Model, ModelInfo, Row, StateSize,
-    available_memory, token_ids, with_kv_format,
+    available_memory, token_ids, with_kv_format, with_kv_size,
 };
 
 /// Full contexts that the prefix cache may hold where no budget is given.
@@ -38,6 +38,8 @@ pub struct EngineOptions {
     pub kv_cache_budget: Option<u64>,
     /// In what keys and values are kept.
     pub kv_format: KvFormat,
+    /// Positions that a token sees at most; `None` is all before it. More than four.
+    pub max_kv_size: Option<i32>,
     /// Whether the states of earlier requests are kept for those that begin alike.
     pub prefix_cache: bool,
     /// Load even what does not seem to fit.
@@ -185,7 +187,10 @@ fn load(
         format => format,
     };
     let model = models::load(&options.model_dir, &load_options, progress)?;
-    let model = with_kv_format(model, format)?;
+    let mut model = with_kv_format(model, format)?;
+    if let Some(positions) = options.max_kv_size {
+        model = with_kv_size(model, positions)?;
+    }
     let info = model.info();
     let left = memory.map(|bytes| bytes.saturating_sub(info.weight_bytes));
     let limit = left.filter(|_| !options.force);

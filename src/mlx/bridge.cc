@@ -603,9 +603,11 @@ ArrayPtr attention(
     std::int32_t bits,
     float scale,
     std::int32_t window,
+    std::int32_t keep,
     float soft_cap,
     const ArrayPtr& sinks) {
-  const Scores scores{.scale = scale, .window = window, .soft_cap = soft_cap};
+  const Scores scores{
+      .scale = scale, .window = window, .keep = keep, .soft_cap = soft_cap};
   const CachePacking packing{.group = group_size, .bits = bits};
   const auto attend = has_kernels(queries) ? attend_causally : composed::attend;
   return own(attend(queries, keys.arrays, values.arrays, packing, scores, sinks.get()));

@@ -176,6 +176,7 @@ ArrayPtr attention(
     std::int32_t bits,
     float scale,
     std::int32_t window,
+    std::int32_t keep,
     float soft_cap,
     const ArrayPtr& sinks);
 

@@ -209,6 +209,7 @@ pub(crate) mod ffi {
             bits: i32,
             scale: f32,
             window: i32,
+            keep: i32,
             soft_cap: f32,
             sinks: &UniquePtr<Array>,
         ) -> Result<UniquePtr<Array>>;

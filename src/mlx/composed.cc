@@ -19,12 +19,14 @@ array number(float value, const array& like) {
 }
 
 /// Which of the last `total` positions each of the last `seq` sees: `[seq, total]`, true where it does.
-array causal_mask(int seq, int total, int window) {
+array causal_mask(int seq, int total, Scores scores) {
   const auto places = mx::expand_dims(mx::arange(total - seq, total), 1);
   const auto keys = mx::expand_dims(mx::arange(total), 0);
   auto mask = mx::greater_equal(places, keys);
-  if (window > 0 && window < total) {
-    mask = mx::logical_and(mask, mx::less(places, mx::add(keys, array(window))));
+  if (scores.window > 0 && scores.window < total) {
+    auto seen = mx::less(places, mx::add(keys, array(scores.window)));
+    seen = mx::logical_or(seen, mx::less(keys, array(scores.keep)));
+    mask = mx::logical_and(mask, seen);
   }
   return mask;
 }
@@ -56,7 +58,7 @@ array attend_in_steps(
     const auto cap = number(scores.soft_cap, logits);
     logits = mx::multiply(mx::tanh(mx::divide(logits, cap)), cap);
   }
-  const auto mask = causal_mask(seq, k[0].shape(2), scores.window);
+  const auto mask = causal_mask(seq, k[0].shape(2), scores);
   logits = mx::where(mask, logits, number(-INFINITY, logits));
   if (sinks != nullptr) {
     const auto shape = mx::Shape{1, kv_heads, heads / kv_heads, 1, 1};
@@ -110,7 +112,7 @@ array attend(
     Scores scores,
     const array* sinks) {
   const int seq = q.shape(2), total = keys.at(0).shape(2);
-  if (seq == 1 && scores.window > 0 && scores.window < total) {
+  if (seq == 1 && scores.keep == 0 && scores.window > 0 && scores.window < total) {
     const auto seen = [&](std::vector<array> side) {
       for (auto& past : side) {
         past = mx::slice(
@@ -118,7 +120,7 @@ array attend(
       }
       return side;
     };
-    const Scores all{scores.scale, 0, scores.soft_cap};
+    const Scores all{.scale = scores.scale, .window = 0, .keep = 0, .soft_cap = scores.soft_cap};
     return attend(q, seen(keys), seen(values), packing, all, sinks);
   }
   if (scores.soft_cap > 0 || packing.bits > 0) {
@@ -127,9 +129,9 @@ array attend(
   // The type of the queries, also where the cache is in a smaller one.
   const auto k = mx::astype(keys[0], q.dtype()), v = mx::astype(values.at(0), q.dtype());
   const auto optional_sinks = sinks == nullptr ? std::nullopt : std::optional<array>(*sinks);
-  if (seq > 1 && scores.window > 0 && scores.window < total) {
+  if (scores.window > 0 && scores.window < total) {
     return mx::fast::scaled_dot_product_attention(
-        q, k, v, scores.scale, "array", causal_mask(seq, total, scores.window), optional_sinks);
+        q, k, v, scores.scale, "array", causal_mask(seq, total, scores), optional_sinks);
   }
   return mx::fast::scaled_dot_product_attention(
       q, k, v, scores.scale, seq > 1 ? "causal" : "", std::nullopt, optional_sinks);

@@ -113,6 +113,8 @@ pub struct Scores {
     pub soft_cap: Option<f32>,
     /// Positions that a query sees, its own the last; `None`: all before it.
     pub window: Option<i32>,
+    /// Positions from the first on that are seen beside the window.
+    pub keep: i32,
     /// A score a head that belongs to no position, `[heads]`: it takes part in the softmax only
     /// (Xiao et al., Attention Sinks, 2023).
     pub sinks: Option<Array>,
@@ -125,6 +127,7 @@ impl Scores {
             scale: 1.0 / (head_dim as f32).sqrt(),
             soft_cap: None,
             window: None,
+            keep: 0,
             sinks: None,
         }
     }
@@ -163,6 +166,7 @@ pub fn attention_over(
         packed.map_or(0, |affine| affine.bits),
         scores.scale,
         scores.window.unwrap_or(0),
+        scores.keep,
         scores.soft_cap.unwrap_or(0.0),
         &or_null(scores.sinks.as_ref()),
     ))

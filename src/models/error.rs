@@ -56,6 +56,9 @@ pub enum LoadError {
     /// The cache cannot be kept in the format that was asked for.
     #[error("--kv-bits does not fit this model: {0}")]
     KvFormat(String),
+    /// The cache cannot be kept to so many positions.
+    #[error("--max-kv-size does not fit this model: {0}")]
+    KvSize(String),
     /// An adapter is not one for this model.
     #[error("the adapter in {} cannot be used: {message}", path.display())]
     Adapter {

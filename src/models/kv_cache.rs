@@ -8,6 +8,12 @@ use super::kv_format::KvFormat;
 /// Positions that are allocated at once, as many as in mlx-lm's `KVCache`.
 const STEP: i32 = 256;
 
+/// What a layer gets that takes its keys and values from a cache which only attention can read.
+#[track_caller]
+pub(super) fn read_otherwise() -> MlxError {
+    MlxError::new("a layer of this architecture reads its cache in another way than attention does")
+}
+
 /// Keys and values of every position so far.
 ///
 /// The buffers grow by whole steps of 256 positions, so that most updates write in place. A clone
@@ -52,9 +58,7 @@ impl KvCache {
     #[track_caller]
     pub fn update(&mut self, keys: &Array, values: &Array) -> Result<(Array, Array), MlxError> {
         if let KvFormat::Packed(_) = self.format {
-            return Err(MlxError::new(
-                "a layer of this architecture reads its cache in another way than attention does",
-            ));
+            return Err(read_otherwise());
         }
         self.append(keys, values)?;
         match &self.held()?[..] {
@@ -112,14 +116,18 @@ impl KvCache {
         Ok(())
     }
 
-    /// Lets go of the first `count` positions; those behind them move up.
+    /// Lets go of `count` positions behind the first `keep`; those behind them move up.
     #[track_caller]
-    pub(super) fn forget(&mut self, count: i32) -> Result<(), MlxError> {
+    pub(super) fn forget(&mut self, keep: i32, count: i32) -> Result<(), MlxError> {
         if count <= 0 || self.buffers.is_empty() {
             return Ok(());
         }
         for buffer in &mut self.buffers {
-            *buffer = positions(buffer, count, self.len)?;
+            let rest = positions(buffer, keep + count, self.len)?;
+            *buffer = match keep {
+                0 => rest,
+                _ => Array::concatenate(&[&positions(buffer, 0, keep)?, &rest], 2)?,
+            };
         }
         self.len -= count;
         Ok(())

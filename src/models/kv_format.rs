@@ -1,10 +1,11 @@
-//! In how many bits keys and values are kept, and a model that keeps them so.
+//! In how many bits keys and values are kept, and of how many positions: models around a model.
 
 use crate::mlx::{Affine, Array, Dtype, MlxError};
 
 use super::error::LoadError;
 use super::state::{LayerState, SequenceState};
-use super::{Logits, Model, ModelInfo, Row, StateSize, token_ids};
+use super::window_cache::{self, WindowCache};
+use super::{Logits, Model, ModelInfo, Row, StateSize, Window, token_ids};
 
 /// How the cache keeps a number of a key or a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,11 +54,11 @@ impl KvFormat {
     }
 }
 
-/// A model whose layers that keep every position keep them in another format.
-struct WithKvFormat {
+/// A model whose layers that keep every position keep them in another way.
+struct WithOtherState {
     model: Box<dyn Model>,
     info: ModelInfo,
-    format: KvFormat,
+    change: Box<dyn Fn(&mut LayerState)>,
 }
 
 /// The model, keeping its keys and values as `format` says; those of sliding windows stay as they are.
@@ -79,37 +80,66 @@ pub fn with_kv_format(
         },
         ..info.clone()
     };
-    let model = WithKvFormat {
+    let model = WithOtherState {
         model,
         info,
-        format,
+        change: Box::new(move |layer| {
+            if let LayerState::Kv(cache) = layer {
+                cache.set_format(format);
+            }
+        }),
     };
-    // The graph of one token shows what does not fit; nothing is computed.
-    let mut state = model.new_state();
-    let mut rows = [Row {
-        len: 1,
-        state: &mut state,
-        logits: Logits::Last,
-    }];
-    let unfit = |error: MlxError| LoadError::KvFormat(error.message().to_owned());
-    token_ids(&[0], model.info.vocab_size)
-        .and_then(|tokens| model.forward(&tokens, &mut rows))
-        .map_err(unfit)?;
-    Ok(Box::new(model))
+    model
+        .tried()
+        .map_err(|error| LoadError::KvFormat(error.message().to_owned()))
 }
 
-impl Model for WithKvFormat {
+/// The model, whose tokens see no more than `positions`: the first four, and the last ones. Layers that
+/// have a window or carry a state stay as they are. `positions` are more than four.
+/// Fails where a layer reads its cache itself.
+pub fn with_kv_size(model: Box<dyn Model>, positions: i32) -> Result<Box<dyn Model>, LoadError> {
+    let mut info = model.info().clone();
+    info.state.windows.push(Window {
+        positions: window_cache::most_capped(positions),
+        per_token: std::mem::take(&mut info.state.per_token),
+    });
+    let model = WithOtherState {
+        model,
+        info,
+        change: Box::new(move |layer| {
+            if let LayerState::Kv(_) = layer {
+                *layer = LayerState::Window(WindowCache::capped(positions));
+            }
+        }),
+    };
+    model
+        .tried()
+        .map_err(|error| LoadError::KvSize(error.message().to_owned()))
+}
+
+impl WithOtherState {
+    /// The model, if the graph of one token shows nothing that does not fit. Nothing is computed.
+    fn tried(self) -> Result<Box<dyn Model>, MlxError> {
+        let mut state = self.new_state();
+        let mut rows = [Row {
+            len: 1,
+            state: &mut state,
+            logits: Logits::Last,
+        }];
+        let tokens = token_ids(&[0], self.info.vocab_size)?;
+        self.forward(&tokens, &mut rows)?;
+        Ok(Box::new(self))
+    }
+}
+
+impl Model for WithOtherState {
     fn info(&self) -> &ModelInfo {
         &self.info
     }
 
     fn new_state(&self) -> SequenceState {
         let mut state = self.model.new_state();
-        for layer in &mut state.layers {
-            if let LayerState::Kv(cache) = layer {
-                cache.set_format(self.format);
-            }
-        }
+        state.layers.iter_mut().for_each(&self.change);
         state
     }
 

@@ -62,7 +62,7 @@ mod windows;
 pub use batch::{Batch, RowView};
 pub use error::LoadError;
 pub use kv_cache::KvCache;
-pub use kv_format::{KvFormat, with_kv_format};
+pub use kv_format::{KvFormat, with_kv_format, with_kv_size};
 pub use load::{LoadOptions, LoadProgress, load};
 pub use memory::available_memory;
 pub use registry::supported;

@@ -1,6 +1,6 @@
 //! What a sequence's layers remember between steps.
 
-use crate::mlx::fast::{self, Scores};
+use crate::mlx::fast::Scores;
 use crate::mlx::{Array, MlxError};
 
 use super::kv_cache::KvCache;
@@ -86,11 +86,11 @@ impl SequenceState {
         values: &Array,
         scores: &Scores,
     ) -> Result<Array, MlxError> {
-        if let Some(LayerState::Kv(cache)) = self.layers.get_mut(layer) {
-            return cache.attend(queries, keys, values, scores);
+        match self.layers.get_mut(layer) {
+            Some(LayerState::Kv(cache)) => cache.attend(queries, keys, values, scores),
+            Some(LayerState::Window(cache)) => cache.attend(queries, keys, values, scores),
+            _ => Err(keeps_none(layer)),
         }
-        let (keys, values) = self.extend(layer, keys, values)?;
-        fast::attention(queries, &keys, &values, scores)
     }
 
     /// What `queries` find in what another layer appended its keys and values to in this step.

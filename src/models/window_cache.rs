@@ -3,11 +3,14 @@
 use crate::mlx::fast::Scores;
 use crate::mlx::{Array, MlxError};
 
-use super::kv_cache::KvCache;
+use super::kv_cache::{KvCache, read_otherwise};
 
 /// Positions are let go of in blocks of as many as our attention kernel takes together, counted from
 /// the first of the sequence: what it computes then does not depend on how many are still held.
 const BLOCK: i32 = 256;
+
+/// The first positions, which a capped cache never lets go of: as many as in mlx-lm.
+pub const KEEP: i32 = 4;
 
 /// Keys and values of the positions that the next token sees, and of some before them.
 ///
@@ -17,6 +20,8 @@ const BLOCK: i32 = 256;
 #[derive(Clone)]
 pub struct WindowCache {
     window: i32,
+    /// Positions from the first of the sequence on that every token sees as well.
+    keep: i32,
     last: KvCache,
 }
 
@@ -25,7 +30,30 @@ impl WindowCache {
     pub fn new(window: i32) -> Self {
         Self {
             window,
+            keep: 0,
             last: KvCache::new(),
+        }
+    }
+
+    /// An empty cache, for tokens that see `positions` in all: the first [`KEEP`], and the last (mlx-lm's
+    /// `RotatingKVCache`). `positions` are more than `KEEP`.
+    pub fn capped(positions: i32) -> Self {
+        Self {
+            window: positions - KEEP,
+            keep: KEEP,
+            last: KvCache::new(),
+        }
+    }
+
+    /// How a layer's queries meet the keys that are held.
+    fn scores(&self, layer: &Scores) -> Scores {
+        match self.keep {
+            0 => layer.clone(),
+            keep => Scores {
+                window: Some(self.window),
+                keep,
+                ..layer.clone()
+            },
         }
     }
 
@@ -33,24 +61,54 @@ impl WindowCache {
     /// those of all positions that are held, the new ones last.
     #[track_caller]
     pub fn update(&mut self, keys: &Array, values: &Array) -> Result<(Array, Array), MlxError> {
-        let held = self.last.len();
-        if held + keys.dim(2) > self.last.capacity() {
-            let unseen = (held + 1 - self.window).max(0);
-            self.last.forget(unseen / BLOCK * BLOCK)?;
+        if self.keep > 0 {
+            return Err(read_otherwise());
         }
+        self.make_room(keys.dim(2))?;
         self.last.update(keys, values)
+    }
+
+    /// Appends the keys and values of new positions, and gives what `queries` find, as
+    /// [`attention`](crate::mlx::fast::attention) does.
+    #[track_caller]
+    pub fn attend(
+        &mut self,
+        queries: &Array,
+        keys: &Array,
+        values: &Array,
+        scores: &Scores,
+    ) -> Result<Array, MlxError> {
+        self.make_room(keys.dim(2))?;
+        let scores = self.scores(scores);
+        self.last.attend(queries, keys, values, &scores)
+    }
+
+    fn make_room(&mut self, new: i32) -> Result<(), MlxError> {
+        let held = self.last.len();
+        if held + new > self.last.capacity() {
+            // The block of those that are kept stays as a whole.
+            let kept = if self.keep > 0 { BLOCK } else { 0 };
+            let unseen = (held + 1 - self.window - kept).max(0);
+            self.last.forget(kept, unseen / BLOCK * BLOCK)?;
+        }
+        Ok(())
     }
 
     /// What `queries`, which belong to the last positions held, find.
     #[track_caller]
     pub fn find(&self, queries: &Array, scores: &Scores) -> Result<Array, MlxError> {
-        self.last.find(queries, scores)
+        self.last.find(queries, &self.scores(scores))
     }
 
     /// The arrays to be evaluated with a step.
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
         self.last.arrays()
     }
+}
+
+/// The same of a capped cache for `positions`.
+pub fn most_capped(positions: i32) -> usize {
+    most_positions(positions) + BLOCK as usize
 }
 
 /// Positions that a cache has room for at the utmost, between steps of single tokens.
@@ -89,6 +147,33 @@ mod tests {
             let held = cache.last.capacity() as usize;
             assert!(held <= most_positions(window), "{held} for {window}");
         }
+    }
+
+    #[test]
+    fn a_capped_cache_holds_its_first_block_too() {
+        let mut cache = WindowCache::capped(300);
+        let scores = Scores::plain(1);
+        let mut len = 0;
+        for new in [5, 700, 1, 33].into_iter().chain([1; 1000]) {
+            let update = counting(len, new);
+            cache.attend(&update, &update, &update, &scores).unwrap();
+            len += new;
+            Array::eval_all(&cache.arrays().collect::<Vec<_>>()).unwrap();
+            let segment = cache.last.len();
+            let places = cache.arrays().next().unwrap().to_vec_f32().unwrap();
+            let held: Vec<i32> = places[..segment as usize]
+                .iter()
+                .map(|&p| p as i32)
+                .collect();
+            let kept: Vec<i32> = (0..len.min(BLOCK)).collect();
+            assert!(held.starts_with(&kept));
+            let rest = &held[kept.len()..];
+            let first = rest.first().copied().unwrap_or(len);
+            assert!(first % BLOCK == 0 || rest.is_empty());
+            assert!(first <= BLOCK.max(len - new + 1 - (300 - KEEP)));
+            assert_eq!(rest, (first..len).collect::<Vec<_>>());
+        }
+        assert!(cache.last.capacity() as usize <= most_capped(300));
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct ModelOptions {
     pub kv_cache_budget: Option<u64>,
     /// In what keys and values are kept.
     pub kv_format: KvFormat,
+    /// Positions that a token sees at most.
+    pub max_kv_size: Option<i32>,
     /// Whether the states of earlier prompts are kept.
     pub prefix_cache: bool,
     /// On which terms requests are served.
@@ -122,6 +124,7 @@ fn start(
         queue_size: QUEUE_SIZE,
         kv_cache_budget: options.kv_cache_budget,
         kv_format: options.kv_format,
+        max_kv_size: options.max_kv_size,
         prefix_cache: options.prefix_cache,
         force: options.force,
         warmup: options.warmup,

@@ -133,6 +133,55 @@ fn arrays_are_put_behind_one_another_whatever_their_layout() {
 }
 
 #[test]
+fn positions_that_are_kept_are_seen_beside_the_window() {
+    let strategy = (
+        1..3i32,
+        1..20i32,
+        0..900i32,
+        1..300i32,
+        0..6i32,
+        any::<u32>(),
+    );
+    on_every_isa(30, strategy, |(heads, seq, past, window, keep, seed)| {
+        let (total, dim, seed) = (past + seq, 24, u64::from(seed));
+        let queries = floats(seed, &[1, heads, seq, dim]);
+        let keys = floats(seed + 1, &[1, heads, total, dim]);
+        let values = floats(seed + 2, &[1, heads, total, dim]);
+        let scores = Scores {
+            window: Some(window),
+            keep,
+            ..Scores::plain(dim)
+        };
+        let all = fast::attention(&queries, &keys, &values, &scores).unwrap();
+        for s in [0, seq / 2, seq - 1] {
+            let end = past + s + 1;
+            let first = (end - window).max(0);
+            let seen = |x: &Array| match first.min(keep) {
+                0 => part(x, first, end),
+                kept => Array::concatenate(&[&part(x, 0, kept), &part(x, first, end)], 2).unwrap(),
+            };
+            let query = part(&queries, s, s + 1);
+            close(
+                &part(&all, s, s + 1),
+                &attend(&query, &seen(&keys), &seen(&values)),
+                1,
+            )?;
+            // Alone, and where what nobody sees between is gone in whole blocks.
+            let between = ((first - 256).max(0)) / 256 * 256;
+            let held = |x: &Array| match between {
+                0 => part(x, 0, end),
+                gone => {
+                    Array::concatenate(&[&part(x, 0, 256), &part(x, 256 + gone, end)], 2).unwrap()
+                }
+            };
+            let alone = fast::attention(&query, &held(&keys), &held(&values), &scores).unwrap();
+            same_bits(&alone, &part(&all, s, s + 1))?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_cache_in_fewer_bits_is_read_as_the_numbers_it_stands_for() {
     let shapes = (1..4i32, 1..4i32, 1..20i32, 0..600i32, 1..5i32);
     let bits = prop::sample::select(vec![16, 8, 4]);

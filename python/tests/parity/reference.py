@@ -47,6 +47,12 @@ class Reference:
         logits = self._model(mx.array(prompt)[None], cache=cache(self._model))[0, :-1]
         return [_step(row, token) for row, token in zip(logits, prompt[1:], strict=True)]
 
+    def read_singly(self, prompt: list[int], cache: Callable[[Any], list[Any]]) -> list[Step]:
+        """The same, computed token by token."""
+        own = cache(self._model)
+        logits = [self._model(mx.array([[token]]), cache=own)[0, -1] for token in prompt[:-1]]
+        return [_step(row, token) for row, token in zip(logits, prompt[1:], strict=True)]
+
     def _generate(self, prompt: list[int], tokens: int) -> list[Step]:
         cache = make_prompt_cache(self._model)
         steps: list[Step] = []

@@ -232,6 +232,7 @@ void attend(const AttentionHead& head, const AttentionRow* rows, std::size_t cou
   float* copies = keys + STRIP * length;
   float maxima[QUERIES], totals[QUERIES];
   std::size_t first = rows[0].first, last = 0;
+  const std::size_t keep = rows[0].keep;
   for (std::size_t m = 0; m < count; m++) {
     first = least(first, rows[m].first);
     last = rows[m].last > last ? rows[m].last : last;
@@ -244,7 +245,10 @@ void attend(const AttentionHead& head, const AttentionRow* rows, std::size_t cou
     maxima[m] = rows[m].sink ? *rows[m].sink : MINUS_INFINITY;
     totals[m] = rows[m].sink ? 1.0f : 0.0f;
   }
-  for (std::size_t from = first / SEGMENT * SEGMENT; from <= last; from += SEGMENT) {
+  for (std::size_t from = keep > 0 ? 0 : first / SEGMENT * SEGMENT; from <= last; from += SEGMENT) {
+    if (from >= keep && from + SEGMENT <= first) {
+      continue; // between what is kept and the window
+    }
     const std::size_t to = least(from + SEGMENT, last + 1);
     scores_of(head, queries, count, from, to, keys, scores);
     const std::size_t filled = (to - from + Vec::LANES - 1) / Vec::LANES * Vec::LANES;
@@ -257,8 +261,9 @@ void attend(const AttentionHead& head, const AttentionRow* rows, std::size_t cou
       }
       // What lies before and behind the positions that the row sees.
       const std::size_t unseen = rows[m].first > from ? least(rows[m].first - from, filled) : 0;
+      const std::size_t kept = keep > from ? keep - from : 0;
       const std::size_t seen = rows[m].last < from ? 0 : least(rows[m].last + 1 - from, filled);
-      for (std::size_t t = 0; t < unseen; t++) {
+      for (std::size_t t = kept; t < unseen; t++) {
         row[t] = MINUS_INFINITY;
       }
       for (std::size_t t = seen; t < filled; t++) {

@@ -226,6 +226,7 @@ class Attention : public CpuPrimitive {
         {/*contiguous=*/true, /*row_contiguous=*/seq == 1 || heads == 1, /*col_contiguous=*/false});
     float* result = out.data<float>();
     const std::size_t window = scores_.window > 0 ? static_cast<std::size_t>(scores_.window) : total;
+    const std::size_t keep = window < total ? scores_.keep : 0;
     dispatch([=, &kernels, all = std::move(all)] {
       // Queries that share their keys are taken together, neighbours in time with one another.
       const std::size_t at_once = kernels.attention_rows();
@@ -240,7 +241,7 @@ class Attention : public CpuPrimitive {
           const std::size_t last = total - seq + s;
           rows[count++] = {
               queries + h * query_head + s * query_row,
-              result + (s * heads + h) * dim, last + 1 > window ? last + 1 - window : 0, last,
+              result + (s * heads + h) * dim, last + 1 > window ? last + 1 - window : 0, last, keep,
               sinks == nullptr ? nullptr : sinks + h};
         }
         kernels.attend(all[kv], rows, count, scratch(kernels.attention_scratch(dim)));

@@ -105,9 +105,10 @@ struct AttentionHead {
 struct AttentionRow {
   const float* query;
   float* out;
-  /// The positions it sees, the last one included.
+  /// The positions it sees, the last one included, and those before `keep`.
   std::size_t first;
   std::size_t last;
+  std::size_t keep;
   /// A score that belongs to no position, or null.
   const float* sink;
 };

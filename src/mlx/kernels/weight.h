@@ -140,6 +140,8 @@ struct Scores {
   float scale;
   /// Positions that a query sees, its own the last; 0: all before it.
   int window;
+  /// Positions from the first on that are seen beside the window.
+  int keep;
   /// Scores go through `soft_cap · tanh(score / soft_cap)`; 0 leaves them.
   float soft_cap;
 

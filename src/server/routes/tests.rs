@@ -34,6 +34,7 @@ pub(super) fn engine(n_parallel: usize, queue_size: usize) -> EngineHandle {
         n_parallel,
         queue_size,
         kv_format: KvFormat::default(),
+        max_kv_size: None,
         kv_cache_budget: None,
         prefix_cache: true,
         force: false,
