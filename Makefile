@@ -14,7 +14,7 @@ NPM_SDKS := $(notdir $(wildcard $(CLIENT_TESTS)/npm/*))
 
 .DEFAULT_GOAL := help
 .PHONY: help check-tools setup build demo test test-rust test-python test-llama lint parity wheel docs bench clean
-.PHONY: test-clients test-client-npm $(SDKS:%=test-client-%)
+.PHONY: test-clients test-clients-python test-client-npm $(SDKS:%=test-client-%)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,7 +56,9 @@ test-rust: setup
 test-python: setup
 	$(BIN)/pytest python -q
 
-test-clients: $(SDKS:%=test-client-%) test-client-npm ## The server against the SDKs people use (needs Node.js)
+test-clients-python: $(SDKS:%=test-client-%)
+
+test-clients: test-clients-python test-client-npm ## The server against the SDKs people use (needs Node.js)
 
 $(SDKS:%=test-client-%): test-client-%: setup $(CLIENTS)/%/installed
 	$(CLIENTS)/$*/bin/python -m pytest -q $(CLIENT_TESTS)/test_$*.py
