@@ -1,10 +1,10 @@
 """Decode and prefill on the CPU against mlx_lm.server and llama.cpp, on one shape.
 
-All three run at once and are asked in turn; the answer is medians, their ratios and the load of the
+All run at once and are asked in turn; the answer is medians, their ratios and the load of the
 machine. llama.cpp runs in an environment of its own (`pip install llama-cpp-python gguf`), without a
 server around it. Its weights are random too, in the format of its own that comes closest.
 
-    python bench/cpu_vs_peers.py --llama-python ENV/bin/python [--shape 90M-4bit] [--scales bfloat16]
+    python bench/cpu_vs_peers.py [--llama-python ENV/bin/python] [--shape 90M-4bit] [--scales bfloat16]
         [--rounds 5] [--out bench/results/cpu.json]
 """
 
@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import random_models
-from serve_vs_mlx_lm import DECODE_TOKENS, Server, mlx_lm, ours, prompt_of
+import servers
+from serve_vs_mlx_lm import DECODE_TOKENS, Peer, client, prompt_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,9 +58,10 @@ def llama(python: Path, shape: random_models.Shape, threads: int) -> Iterator[Sp
         process.wait()
 
 
-def complete(server: Server, prompt: str, tokens: int) -> tuple[float, int, int]:
+def complete(server: Peer, prompt: str, tokens: int) -> tuple[float, int, int]:
     """Seconds of one greedy completion, and the tokens of the prompt and of the answer."""
     body = {"model": server.model, "prompt": prompt, "max_tokens": tokens, "temperature": 0}
+    body |= random_models.SAME_TOKEN
     start = time.perf_counter()
     response = server.client.post("completions", json=body)
     took = time.perf_counter() - start
@@ -69,7 +71,7 @@ def complete(server: Server, prompt: str, tokens: int) -> tuple[float, int, int]
     return took, usage["prompt_tokens"], usage["completion_tokens"]
 
 
-def decode(server: Server, generator: random.Random) -> float:
+def decode(server: Peer, generator: random.Random) -> float:
     """Tokens a second behind the first one: a stream of random bytes has too few chunks to count."""
     first, _, _ = complete(server, prompt_of(8, generator), 1)
     took, _, count = complete(server, prompt_of(8, generator), DECODE_TOKENS + 1)
@@ -91,7 +93,7 @@ def with_scales(folder: Path, dtype: mx.Dtype) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--llama-python", type=Path, required=True, help="a Python with llama-cpp-python and gguf"
+        "--llama-python", type=Path, help="a Python with llama-cpp-python and gguf; without it no llama.cpp"
     )
     parser.add_argument("--shape", choices=random_models.SHAPES, default="90M-4bit")
     parser.add_argument("--scales", choices=["float32", "bfloat16"], default="float32")
@@ -109,21 +111,25 @@ def main() -> None:
         random_models.write(shape, folder)
         if arguments.scales != "float32":
             with_scales(folder, getattr(mx, arguments.scales))
-        servers = [stack.enter_context(ours(folder))]
+        started = [stack.enter_context(servers.mlxcel(folder))]
         if not arguments.without_mlx_lm:
-            servers.append(stack.enter_context(mlx_lm(folder)))
-        peer = stack.enter_context(llama(arguments.llama_python, shape, threads))
-        for server in servers:
+            started.append(stack.enter_context(servers.mlx_lm(folder)))
+        peers = [stack.enter_context(client(server)) for server in started]
+        llama_cpp = None
+        if arguments.llama_python:
+            llama_cpp = stack.enter_context(llama(arguments.llama_python, shape, threads))
+            llama_cpp("decode", 8)
+        for server in peers:
             complete(server, prompt_of(8, generator), 8)
-        peer("decode", 8)
         for _ in range(arguments.rounds):
             loads.append(os.getloadavg()[0])
-            for server in servers:
+            for server in peers:
                 speeds["decode"].setdefault(server.name, []).append(decode(server, generator))
                 took, prompt_tokens, _ = complete(server, prompt_of(PREFILL_WORDS, generator), 1)
                 speeds["prefill"].setdefault(server.name, []).append(prompt_tokens / took)
-            speeds["decode"].setdefault("llama.cpp", []).append(peer("decode", DECODE_TOKENS))
-            speeds["prefill"].setdefault("llama.cpp", []).append(peer("prefill", prompt_tokens))
+            if llama_cpp:
+                speeds["decode"].setdefault("llama.cpp", []).append(llama_cpp("decode", DECODE_TOKENS))
+                speeds["prefill"].setdefault("llama.cpp", []).append(llama_cpp("prefill", prompt_tokens))
     print(f"{arguments.shape}, {arguments.scales}, {threads} cores, load {statistics.median(loads):.1f}")
     report = {"shape": arguments.shape, "scales": arguments.scales, "cores": threads, "load": loads}
     for what, by_name in speeds.items():

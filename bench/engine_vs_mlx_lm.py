@@ -46,9 +46,8 @@ class Peer:
     session: aiohttp.ClientSession
 
     async def ask(self, prompt: str, max_tokens: int) -> Record:
-        record = await send(
-            self.session, self.target.url, body("completions", self.target.model, prompt, max_tokens, {})
-        )
+        request = body("completions", self.target.model, prompt, max_tokens, random_models.SAME_TOKEN)
+        record = await send(self.session, self.target.url, request)
         if not record.ok:
             raise SystemExit(f"{self.name}: {record.error}")
         return record

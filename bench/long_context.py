@@ -23,8 +23,6 @@ from load.prompts import Prompts
 from load.run import Target
 
 SHORT, TOKENS = 128, 48
-# Random weights may say the end, or half a character: this token (" the") is always text.
-SAME_TOKEN = {"logit_bias": {"300": 100}}
 CACHES: dict[str, list[str]] = {
     "float32": [],
     "16 bits": ["--kv-bits", "16"],
@@ -36,7 +34,7 @@ CACHES: dict[str, list[str]] = {
 async def token_ms(target: Target, prompt: str) -> float:
     """Median milliseconds between two tokens after the first few."""
     async with target.session() as session:
-        request = body("completions", target.model, prompt, TOKENS, SAME_TOKEN)
+        request = body("completions", target.model, prompt, TOKENS, random_models.SAME_TOKEN)
         record = await send(session, target.url, request)
     if not record.ok:
         raise SystemExit(record.error)

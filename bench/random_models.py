@@ -16,6 +16,10 @@ from mlx_lm.utils import quantize_model, save_config, save_model
 TINY = Path(__file__).resolve().parent.parent / "tiny-model" / "mlxcel-tiny"
 
 
+# For requests: random weights may say the end, or half a character; this token (" the") is always text.
+SAME_TOKEN = {"logit_bias": {"300": 100}}
+
+
 @dataclass(frozen=True)
 class Shape:
     """A Llama shape; the vocabulary is the built-in tokenizer's or larger."""
