@@ -41,6 +41,7 @@ fn main() {
     build_kernels(&root);
     cxx_build::bridge("src/mlx/bridge.rs")
         .file("src/mlx/bridge.cc")
+        .file("src/mlx/kernels/attention_primitive.cpp")
         .file("src/mlx/experts.cc")
         .file("src/mlx/kernels/expert_primitives.cpp")
         .file("src/mlx/composed.cc")

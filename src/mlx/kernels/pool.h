@@ -20,6 +20,21 @@ void parallel_for(std::size_t count, Work work) {
       count, [](void* context, std::size_t index) { (*static_cast<Work*>(context))(index); }, &work);
 }
 
+/// Numbers below which a second thread costs more than it brings.
+constexpr std::size_t SMALL = 16 * 1024;
+
+/// Calls `work` for every index below `count`, of which each is worth `size` numbers.
+template <class Work>
+void for_each_of(std::size_t count, std::size_t size, Work work) {
+  const std::size_t step = size < SMALL ? SMALL / (size > 0 ? size : 1) : 1;
+  parallel_for((count + step - 1) / step, [&](std::size_t piece) {
+    const std::size_t end = (piece + 1) * step;
+    for (std::size_t i = piece * step; i < (end < count ? end : count); i++) {
+      work(i);
+    }
+  });
+}
+
 /// The calling thread's own memory of at least `floats`, aligned to a cache line, until its next call.
 float* scratch(std::size_t floats);
 

@@ -144,6 +144,32 @@ struct Vec {
     return mul(_mm256_castsi256_ps(_mm256_or_si256(sign, rest)), set1(0x1p120f));
   }
 
+  /// The numbers that the integers 0 to `2^BITS - 1` of one group stand for.
+  template <int BITS>
+  class Levels {
+   public:
+    Levels(float scale, float bias) : scale_(set1(scale)), bias_(set1(bias)) {}
+    /// As many neighbours as there are lanes, feature `i` of them in lane `lane(i)`.
+    F at(const unsigned char* p) const {
+      I integers;
+      if constexpr (BITS == 4) {
+        std::int32_t word;
+        __builtin_memcpy(&word, p, sizeof word);
+        const I shifted =
+            _mm256_srlv_epi32(_mm256_set1_epi32(word), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
+        integers = _mm256_and_si256(shifted, _mm256_set1_epi32(15));
+      } else {
+        static_assert(BITS == 8);
+        integers = _mm256_cvtepu8_epi32(load64(p));
+      }
+      return fma(_mm256_cvtepi32_ps(integers), scale_, bias_);
+    }
+    static constexpr int lane(int feature) { return feature; }
+
+   private:
+    F scale_, bias_;
+  };
+
  private:
   static F widen(__m128i low) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(low), 16));
