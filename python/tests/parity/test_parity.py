@@ -14,8 +14,9 @@ from adapters import ADAPTED, write_adapter
 from checkpoints import VOCAB
 from families import recipes
 from reference import TOP, Reference, Step
-from support import connected
 from tokenizers import Tokenizer
+
+from support import connected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from checkpoints import VOCAB
 from families import lfm2, mamba2, qwen3_5
+
 from support import connected
 
 if TYPE_CHECKING:

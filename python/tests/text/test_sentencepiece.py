@@ -11,10 +11,11 @@ import pytest
 import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import connected
 from text_folders import detokenize, tokenize, write_model
 from text_samples import CORPUS, texts
 from transformers import AutoTokenizer
+
+from support import connected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
-from support import connected
 from text_folders import detokenize, tokenize, write_model
 from text_samples import CORPUS, texts
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
+
+from support import connected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
