@@ -115,6 +115,7 @@ fn build_kernels(root: &Path) {
             .compile(&format!("mlxcel_{isa}"));
     }
     build()
+        .file(folder.join("attention_task.cpp"))
         .file(folder.join("table.cpp"))
         .file(folder.join("pool.cpp"))
         .compile("mlxcel_kernels");

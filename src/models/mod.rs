@@ -36,6 +36,7 @@ mod nesting;
 mod olmo2;
 mod olmo3;
 mod olmoe;
+mod pages;
 mod phi3;
 mod quantization;
 mod qwen2;

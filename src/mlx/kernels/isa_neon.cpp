@@ -5,6 +5,7 @@
 #include "simd_neon.h"
 
 #include "attention.h"
+#include "cache_write.h"
 #include "recurrence.h"
 
 namespace mlxcel::kernels {
@@ -24,6 +25,7 @@ const Table neon = {
     .activate = activate,
     .add_to = add_to,
     .rotate = rotate,
+    .keep_position = keep_position,
     .attention_rows = attention_rows,
     .attention_scratch = attention_scratch,
     .attend = attend,

@@ -27,6 +27,7 @@ struct Vec {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&p->bits)));
   }
   static void store(float* p, F x) { vst1q_f32(p, x); }
+  static void store(Half* p, F x) { vst1_u16(&p->bits, vreinterpret_u16_f16(vcvt_f16_f32(x))); }
   static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
   static F add(F a, F b) { return vaddq_f32(a, b); }
   static F sub(F a, F b) { return vsubq_f32(a, b); }

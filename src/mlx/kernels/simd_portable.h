@@ -27,6 +27,11 @@ struct Vec {
     return F{to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])};
   }
   static void store(float* p, F x) { __builtin_memcpy(p, &x, sizeof x); }
+  static void store(Half* p, F x) {
+    for (int i = 0; i < LANES; i++) {
+      p[i] = to_half(x[i]);
+    }
+  }
   /// Rounds twice: a fused one would be a function call without the instruction.
   static F fma(F a, F b, F c) { return a * b + c; }
   static F add(F a, F b) { return a + b; }

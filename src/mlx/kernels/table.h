@@ -50,6 +50,9 @@ struct Table {
       bool traditional,
       float* out);
 
+  /// Writes a key or a value of `dim` features to position `t` of the rows, as they keep it.
+  void (*keep_position)(const CacheRows& rows, std::size_t t, const float* x, std::size_t dim);
+
   /// Query rows that one call of `attend` takes.
   std::size_t (*attention_rows)();
   /// Floats that each of those below wants as scratch.
