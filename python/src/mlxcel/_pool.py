@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import anyio
 import httpcore2
 
-from ._network import AsyncBackend, Backend
+from ._network import AnyBackend, Backend
 
 if TYPE_CHECKING:
     import ssl
@@ -129,7 +129,7 @@ class AsyncPool:
         self._settings: dict[str, Any] = {
             "uds": uds,
             "ssl_context": ssl_context,
-            "network_backend": AsyncBackend(),
+            "network_backend": _backend_of_this_loop(),
         }
         self._room = anyio.Semaphore(_MOST, fast_acquire=True)
         self._shelf: _Shelf[httpcore2.AsyncHTTPConnection] = _Shelf()
@@ -179,3 +179,15 @@ class AsyncPool:
             with anyio.CancelScope(shield=True):
                 for connection in connections:
                     await connection.aclose()
+
+
+def _backend_of_this_loop() -> httpcore2.AsyncNetworkBackend:
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return AnyBackend()
+    from ._asyncio_network import AsyncioBackend
+
+    return AsyncioBackend()
