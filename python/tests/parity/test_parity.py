@@ -120,11 +120,12 @@ def test_random_weights(recipe: Recipe, tmp_path: Path, real_binary: Path) -> No
         check({"logprobs": after_first}, reference.read(prompt), word)
 
 
-@pytest.mark.parametrize("adapter", ["lora", "dora", "full"])
+@pytest.mark.parametrize("adapter", ADAPTED)
 def test_adapters(adapter: str, tmp_path: Path, real_binary: Path) -> None:
     folder, tuned = tmp_path / "model", tmp_path / "adapter"
-    ADAPTED[adapter](folder)
-    write_adapter(tuned, folder, adapter)
+    kind, recipe = ADAPTED[adapter]
+    recipe(folder)
+    write_adapter(tuned, folder, kind)
     draw = random.Random(3)
     prompts = [[draw.randrange(VOCAB) for _ in range(length)] for length in PROMPT_LENGTHS]
     expected = Reference(folder, tuned).greedy(prompts, TOKENS)
