@@ -9,7 +9,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx2
 import pytest
 from adapters import ADAPTED, write_adapter
 from checkpoints import VOCAB
@@ -17,7 +16,7 @@ from families import recipes
 from reference import TOP, Reference, Step
 from tokenizers import Tokenizer
 
-from mlxcel import ManagedServer
+from support import connected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,22 +40,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "recipe" in metafunc.fixturenames:
         which = "ALL" if metafunc.config.getoption("--parity") == "all" else "SAMPLE"
         metafunc.parametrize("recipe", [pytest.param(it, id=name) for name, it in recipes(which).items()])
-
-
-@contextmanager
-def connected(model: str, binary: Path, *arguments: str) -> Iterator[httpx2.Client]:
-    """A client of a server of its own, started with these arguments."""
-    with (
-        ManagedServer(model, binary=binary, extra_args=arguments) as server,
-        httpx2.Client(
-            transport=httpx2.HTTPTransport(uds=server.socket_path),
-            headers={"Authorization": f"Bearer {server.api_key}"},
-            base_url="http://localhost",
-            timeout=120,
-            trust_env=False,
-        ) as http,
-    ):
-        yield http
 
 
 @contextmanager
@@ -101,7 +84,7 @@ def test_random_weights(recipe: Recipe, tmp_path: Path, real_binary: Path) -> No
     reference = Reference(folder)
     expected = reference.greedy(prompts, TOKENS)
     for steps in expected:
-        assert len({step.token for step in steps}) > TOKENS // 10, "the model repeats itself"
+        assert len({step.token for step in steps}) > TOKENS // 4, "the model repeats itself"
     with serving(str(folder), real_binary) as ask:
         together = ask(prompts)
         for choice, steps in zip(together, expected, strict=True):

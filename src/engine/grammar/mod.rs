@@ -1,8 +1,12 @@
 //! Structured output: which tokens may come next, by a JSON schema, a regular expression, a choice or a
 //! grammar, through llguidance.
 
+mod arguments;
 mod gbnf;
+mod lark;
 mod message;
+mod pythonic;
+mod qwen_xml;
 mod schema;
 mod vocabulary;
 
@@ -14,7 +18,8 @@ use llguidance::toktrie::{InferenceCapabilities, SimpleVob, TokEnv};
 use llguidance::{JsonCompileOptions, ParserFactory};
 use serde_json::{Value, json};
 
-pub use self::message::{Answer, Calls, MessageSpec, Part, Thought};
+pub use self::message::{Answer, Calls, Mark, MessageSpec, Part, Thought};
+pub use self::qwen_xml::bare_texts;
 use self::vocabulary::Vocabulary;
 use crate::text::Tokenizer;
 
@@ -41,7 +46,7 @@ pub enum GrammarSpec {
     /// `root`.
     Grammar(String),
     /// A chat message with thoughts or calls.
-    Message(MessageSpec),
+    Message(Box<MessageSpec>),
 }
 
 impl GrammarSpec {
@@ -79,15 +84,8 @@ fn regex_lark(regex: &str) -> String {
 
 fn choice_lark(texts: &[String]) -> String {
     // As one regular expression, so that a text that begins another one can still end.
-    let texts: Vec<String> = texts.iter().map(|text| regex_literal(text)).collect();
+    let texts: Vec<String> = texts.iter().map(|text| lark::exactly(text)).collect();
     format!("start: /({})/\n", texts.join("|"))
-}
-
-/// A regular expression that matches a text and nothing else.
-fn regex_literal(text: &str) -> String {
-    text.chars()
-        .map(|char| format!(r"\x{{{:x}}}", u32::from(char)))
-        .collect()
 }
 
 fn grammar_lark(grammar: String) -> Result<String, GrammarError> {

@@ -510,6 +510,7 @@ mod messages {
             "required": ["a"], "additionalProperties": false});
         let nothing = json!({"type": "object", "additionalProperties": false});
         Calls {
+            mark: Mark::Marker("<tool_call>".to_owned()),
             open: vec![],
             each: vec![call("f", number), call("g", nothing)],
             between: many.then(|| vec![text("\n")]),
@@ -519,19 +520,21 @@ mod messages {
 
     fn thought(opened: bool) -> Thought {
         Thought {
-            open: "<think>".to_owned(),
+            open: vec![marker("<think>")],
             close: "</think>".to_owned(),
+            behind: vec![],
             opened,
             budget: None,
         }
     }
 
     fn spec(thought: Option<Thought>, answer: Option<Answer>, calls: Option<Calls>) -> GrammarSpec {
-        GrammarSpec::Message(MessageSpec {
+        GrammarSpec::Message(Box::new(MessageSpec {
             thought,
+            heading: vec![],
             answer,
             calls,
-        })
+        }))
     }
 
     /// The built-in model's tokenizer, where thoughts and calls have tokens that are not special.
@@ -606,6 +609,8 @@ mod messages {
             assert!(model.accepts(&bounded(None), &long));
             assert!(model.accepts(&bounded(Some(40)), &long));
             assert!(!model.accepts(&bounded(Some(3)), &long));
+            assert!(!model.accepts(&bounded(Some(0)), &said("a")));
+            assert!(model.accepts(&bounded(Some(0)), &said("")));
             assert!(model.accepts(&bounded(Some(3)), &said("a")));
             assert!(model.accepts(&bounded(Some(3)), &said("")));
         }
@@ -659,6 +664,7 @@ mod messages {
         let model = model("byte-level");
         let call = vec![marker("<|bos|>"), Part::Json(json!({"const": 1}))];
         let calls = Calls {
+            mark: Mark::Marker("<|bos|>".to_owned()),
             open: vec![],
             each: vec![call],
             between: Some(vec![]),
