@@ -253,7 +253,8 @@ mod tests {
         let mut ids = Vec::new();
         while !matcher.is_finished() {
             let mask = matcher.mask().unwrap();
-            let allowed = |id: &u32| mask[*id as usize / 32] & (1 << (id % 32)) != 0;
+            let bit = |mask: &[u32], id: u32| mask[id as usize / 32] & (1 << (id % 32)) != 0;
+            let allowed = |id: &u32| mask.is_none_or(|mask| bit(mask, *id));
             let choices: Vec<u32> = (0..vocab as u32).filter(allowed).collect();
             let id = choices[random.random_range(0..choices.len())];
             if id == stop {
