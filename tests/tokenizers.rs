@@ -10,7 +10,14 @@ use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-const FAMILIES: [&str; 4] = ["byte-level", "byte-fallback", "metaspace", "no-decoder"];
+const FAMILIES: [&str; 6] = [
+    "byte-level",
+    "byte-fallback",
+    "metaspace",
+    "no-decoder",
+    "sentencepiece",
+    "vocab-merges",
+];
 
 static TOKENIZERS: LazyLock<Vec<Arc<Tokenizer>>> = LazyLock::new(|| {
     FAMILIES
@@ -237,20 +244,86 @@ fn the_configuration_names_special_tokens() {
 
 #[test]
 fn what_cannot_be_loaded_is_named() {
-    let empty = tempfile::tempdir().unwrap();
-    let error = Tokenizer::load(empty.path()).unwrap_err();
-    assert!(matches!(&error, TextError::NoTokenizer { .. }), "{error}");
-    std::fs::write(empty.path().join("tokenizer.model"), "x").unwrap();
-    assert!(
-        Tokenizer::load(empty.path())
-            .unwrap_err()
-            .to_string()
-            .contains("convert")
+    let error = |files: &[(&str, &[u8])]| {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            std::fs::write(dir.path().join(name), content).unwrap();
+        }
+        Tokenizer::load(dir.path()).unwrap_err()
+    };
+    for (files, what) in [
+        (&[] as &[(&str, &[u8])], "copy it from"),
+        (&[("vocab.json", b"{}")], "merges.txt is missing"),
+        (&[("merges.txt", b"")], "vocab.json is missing"),
+        (
+            &[("vocab.json", b"{}"), ("merges.txt", b"")],
+            "without a tokenizer_class",
+        ),
+        (
+            &[("qwen.tiktoken", b"IQ== 0\n")],
+            "qwen.tiktoken is of another kind",
+        ),
+        (&[("tekken.json", b"{}")], "tekken.json is of another kind"),
+        (
+            &[("tokenizer.model", b"IQ== 0\nIg== 1\n")],
+            "vocabulary of tiktoken",
+        ),
+    ] {
+        let error = error(files);
+        let found = matches!(&error, TextError::NoTokenizer { .. });
+        assert!(found && error.to_string().contains(what), "{error}");
+    }
+    let gpt2 = (
+        "tokenizer_config.json",
+        br#"{"tokenizer_class": "GPT2TokenizerFast"}"#,
     );
-    std::fs::write(empty.path().join("tokenizer.json"), "{\"version\": 3").unwrap();
-    let error = Tokenizer::load(empty.path()).unwrap_err();
-    assert!(matches!(&error, TextError::Invalid { .. }), "{error}");
+    let other = (
+        "tokenizer_config.json",
+        br#"{"tokenizer_class": "CodeTokenizer"}"#,
+    );
+    let vocab = ("vocab.json", br#"{"a": 0, "b": 1, "ab": 2}"#);
+    for (files, what) in [
+        (
+            &[("tokenizer.json", b"{\"version\": 3" as &[u8])] as &[(&str, &[u8])],
+            "tokenizer.json",
+        ),
+        (&[("tokenizer.model", b"x")], "not a SentencePiece model"),
+        (
+            &[
+                (gpt2.0, gpt2.1),
+                (vocab.0, vocab.1),
+                ("merges.txt", b"#version: 0.2\na b\nab a\n"),
+            ],
+            "line 3",
+        ),
+        (
+            &[
+                (gpt2.0, gpt2.1),
+                (vocab.0, vocab.1),
+                ("merges.txt", b"ab\n"),
+            ],
+            "line 1: not two tokens",
+        ),
+        (
+            &[
+                (gpt2.0, gpt2.1),
+                ("vocab.json", b"{\"a\": -1}"),
+                ("merges.txt", b""),
+            ],
+            "has no token id",
+        ),
+        (
+            &[(other.0, other.1), (vocab.0, vocab.1), ("merges.txt", b"")],
+            "of a CodeTokenizer",
+        ),
+    ] {
+        let error = error(files).to_string();
+        assert!(error.contains(what), "{error}");
+    }
+}
 
+#[test]
+fn a_decoder_that_cannot_be_streamed_is_named() {
     let json = std::fs::read_to_string(path("byte-level").join("tokenizer.json")).unwrap();
     let mut json: Value = serde_json::from_str(&json).unwrap();
     json["decoder"] =
@@ -258,4 +331,79 @@ fn what_cannot_be_loaded_is_named() {
     let dir = folder(&[("tokenizer.json", json)]);
     let error = Tokenizer::load(dir.path()).unwrap_err().to_string();
     assert!(error.contains("CTC"), "{error}");
+}
+
+/// `ModelProto { normalizer_spec { .. }, trainer_spec { .. } }` around the pieces of a real model.
+fn changed_model(trainer: &[u8], normalizer: &[u8]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = std::fs::read(path("sentencepiece").join("tokenizer.model")).unwrap();
+    // A message that comes twice: the later one counts.
+    for (key, message) in [(0x12, trainer), (0x1a, normalizer)] {
+        model.extend([key, message.len() as u8]);
+        model.extend(message);
+    }
+    std::fs::write(dir.path().join("tokenizer.model"), model).unwrap();
+    Tokenizer::load(dir.path()).unwrap_err().to_string()
+}
+
+#[test]
+fn what_a_sentencepiece_model_asks_too_much_is_named() {
+    assert!(changed_model(&[0x18, 3], &[]).contains("a model of words"));
+    assert!(changed_model(&[0x18, 2, 0xc0, 0x01, 1], &[]).contains("treat_whitespace_as_suffix"));
+    assert!(changed_model(&[0x18, 2], &[0x28, 0]).contains("escape_whitespaces"));
+    assert!(changed_model(&[0x18, 2], &[0x12, 1, 9]).contains("precompiled_charsmap"));
+}
+
+#[test]
+fn a_sentencepiece_model_names_its_own_tokens() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = path("sentencepiece").join("tokenizer.model");
+    std::fs::copy(model, dir.path().join("tokenizer.model")).unwrap();
+    let tokenizer = Tokenizer::load(dir.path()).unwrap();
+    assert_eq!(
+        (tokenizer.bos_token(), tokenizer.eos_token()),
+        (Some("<s>"), Some("</s>"))
+    );
+    assert_eq!(stop_token_ids(dir.path(), &tokenizer).unwrap(), [2]);
+    // No `add_bos_token`: nothing is put in front, as transformers 5 has it.
+    assert!(tokenizer.encode("", true).unwrap().is_empty());
+    let size = tokenizer.vocab_size();
+    let config = json!({
+        "bos_token": null,
+        "added_tokens_decoder": {
+            "2": {"content": "<|renamed|>", "special": true},
+            (size.to_string()): {"content": "<|next|>", "special": true},
+            (size + 7).to_string(): {"content": "<|far|>", "special": true},
+        },
+    });
+    std::fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    let tokenizer = Tokenizer::load(dir.path()).unwrap();
+    assert_eq!(tokenizer.bos_token(), None);
+    assert_eq!(
+        tokenizer.encode("<|renamed|><|next|>", true).unwrap(),
+        [2, size as u32]
+    );
+    assert_eq!(tokenizer.token_id("<|far|>"), None);
+}
+
+#[test]
+fn added_tokens_json_is_read_where_nothing_newer_is() {
+    let size = family("sentencepiece").vocab_size();
+    let dir = tempfile::tempdir().unwrap();
+    let model = path("sentencepiece").join("tokenizer.model");
+    std::fs::copy(model, dir.path().join("tokenizer.model")).unwrap();
+    let write =
+        |name: &str, json: Value| std::fs::write(dir.path().join(name), json.to_string()).unwrap();
+    write("added_tokens.json", json!({"<b>": size + 1, "<a>": size}));
+    write(
+        "special_tokens_map.json",
+        json!({"additional_special_tokens": ["<a>"]}),
+    );
+    let tokenizer = Tokenizer::load(dir.path()).unwrap();
+    let ids = [size as u32, size as u32 + 1];
+    assert_eq!(tokenizer.encode("<a><b>", false).unwrap()[..2], ids);
+    assert_eq!(
+        (tokenizer.is_special(ids[0]), tokenizer.is_special(ids[1])),
+        (true, false)
+    );
 }

@@ -7,13 +7,17 @@ import os
 import socket
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import psutil
 
+from mlxcel import ManagedServer
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -68,3 +72,19 @@ def deaf_address() -> tuple[str, list[socket.socket]]:
         probe.connect_ex(listener.getsockname())
         waiting.append(probe)
     return f"http://127.0.0.1:{listener.getsockname()[1]}/v1", [listener, *waiting]
+
+
+@contextmanager
+def connected(model: str, binary: Path, *arguments: str) -> Iterator[httpx2.Client]:
+    """A client of a server of its own, started with these arguments."""
+    with (
+        ManagedServer(model, binary=binary, extra_args=arguments) as server,
+        httpx2.Client(
+            transport=httpx2.HTTPTransport(uds=server.socket_path),
+            headers={"Authorization": f"Bearer {server.api_key}"},
+            base_url="http://localhost",
+            timeout=120,
+            trust_env=False,
+        ) as http,
+    ):
+        yield http

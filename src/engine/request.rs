@@ -71,6 +71,9 @@ pub struct SamplingParams {
     pub dry: Dry,
     /// Added to the logits of single tokens.
     pub logit_bias: Vec<(u32, f32)>,
+    /// Tokens that are not chosen before the output has so many others, unless the grammar allows
+    /// nothing else.
+    pub withheld: Vec<(u32, usize)>,
     /// Makes the output repeatable; `None` draws one from the system.
     pub seed: Option<u64>,
     /// Which of a seed's independent outputs this is.
@@ -113,6 +116,7 @@ impl Default for SamplingParams {
             frequency_penalty: 0.0,
             dry: Dry::default(),
             logit_bias: Vec::new(),
+            withheld: Vec::new(),
             seed: None,
             choice: 0,
         }

@@ -126,11 +126,12 @@ impl Cache {
 
     /// Makes `snapshots/<commit>/<file>` stand for a blob.
     pub(super) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<(), HubError> {
-        let snapshot = self.snapshot(commit);
-        let pointer = snapshot.join(file);
-        std::fs::create_dir_all(&snapshot).map_err(HubError::io("create", &snapshot))?;
+        let pointer = self.snapshot(commit).join(file);
+        let folder = pointer.parent().unwrap_or(&pointer);
+        std::fs::create_dir_all(folder).map_err(HubError::io("create", folder))?;
+        let depth = file.matches('/').count();
         place(&pointer, |temporary| {
-            link_blob(&self.blob(etag), etag, temporary)
+            link_blob(&self.blob(etag), etag, depth, temporary)
         })
         .map_err(HubError::io("create", &pointer))
     }
@@ -163,13 +164,14 @@ fn place(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<
 }
 
 #[cfg(unix)]
-fn link_blob(_blob: &Path, etag: &str, pointer: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), pointer)
+fn link_blob(_blob: &Path, etag: &str, depth: usize, pointer: &Path) -> io::Result<()> {
+    let blobs = PathBuf::from("../".repeat(depth) + "../../blobs");
+    std::os::unix::fs::symlink(blobs.join(etag), pointer)
 }
 
 /// Symbolic links take a privilege on Windows; hard links do not.
 #[cfg(not(unix))]
-fn link_blob(blob: &Path, _etag: &str, pointer: &Path) -> io::Result<()> {
+fn link_blob(blob: &Path, _etag: &str, _depth: usize, pointer: &Path) -> io::Result<()> {
     std::fs::hard_link(blob, pointer)
 }
 

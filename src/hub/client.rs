@@ -461,7 +461,8 @@ impl<'a> Hub<'a> {
                 segments
                     .pop_if_empty()
                     .extend(repo)
-                    .extend(["resolve", commit, file]);
+                    .extend(["resolve", commit])
+                    .extend(file.split('/'));
             }
             Err(()) => return Err(Failure::Fatal(self.protocol("its address takes no path"))),
         }

@@ -13,7 +13,7 @@ const INDEX_SUFFIX: &str = ".safetensors.index.json";
 const WEIGHTS_SUFFIX: &str = ".safetensors";
 
 /// What the loaders of `models` and `text` read beside the weights.
-const METADATA: [&str; 10] = [
+const METADATA: [&str; 11] = [
     CONFIG,
     "generation_config.json",
     "tokenizer.json",
@@ -24,7 +24,11 @@ const METADATA: [&str; 10] = [
     "chat_template.jinja",
     "chat_template.json",
     "vocab.json",
+    "merges.txt",
 ];
+
+/// The one folder that is part of a model: templates beside the default one.
+const TEMPLATES: &str = "additional_chat_templates/";
 
 /// Formats of weights that are not loaded: pickles run code, the others are other engines' own.
 const OTHER_FORMATS: [(&str, &str); 9] = [
@@ -41,10 +45,13 @@ const OTHER_FORMATS: [(&str, &str); 9] = [
 
 /// The files of a repository that a model needs, out of all its files.
 ///
-/// Only the top folder counts: below it repositories keep other engines' copies of the model. Where
+/// Beside the templates only the top folder counts: below it repositories keep other engines' copies of
+/// the model. Where
 /// there are `model*.safetensors` they are the weights; some repositories hold the same weights
 /// again under another name (`consolidated.safetensors`), which would double the download.
 pub(super) fn wanted<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'a str> {
+    let (templates, names): (BTreeSet<_>, BTreeSet<_>) =
+        names.into_iter().partition(|name| is_template(name));
     let top = names.into_iter().filter(|name| !name.contains(['/', '\\']));
     let (mut weights, others): (BTreeSet<_>, BTreeSet<_>) =
         top.partition(|name| name.ends_with(WEIGHTS_SUFFIX));
@@ -55,7 +62,14 @@ pub(super) fn wanted<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<&
         .into_iter()
         .filter(|name| METADATA.contains(name) || name.ends_with(INDEX_SUFFIX));
     weights.extend(metadata);
+    weights.extend(templates);
     weights
+}
+
+fn is_template(name: &str) -> bool {
+    name.strip_prefix(TEMPLATES)
+        .and_then(|name| name.strip_suffix(".jinja"))
+        .is_some_and(|name| !name.is_empty() && !name.contains(['/', '\\']))
 }
 
 /// Whether the files of `place` can be a model at all.
@@ -125,6 +139,9 @@ mod tests {
         let names = [
             ".gitattributes",
             "README.md",
+            "additional_chat_templates/../../escape.jinja",
+            "additional_chat_templates/notes.md",
+            "additional_chat_templates/tool_use.jinja",
             "config.json",
             "consolidated.safetensors",
             "model-00001-of-00002.safetensors",
@@ -138,6 +155,7 @@ mod tests {
             "../../escape.safetensors",
         ];
         let expected = BTreeSet::from([
+            "additional_chat_templates/tool_use.jinja",
             "config.json",
             "model-00001-of-00002.safetensors",
             "model-00002-of-00002.safetensors",

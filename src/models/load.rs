@@ -66,11 +66,9 @@ pub fn load(
         },
         None => None,
     };
-    if text.is_some() {
-        nesting::language_model_only(&mut weights);
-        if let Some(adapter) = &mut adapter {
-            adapter.rename(nesting::inner_name);
-        }
+    nesting::language_model_only(&mut weights);
+    if let Some(adapter) = &mut adapter {
+        adapter.rename(nesting::inner_name);
     }
     let checkpoint = Checkpoint {
         architecture,

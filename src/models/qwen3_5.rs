@@ -4,7 +4,6 @@
 use super::builder::Builder;
 use super::error::LoadError;
 use super::layers::DeltaInputs;
-use super::nesting::language_model_only;
 use super::qwen3_next::{Kind, QwenHybrid, QwenHybridConfig};
 use super::registry::Architecture;
 use super::weights::Weights;
@@ -17,7 +16,6 @@ impl Architecture for Qwen35 {
     type Model = QwenHybrid;
 
     fn sanitize(config: &QwenHybridConfig, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        language_model_only(weights);
         config.sanitize(weights)
     }
 

@@ -177,9 +177,14 @@ impl Body {
 pub struct Ignored(Vec<String>);
 
 impl Ignored {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Names the fields in the log and in the response's `x-mlxcel-ignored`.
     pub fn report(&self, response: &mut Response) {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return;
         }
         let value = self.header();

@@ -15,7 +15,7 @@ use super::metrics::Tally;
 use super::reader::Reader;
 use crate::engine::{EngineError, Event, Finish, FinishReason, Timings, Token, TokenLogprobs};
 use crate::text::output::Piece;
-use crate::text::{Detokenizer, StopMatcher, TextError, Tokenizer};
+use crate::text::{Detokenizer, StopMatcher, StopStep, TextError, Tokenizer};
 
 /// A shown token.
 #[derive(Debug, Clone, PartialEq)]
@@ -135,6 +135,8 @@ pub struct Generation<S> {
     abort: BoxFuture<'static, ()>,
     detokenizer: Detokenizer,
     stops: StopMatcher,
+    /// Tokens in which no stop string is looked for.
+    min_tokens: usize,
     reader: Option<Reader>,
     /// Tokens whose text is not shown in full, with the end of their text.
     held: VecDeque<(ShownToken, usize)>,
@@ -167,6 +169,7 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
             abort,
             detokenizer: Detokenizer::new(tokenizer),
             stops: StopMatcher::new(stops),
+            min_tokens: 0,
             reader: None,
             held: VecDeque::new(),
             echo: None,
@@ -179,6 +182,11 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
             tally: None,
             phase: Phase::Running,
         }
+    }
+
+    /// Looks for stop strings only behind so many tokens.
+    pub fn with_min_tokens(self, min_tokens: usize) -> Self {
+        Self { min_tokens, ..self }
     }
 
     /// Tells how it ends.
@@ -283,7 +291,7 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
             logprobs: token.logprobs,
         };
         self.held.push_back((shown, self.made));
-        let step = self.stops.push(&text);
+        let step = self.stopped(text);
         if let Some(stop) = step.matched {
             let end = self.shown + step.text.len();
             self.held.retain(|(token, _)| token.start < end);
@@ -302,10 +310,21 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
         Ok(delta)
     }
 
+    /// What of the next piece of text can be shown, and whether a stop string ends it.
+    fn stopped(&mut self, text: String) -> StopStep {
+        if self.clock.tokens <= self.min_tokens {
+            return StopStep {
+                text,
+                matched: None,
+            };
+        }
+        self.stops.push(&text)
+    }
+
     fn finished(&mut self, finish: Finish) -> Result<Step, ApiError> {
         let rest = self.detokenizer.finish().map_err(undecodable)?;
         self.made += rest.len();
-        let last = self.stops.push(&rest);
+        let last = self.stopped(rest);
         let (text, stop, finish) = match last.matched {
             Some(stop) => {
                 let finish = Finish {

@@ -10,6 +10,7 @@ use super::error::ApiError;
 use super::generate::{Echo, Generation, Step};
 use super::metrics::Tally;
 use super::model::ServedModel;
+use super::openai::ending::StopTokens;
 use super::openai::sampling::Sampling;
 use super::reader::Reader;
 use super::state::App;
@@ -112,6 +113,8 @@ impl Job {
                 return Err(ApiError::invalid(&param, message));
             }
         }
+        let most = most_tokens(&sampling, model);
+        sampling.ending.within(most)?;
         let outputs = prompts.len().saturating_mul(sampling.n);
         if outputs > MAX_OUTPUTS {
             let message = format!(
@@ -196,6 +199,14 @@ impl Job {
     }
 }
 
+/// Most tokens of an output: what was asked for, within what the server allows.
+fn most_tokens(sampling: &Sampling, model: &ServedModel) -> Option<usize> {
+    match (sampling.max_tokens, model.n_predict) {
+        (Some(asked), Some(most)) => Some(asked.min(most)),
+        (asked, most) => asked.or(most),
+    }
+}
+
 /// One output of a request.
 pub struct Output {
     /// Its place among all of them.
@@ -222,16 +233,15 @@ pub fn submit(app: &App, model: &Arc<ServedModel>, job: Job) -> Result<Vec<Outpu
     let mut grammars = grammars.into_iter();
     let mut readers = readers.into_iter();
     let mut outputs = Vec::with_capacity(prompts.len() * sampling.n);
-    let max_tokens = match (sampling.max_tokens, model.n_predict) {
-        (Some(asked), Some(most)) => Some(asked.min(most)),
-        (asked, most) => asked.or(most),
-    };
+    let max_tokens = most_tokens(&sampling, model);
+    let StopTokens { ending, withheld } = sampling.ending.tokens(&model.text.stop_tokens);
     for (prompt, tokens) in prompts.into_iter().enumerate() {
         let prompt_tokens = tokens.len();
         let mut siblings: Vec<Sibling> = (0..sampling.n as u64)
             .map(|choice| Sibling {
                 sampling: SamplingParams {
                     choice,
+                    withheld: withheld.clone(),
                     ..sampling.params.clone()
                 },
                 grammar: grammars.next(),
@@ -244,7 +254,7 @@ pub fn submit(app: &App, model: &Arc<ServedModel>, job: Job) -> Result<Vec<Outpu
             sampling: first.sampling,
             logprobs,
             prompt_logprobs,
-            stop_tokens: model.text.stop_tokens.clone(),
+            stop_tokens: ending.clone(),
             grammar: first.grammar,
             siblings,
             cache_salt: terms.cache_salt,
@@ -260,6 +270,7 @@ pub fn submit(app: &App, model: &Arc<ServedModel>, job: Job) -> Result<Vec<Outpu
                 sampling.stop.clone(),
                 prompt_tokens,
             )
+            .with_min_tokens(sampling.ending.min_tokens)
             .with_tally(Tally::new(&model.metrics));
             if let Some(echo) = &echo {
                 generation = generation.with_echo(echo.clone());

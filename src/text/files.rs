@@ -13,11 +13,11 @@ use super::TextError;
 /// Far above any real tokenizer (the largest today are about 40 MB).
 const MAX_BYTES: u64 = 512 << 20;
 
-/// The file's text, or `None` if there is no such file.
+/// The file's content, or `None` if there is no such file.
 ///
 /// # Errors
-/// [`TextError::Read`], or [`TextError::Invalid`] for a file that is too large or not UTF-8.
-pub(super) fn read_text(path: &Path) -> Result<Option<String>, TextError> {
+/// [`TextError::Read`], or [`TextError::Invalid`] for a file that is too large.
+pub(super) fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, TextError> {
     let read = |source| TextError::Read {
         path: path.to_owned(),
         source,
@@ -36,8 +36,17 @@ pub(super) fn read_text(path: &Path) -> Result<Option<String>, TextError> {
             format!("larger than {} MiB", MAX_BYTES >> 20),
         ));
     }
-    String::from_utf8(bytes)
-        .map(Some)
+    Ok(Some(bytes))
+}
+
+/// The file's text, or `None` if there is no such file.
+///
+/// # Errors
+/// As [`read_bytes`], and [`TextError::Invalid`] for a file that is not UTF-8.
+pub(super) fn read_text(path: &Path) -> Result<Option<String>, TextError> {
+    read_bytes(path)?
+        .map(String::from_utf8)
+        .transpose()
         .map_err(|error| invalid(path, error))
 }
 

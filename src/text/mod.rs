@@ -2,6 +2,7 @@
 //!
 //! A leaf: it knows neither the engine nor the server.
 
+mod backend;
 mod decoder;
 mod detokenizer;
 mod files;
@@ -22,13 +23,13 @@ pub use tokenizer::Tokenizer;
 /// Why a model's text files could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
-    /// The folder has no `tokenizer.json`; the text says how to get one.
+    /// The folder has no tokenizer that can be read; the text says how to get one.
     #[error("{dir}: tokenizer.json is missing; {remedy}")]
     NoTokenizer {
         /// The model's folder.
         dir: PathBuf,
         /// What to do about it.
-        remedy: &'static str,
+        remedy: String,
     },
     /// A file exists and cannot be read.
     #[error("{path}: {source}")]

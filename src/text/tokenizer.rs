@@ -1,4 +1,4 @@
-//! `tokenizer.json` through the `tokenizers` library.
+//! A model's tokenizer, through the `tokenizers` library.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -6,15 +6,16 @@ use std::sync::OnceLock;
 use tokenizers::{AddedToken, Model as _};
 
 use super::TextError;
+use super::backend::{self, Backend};
 use super::decoder::{Decoder, DecoderState};
-use super::files::{invalid, read_text};
+use super::files::invalid;
 use super::special_tokens::TokenizerConfig;
 
 /// A model's tokenizer. `Send + Sync`; share it in an `Arc`.
 ///
 /// Follows transformers 5: `tokenizer.json` decides everything about encoding (its post-processor
-/// also whether a BOS is added; `add_bos_token` of `tokenizer_config.json` is not consulted when
-/// there is a `tokenizer.json`), and `tokenizer_config.json` names the special tokens.
+/// also whether a BOS is added; `add_bos_token` of `tokenizer_config.json` is consulted only where
+/// there is no `tokenizer.json`), and `tokenizer_config.json` names the special tokens.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The same, deaf to special tokens in a text; made when it is first asked for.
@@ -29,28 +30,18 @@ impl Tokenizer {
     /// Loads the tokenizer of a model folder.
     ///
     /// # Errors
-    /// [`TextError::NoTokenizer`] without a `tokenizer.json`, [`TextError::Read`], and
+    /// [`TextError::NoTokenizer`] without the files of a tokenizer, [`TextError::Read`], and
     /// [`TextError::Invalid`] for a file that the library does not understand or whose decoder
     /// cannot be streamed.
     pub fn load(dir: &Path) -> Result<Self, TextError> {
         // One text at a time, on a worker of ours: a thread pool beside it only costs.
         tokenizers::parallelism::set_parallelism(false);
-        let path = dir.join("tokenizer.json");
-        let Some(json) = read_text(&path)? else {
-            return Err(TextError::NoTokenizer {
-                dir: dir.to_owned(),
-                remedy: if dir.join("tokenizer.model").exists() {
-                    "convert tokenizer.model once with transformers: \
-                     AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
-                } else {
-                    "copy it from the model's repository"
-                },
-            });
-        };
-        let mut inner: tokenizers::Tokenizer = json
-            .parse()
-            .map_err(|error: tokenizers::Error| invalid(&path, error))?;
         let config = TokenizerConfig::load(dir)?;
+        let Backend {
+            tokenizer: mut inner,
+            path,
+            has_post_processor,
+        } = backend::load(dir, &config)?;
         // Limits of the tokenizer's training; a prompt is neither cut nor padded.
         inner
             .with_truncation(None)
@@ -61,6 +52,11 @@ impl Tokenizer {
             .add_tokens(added)
             .map_err(|error| invalid(&path, error))?;
 
+        if !has_post_processor {
+            let around = backend::post_processor(&inner, &config);
+            inner.with_post_processor(around.map_err(|error| invalid(&path, error))?);
+        }
+
         let decoder = Decoder::new(inner.get_decoder())
             .map_err(|what| invalid(&path, format!("{what} is not supported")))?;
         let vocab_size = inner
@@ -68,12 +64,7 @@ impl Tokenizer {
             .into_values()
             .max()
             .map_or(0, |id| id as usize + 1);
-        let named = |name: &str| {
-            config
-                .named_tokens()
-                .find(|(key, _)| *key == name)
-                .map(|(_, text)| text.to_owned())
-        };
+        let named = |name: &str| config.named(name).map(str::to_owned);
         let (bos, eos) = (named("bos_token"), named("eos_token"));
         Ok(Self {
             inner,
@@ -204,36 +195,28 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-/// Tokens of the vocabulary that `tokenizer_config.json` marks as added or special and
-/// `tokenizer.json` does not. Those that the vocabulary lacks are left out: the model has no row
-/// for them.
+/// Tokens that `tokenizer_config.json` marks as added or special and the tokenizer's file does not.
+///
+/// A token that the vocabulary lacks is added if the configuration gives it the next id. Others are left
+/// out: the model has no row for them.
 fn added_tokens(inner: &tokenizers::Tokenizer, config: &TokenizerConfig) -> Vec<AddedToken> {
-    let flag = |token: &serde_json::Map<String, serde_json::Value>, key: &str, default: bool| {
-        token
-            .get(key)
-            .and_then(serde_json::Value::as_bool)
-            .unwrap_or(default)
-    };
-    let mut tokens: Vec<AddedToken> = config
-        .added_tokens()
-        .filter_map(|token| {
-            let content = token.get("content")?.as_str()?;
-            let special = flag(token, "special", false);
-            Some(
-                AddedToken::from(content, special)
-                    .single_word(flag(token, "single_word", false))
-                    .lstrip(flag(token, "lstrip", false))
-                    .rstrip(flag(token, "rstrip", false))
-                    .normalized(flag(token, "normalized", !special)),
-            )
-        })
-        .collect();
-    for (_, name) in config.named_tokens() {
-        let listed = inner.get_added_vocabulary().get_vocab().contains_key(name);
-        if !listed && tokens.iter().all(|token| token.content != name) {
-            tokens.push(AddedToken::from(name, true));
+    let mut tokens = Vec::new();
+    let mut next = inner.get_vocab_size(true);
+    for listed in config.added_tokens() {
+        let known = inner.token_to_id(&listed.token.content).is_some();
+        let is_next = listed.id as usize == next && inner.id_to_token(listed.id).is_none();
+        if known || is_next {
+            next += usize::from(!known);
+            tokens.push(listed.token.clone());
         }
     }
-    tokens.retain(|token| inner.token_to_id(&token.content).is_some());
+    let named = config.named_tokens().map(|(_, text)| text);
+    for text in named.chain(config.extra_special_tokens()) {
+        let marked = inner.get_added_vocabulary().get_vocab().contains_key(text);
+        let listed = tokens.iter().any(|token| token.content == text);
+        if !marked && !listed && inner.token_to_id(text).is_some() {
+            tokens.push(AddedToken::from(text, true));
+        }
+    }
     tokens
 }

@@ -66,6 +66,23 @@ async fn a_download_has_the_hubs_layout_and_is_fetched_once() {
 }
 
 #[tokio::test]
+async fn named_templates_come_along_in_their_folder() {
+    let (hub, home) = (StandIn::start().await, Home::new());
+    let name = "additional_chat_templates/tool_use.jinja";
+    let mut files = model();
+    files.push((name, HubFile::small("{{ tools }}")));
+    hub.push("o/n", "main", COMMIT, &files);
+    let options = home.options(&hub);
+    let snapshot = get("o/n", &options).await.unwrap();
+    let template = std::fs::read_to_string(snapshot.join(name)).unwrap();
+    assert_eq!(template, "{{ tools }}");
+    assert!(snapshot.join(name).is_symlink());
+    hub.forget_log();
+    get("o/n", &options).await.unwrap();
+    assert!(hub.gets().is_empty());
+}
+
+#[tokio::test]
 async fn without_the_hub_the_cache_does() {
     let (hub, home) = (hub().await, Home::new());
     let options = home.options(&hub);

@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
+from ._descriptors import above_standard
 from ._fork import close_in_child
 from ._lifeline import LIFELINE, Lifeline
 from .errors import MlxcelServerError
@@ -121,7 +122,9 @@ class ReapedChild(Child):
                 "here to do so: use a current mlxcel binary, or start the server yourself and connect to it"
             )
         self._grace = grace
-        self._control, theirs = socket.socketpair()
+        self._control, theirs = (
+            socket.socket(fileno=above_standard(end.detach())) for end in socket.socketpair()
+        )
         close_in_child(self._control)
         arguments = [str(theirs.fileno()), str(os.getpid()), str(grace), str(folder or "")]
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+from ._descriptors import above_standard
 from ._fork import close_in_child
 
 __all__ = ["LIFELINE", "Lifeline"]
@@ -23,7 +24,7 @@ class Lifeline:
     """Both ends of the pipe, until the server is spawned; then the write end alone."""
 
     def __init__(self) -> None:
-        self._read, write = os.pipe()
+        self._read, write = map(above_standard, os.pipe())
         self._write = os.fdopen(write, "wb", buffering=0)
         close_in_child(self._write)
 

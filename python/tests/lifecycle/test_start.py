@@ -246,3 +246,18 @@ def test_a_bar_in_a_notebook(fake_binary: Path) -> None:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
         manager.cleanup_resources()
+
+
+def test_a_process_without_standard_streams(each_binary: Path, tmp_path: Path) -> None:
+    """Their numbers go to what is opened next: here to what the server is to inherit."""
+    code = """
+import os, sys
+for descriptor in range(3):
+    os.close(descriptor)
+from mlxcel import LLM
+with LLM("m", binary=sys.argv[1]) as llm, open(sys.argv[2], "w") as said:
+    said.write(llm.chat("What is 12 + 30?"))
+"""
+    said = tmp_path / "said"
+    subprocess.run([sys.executable, "-c", code, str(each_binary), str(said)], timeout=60, check=True)
+    assert said.read_text() == "echo: What is 12 + 30?"

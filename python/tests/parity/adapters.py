@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
-from families.llama import FAMILY
+from families import llama, qwen3_5
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_lm.utils import load_model
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 PARAMETERS: dict[str, Any] = {"rank": 4, "scale": 2.0, "dropout": 0.0}
 
-# What each kind of adapter is tried on: together they have dense and packed layers, with and without biases.
-ADAPTED: dict[str, Recipe] = {
-    "lora": FAMILY.quantized(4, dtype=mx.bfloat16, mlp_bias=True),
-    "dora": FAMILY.quantized(8, attention_bias=True),
-    "full": FAMILY.dense(mx.bfloat16),
+# Kinds of adapters and what they are tried on: together dense and packed layers, with and without biases,
+# and a language model inside of a checkpoint with more.
+ADAPTED: dict[str, tuple[str, Recipe]] = {
+    "lora": ("lora", llama.FAMILY.quantized(4, dtype=mx.bfloat16, mlp_bias=True)),
+    "dora": ("dora", llama.FAMILY.quantized(8, attention_bias=True)),
+    "full": ("full", llama.FAMILY.dense(mx.bfloat16)),
+    "lora, nested": ("lora", qwen3_5.FAMILY.quantized(8)),
 }
 
 

@@ -9,7 +9,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx2
 import pytest
 from adapters import ADAPTED, write_adapter
 from checkpoints import VOCAB
@@ -17,7 +16,7 @@ from families import recipes
 from reference import TOP, Reference, Step
 from tokenizers import Tokenizer
 
-from mlxcel import ManagedServer
+from support import connected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,22 +40,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "recipe" in metafunc.fixturenames:
         which = "ALL" if metafunc.config.getoption("--parity") == "all" else "SAMPLE"
         metafunc.parametrize("recipe", [pytest.param(it, id=name) for name, it in recipes(which).items()])
-
-
-@contextmanager
-def connected(model: str, binary: Path, *arguments: str) -> Iterator[httpx2.Client]:
-    """A client of a server of its own, started with these arguments."""
-    with (
-        ManagedServer(model, binary=binary, extra_args=arguments) as server,
-        httpx2.Client(
-            transport=httpx2.HTTPTransport(uds=server.socket_path),
-            headers={"Authorization": f"Bearer {server.api_key}"},
-            base_url="http://localhost",
-            timeout=120,
-            trust_env=False,
-        ) as http,
-    ):
-        yield http
 
 
 @contextmanager
@@ -120,11 +103,12 @@ def test_random_weights(recipe: Recipe, tmp_path: Path, real_binary: Path) -> No
         check({"logprobs": after_first}, reference.read(prompt), word)
 
 
-@pytest.mark.parametrize("adapter", ["lora", "dora", "full"])
+@pytest.mark.parametrize("adapter", ADAPTED)
 def test_adapters(adapter: str, tmp_path: Path, real_binary: Path) -> None:
     folder, tuned = tmp_path / "model", tmp_path / "adapter"
-    ADAPTED[adapter](folder)
-    write_adapter(tuned, folder, adapter)
+    kind, recipe = ADAPTED[adapter]
+    recipe(folder)
+    write_adapter(tuned, folder, kind)
     draw = random.Random(3)
     prompts = [[draw.randrange(VOCAB) for _ in range(length)] for length in PROMPT_LENGTHS]
     expected = Reference(folder, tuned).greedy(prompts, TOKENS)

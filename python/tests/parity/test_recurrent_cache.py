@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from checkpoints import VOCAB
 from families import lfm2, mamba2, qwen3_5
-from test_parity import connected
+
+from support import connected
 
 if TYPE_CHECKING:
     from pathlib import Path

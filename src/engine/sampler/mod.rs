@@ -8,7 +8,7 @@
 //!    output), then presence and frequency penalty (OpenAI's formula, over the output);
 //! 4. DRY (<https://github.com/oobabooga/text-generation-webui/pull/5677>, with llama.cpp's
 //!    sequence breakers);
-//! 5. the grammar's mask;
+//! 5. the grammar's mask, and the tokens that are withheld until the output is long enough;
 //! 6. temperature 0: the likeliest token, the lowest id among equals, and the end;
 //! 7. top-k, typical (<https://arxiv.org/abs/2202.00666>), top-p
 //!    (<https://arxiv.org/abs/1904.09751>), min-p (<https://arxiv.org/abs/2407.01082>) and XTC
@@ -63,7 +63,7 @@ pub struct Sampler {
     key: Key,
     history: History,
     /// Tokens generated so far.
-    position: u64,
+    position: usize,
 }
 
 impl Sampler {
@@ -102,7 +102,8 @@ impl Sampler {
 
     /// Steps 2 to 5, on a copy if there is anything to do.
     fn adjusted<'a>(&self, logits: &'a [f32], mask: Option<&[u32]>) -> Cow<'a, [f32]> {
-        if mask.is_none() && !self.params.has_penalties() {
+        let withheld = self.withheld(mask);
+        if mask.is_none() && withheld.is_empty() && !self.params.has_penalties() {
             return Cow::Borrowed(logits);
         }
         let mut logits = logits.to_vec();
@@ -110,7 +111,32 @@ impl Sampler {
         if let Some(mask) = mask {
             apply_mask(&mut logits, mask);
         }
+        for token in withheld {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
         Cow::Owned(logits)
+    }
+
+    /// The tokens that come too early; none where the mask allows nothing else.
+    fn withheld(&self, mask: Option<&[u32]>) -> Vec<u32> {
+        let early = |(_, from): &&(u32, usize)| self.position < *from;
+        let withheld = self.params.withheld.iter().filter(early);
+        let withheld: Vec<u32> = withheld.map(|(token, _)| *token).collect();
+        let Some(mask) = mask.filter(|_| !withheld.is_empty()) else {
+            return withheld;
+        };
+        let mut left = mask.to_vec();
+        for &token in &withheld {
+            if let Some(word) = left.get_mut(token as usize / 32) {
+                *word &= !(1 << (token % 32));
+            }
+        }
+        match left.iter().any(|&word| word != 0) {
+            true => withheld,
+            false => Vec::new(),
+        }
     }
 
     /// Steps 2 to 4.
@@ -134,7 +160,7 @@ impl Sampler {
     /// Steps 7 and 8; `best` is the likeliest token, whose logit is finite.
     fn draw(&self, logits: &[f32], best: u32) -> u32 {
         let params = &self.params;
-        let draws = self.key.at(self.position);
+        let draws = self.key.at(self.position as u64);
         let largest = logits[best as usize];
         if !params.has_filters() {
             return draw::pick(logits, largest, params.temperature, draws.token) as u32;

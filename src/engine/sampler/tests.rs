@@ -66,6 +66,20 @@ fn a_mask_and_a_bias_decide() {
 }
 
 #[test]
+fn a_token_is_withheld_until_the_output_is_long_enough() {
+    let params = SamplingParams {
+        withheld: vec![(1, 2), (2, usize::MAX), (99, 1)],
+        ..greedy()
+    };
+    let mut sampler = seeded(params.clone());
+    let mut next = |mask: Option<&[u32]>| sampler.sample(&[0.0, 2.0, 3.0], mask);
+    assert_eq!((next(None), next(None)), (Ok(0), Ok(0)));
+    assert_eq!(next(None), Ok(1), "two others were chosen");
+    assert_eq!(next(Some(&[0b101])), Ok(0));
+    assert_eq!(next(Some(&[0b100])), Ok(2), "the grammar leaves no choice");
+}
+
+#[test]
 fn not_a_number_is_an_error_at_every_temperature() {
     for temperature in [0.0, 1.0] {
         for strange in [f32::NAN, f32::INFINITY] {

@@ -3,6 +3,7 @@
 pub mod chat;
 pub mod completions;
 pub mod constraint;
+pub mod ending;
 pub mod logprobs;
 pub mod message;
 pub mod messages;

@@ -41,16 +41,6 @@ pub const EVERYWHERE: &[Refused] = &[
         "a message is always begun anew; send text to be continued to /v1/completions",
     ),
     (
-        "stop_token_ids",
-        is_empty_list,
-        "use `stop` with their text",
-    ),
-    (
-        "min_tokens",
-        |v| v == &json!(0),
-        "use `logit_bias` on the stop tokens",
-    ),
-    (
         "include_stop_str_in_output",
         |v| v == false,
         "a stop string is never part of the output",
@@ -77,11 +67,6 @@ pub const EVERYWHERE: &[Refused] = &[
         "the order of the samplers is fixed; leave it out",
     ),
     (
-        "ignore_eos",
-        |v| v == false,
-        "a stop token always ends the output",
-    ),
-    (
         "mirostat",
         |v| v == &json!(0),
         "use temperature, top_p or min_p",
@@ -96,6 +81,102 @@ pub const EVERYWHERE: &[Refused] = &[
         |v| v.as_f64() == Some(0.0),
         "use temperature",
     ),
+    (
+        "min_keep",
+        |v| v == &json!(0),
+        "the filters keep one token at least; leave it out",
+    ),
+    (
+        "adaptive_target",
+        |v| v.as_f64().is_some_and(|v| v < 0.0),
+        "use temperature, top_p or min_p",
+    ),
+    (
+        "length_penalty",
+        |v| v.as_f64() == Some(1.0),
+        "there is no beam search to penalize",
+    ),
+    (
+        "allowed_token_ids",
+        is_empty_list,
+        "use `choice`, `regex` or `grammar`",
+    ),
+    (
+        "bad_words",
+        is_empty_list,
+        "use `logit_bias` on their tokens",
+    ),
+    (
+        "logits_processors",
+        is_empty_list,
+        "the server runs no code of a request's",
+    ),
+    (
+        "truncate_prompt_tokens",
+        |_| false,
+        "shorten the prompt yourself; /v1/responses drops old turns by `truncation`",
+    ),
+    ("prompt_embeds", |_| false, "prompts are text or tokens"),
+    (
+        "return_token_ids",
+        |v| v == false,
+        "answers hold text; see /tokenize",
+    ),
+    (
+        "return_tokens_as_token_ids",
+        |v| v == false,
+        "logprobs name tokens by their text, and `bytes`",
+    ),
+    (
+        "return_tokens",
+        |v| v == false,
+        "answers hold text; see /tokenize",
+    ),
+    (
+        "return_progress",
+        |v| v == false,
+        "see `processed_tokens` of /slots",
+    ),
+    (
+        "timings_per_token",
+        |v| v == false,
+        "`timings` come at the end",
+    ),
+    (
+        "post_sampling_probs",
+        |v| v == false,
+        "logprobs are the model's own",
+    ),
+    ("response_fields", is_empty_list, "answers are told whole"),
+    (
+        "priority",
+        |v| v == &json!(0),
+        "requests are served in the order in which they come",
+    ),
+    (
+        "id_slot",
+        |v| v == &json!(-1),
+        "a request gets the next place that is free",
+    ),
+    (
+        "t_max_predict_ms",
+        |v| v.as_i64().is_some_and(|v| v <= 0),
+        "use `max_tokens`; see --request-timeout",
+    ),
+    ("n_indent", |v| v == &json!(0), "use `grammar`"),
+    ("lora", is_empty_list, "start the server with --adapter"),
+    ("adapters", |_| false, "start the server with --adapter"),
+    // What follows changes nothing of an answer, at any value: how a prompt is kept, what is done
+    // with a context that is full, what belongs to samplers that are off.
+    ("cache_prompt", |_| true, ""),
+    ("n_cache_reuse", |_| true, ""),
+    ("n_keep", |_| true, ""),
+    ("n_discard", |_| true, ""),
+    ("spaces_between_special_tokens", |_| true, ""),
+    ("mirostat_tau", |_| true, ""),
+    ("mirostat_eta", |_| true, ""),
+    ("dynatemp_exponent", |_| true, ""),
+    ("adaptive_decay", |_| true, ""),
 ];
 
 const STORE: Refused = (
@@ -111,6 +192,12 @@ const COMPLETIONS: &[Refused] = &[
         |v| v == "",
         "text is only continued, not filled in",
     ),
+    (
+        "add_special_tokens",
+        |v| v == true,
+        "send token ids to have no special tokens added",
+    ),
+    ("image_data", is_empty_list, "this server reads text only"),
     (
         "messages",
         |_| false,
@@ -143,6 +230,27 @@ const CHAT: &[Refused] = &[
         "the output is text only",
     ),
     ("audio", |_| false, "the output is text only"),
+    (
+        "add_special_tokens",
+        |v| v == false,
+        "the template writes the special tokens",
+    ),
+    (
+        "documents",
+        is_empty_list,
+        "send them as `chat_template_kwargs.documents`",
+    ),
+    (
+        "mm_processor_kwargs",
+        |_| false,
+        "this server reads text only",
+    ),
+    (
+        "parse_tool_calls",
+        |v| v == true,
+        "leave out `tools` to have calls as text",
+    ),
+    ("role_mapping", |_| false, "the template writes the roles"),
     (
         "prediction",
         |_| false,
@@ -191,35 +299,94 @@ pub fn check(body: &mut Body, lists: &[&[Refused]]) -> Result<(), ApiError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn known_fields_are_refused_by_name_and_their_neutral_values_pass() {
-        let mut body =
-            Body::parse(br#"{"mirostat": 0, "top_n_sigma": -1, "suffix": null}"#).unwrap();
-        completions(&mut body).unwrap();
-        for field in [
-            r#""mirostat": 2"#,
-            r#""top_n_sigma": 1.5"#,
-            r#""suffix": "x""#,
-            r#""ignore_eos": true"#,
-        ] {
-            let mut body = Body::parse(format!("{{{field}}}").as_bytes()).unwrap();
-            let error = completions(&mut body).unwrap_err();
-            assert_eq!(error.code(), Some("unsupported_parameter"), "{field}");
-            assert!(field.contains(error.param().unwrap()), "{field}");
-        }
+    /// Each field of vLLM's, llama-server's and OpenAI's that is known and not honoured: values that
+    /// ask for nothing, and one that does; `null` where there is none.
+    fn cases() -> Vec<(&'static str, Value, Value)> {
+        vec![
+            ("service_tier", json!("auto"), json!("flex")),
+            ("moderation", json!(null), json!({})),
+            ("prompt_cache_retention", json!("in_memory"), json!("24h")),
+            ("chat_template", json!(null), json!("{{ messages }}")),
+            ("include_stop_str_in_output", json!(false), json!(true)),
+            ("skip_special_tokens", json!(true), json!(false)),
+            ("use_beam_search", json!(false), json!(true)),
+            ("prompt_logprobs", json!(0), json!(1)),
+            ("n_probs", json!(0), json!(3)),
+            ("samplers", json!(null), json!(["top_k"])),
+            ("mirostat", json!(0), json!(2)),
+            ("mirostat_tau", json!(5.0), json!(null)),
+            ("top_n_sigma", json!(-1), json!(1.5)),
+            ("dynatemp_range", json!(0.0), json!(0.5)),
+            ("min_keep", json!(0), json!(2)),
+            ("length_penalty", json!(1.0), json!(0.5)),
+            ("allowed_token_ids", json!([]), json!([1])),
+            ("bad_words", json!([]), json!(["a"])),
+            ("truncate_prompt_tokens", json!(null), json!(-1)),
+            ("return_token_ids", json!(false), json!(true)),
+            ("return_tokens_as_token_ids", json!(false), json!(true)),
+            ("return_progress", json!(false), json!(true)),
+            ("timings_per_token", json!(false), json!(true)),
+            ("post_sampling_probs", json!(false), json!(true)),
+            ("priority", json!(0), json!(-1)),
+            ("id_slot", json!(-1), json!(0)),
+            ("t_max_predict_ms", json!(-1), json!(100)),
+            ("lora", json!([]), json!([{"id": 0, "scale": 1}])),
+            ("cache_prompt", json!(false), json!(null)),
+            ("n_keep", json!(-1), json!(null)),
+            ("store", json!(false), json!(true)),
+        ]
     }
 
     #[test]
-    fn chat_refuses_audio_and_functions() {
-        for field in [
-            r#""functions": [{}]"#,
-            r#""modalities": ["audio"]"#,
-            r#""audio": {}"#,
-            r#""best_of": 2"#,
-            r#""echo": true"#,
-        ] {
-            let mut body = Body::parse(format!("{{{field}}}").as_bytes()).unwrap();
-            assert!(chat(&mut body).is_err(), "{field}");
+    fn known_fields_are_refused_by_name_and_their_neutral_values_pass() {
+        let both = [
+            ("chat", chat as fn(&mut Body) -> _),
+            ("completions", completions),
+        ];
+        let chat_only = [
+            ("functions", json!([]), json!([{}])),
+            ("function_call", json!("none"), json!("auto")),
+            ("modalities", json!(["text"]), json!(["audio"])),
+            ("audio", json!(null), json!({})),
+            ("best_of", json!(1), json!(2)),
+            ("echo", json!(false), json!(true)),
+            ("verbosity", json!("medium"), json!("low")),
+            ("documents", json!([]), json!([{"text": "a"}])),
+            ("add_special_tokens", json!(false), json!(true)),
+        ];
+        let completions_only = [
+            ("suffix", json!(""), json!("x")),
+            ("add_special_tokens", json!(true), json!(false)),
+        ];
+        let of = |cases: Vec<_>, routes: &[_]| -> Vec<_> {
+            let with = |case: (&'static str, Value, Value)| {
+                routes
+                    .iter()
+                    .map(move |route| (*route, case.clone()))
+                    .collect::<Vec<_>>()
+            };
+            cases.into_iter().flat_map(with).collect()
+        };
+        let mut all = of(cases(), &both);
+        all.extend(of(chat_only.into(), &both[..1]));
+        all.extend(of(completions_only.into(), &both[1..]));
+        for ((route, check), (name, harmless, harmful)) in all {
+            let with = |value: &Value| {
+                let mut body = Body::parse(json!({ name: value }).to_string().as_bytes()).unwrap();
+                check(&mut body).map(|()| body.ignored())
+            };
+            for value in [&harmless, &Value::Null] {
+                let ignored =
+                    with(value).unwrap_or_else(|error| panic!("{route} {name}: {error:?}"));
+                assert!(ignored.is_empty(), "{route} {name} is known");
+            }
+            if !harmful.is_null() {
+                let error = with(&harmful)
+                    .err()
+                    .unwrap_or_else(|| panic!("{route} takes {name}"));
+                let (code, param) = (error.code(), error.param());
+                assert_eq!((code, param), (Some("unsupported_parameter"), Some(name)));
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::ending::Ending;
 use super::ranges::{integer, number, number_or, positive};
 use crate::engine::SamplingParams;
 use crate::engine::sampler::Dry;
@@ -16,6 +17,8 @@ pub const MAX_STOPS: usize = 16;
 /// Most sequence breakers of one request, and most characters of one.
 const MAX_BREAKERS: usize = 32;
 const MAX_BREAKER_LENGTH: usize = 40;
+/// The bias of a token that is only chosen where nothing else is allowed.
+const NEVER: f32 = -1e9;
 
 /// As they stand in a request. OpenAI's names, with those of llama-server and mlx-lm beside them.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -28,6 +31,12 @@ pub struct SamplingFields {
     n_predict: Option<i64>,
     n: Option<i64>,
     stop: Option<OneOrMany>,
+    /// Tokens before which no stop token is chosen, and no stop string looked for.
+    min_tokens: Option<i64>,
+    /// Further tokens that end an output.
+    stop_token_ids: Option<Vec<i64>>,
+    /// Whether the model's own stop tokens are never chosen.
+    ignore_eos: Option<bool>,
     temperature: Option<f64>,
     top_k: Option<i64>,
     typical_p: Option<f64>,
@@ -47,8 +56,19 @@ pub struct SamplingFields {
     dry_penalty_last_n: Option<i64>,
     dry_sequence_breakers: Option<Vec<String>>,
     seed: Option<Seed>,
+    /// Tokens and what is added to their logits; llama-server's list of pairs too.
     #[schema(value_type = Option<Object>)]
-    logit_bias: Option<Map<String, Value>>,
+    logit_bias: Option<Biases>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "an object from token ids to numbers, or a list of pairs of them"
+)]
+enum Biases {
+    Map(Map<String, Value>),
+    Pairs(Vec<(Value, Value)>),
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -88,6 +108,8 @@ pub struct Sampling {
     pub n: usize,
     /// Strings that end an output.
     pub stop: Vec<String>,
+    /// What else does.
+    pub ending: Ending,
 }
 
 impl SamplingFields {
@@ -132,7 +154,11 @@ impl SamplingFields {
             presence_penalty: penalty("presence_penalty", self.presence_penalty)?,
             frequency_penalty: penalty("frequency_penalty", self.frequency_penalty)?,
             dry,
-            logit_bias: biases(self.logit_bias.unwrap_or_default(), vocab)?,
+            logit_bias: match self.logit_bias {
+                None => Vec::new(),
+                Some(biases) => biases.checked(vocab)?,
+            },
+            withheld: Vec::new(),
             seed: match self.seed {
                 None | Some(Seed::Signed(-1)) => None,
                 Some(Seed::Unsigned(seed)) => Some(seed),
@@ -146,6 +172,7 @@ impl SamplingFields {
             max_tokens,
             n,
             stop: stops("stop", self.stop.map(OneOrMany::list).unwrap_or_default())?,
+            ending: Ending::checked(self.min_tokens, self.stop_token_ids, self.ignore_eos, vocab)?,
         })
     }
 
@@ -269,23 +296,40 @@ pub fn stops(name: &str, list: Vec<String>) -> Result<Vec<String>, ApiError> {
     Ok(list)
 }
 
-fn biases(map: Map<String, Value>, vocab: usize) -> Result<Vec<(u32, f32)>, ApiError> {
-    let bias = |(key, value): (String, Value)| {
-        let path = format!("logit_bias.{key}");
-        let token: u32 = key
-            .parse()
-            .ok()
-            .filter(|&id| (id as usize) < vocab)
-            .ok_or_else(|| {
-                let message = format!("`{key}` is no token id; they go from 0 to {}", vocab - 1);
-                ApiError::invalid(&path, message)
-            })?;
-        let value = value
-            .as_f64()
-            .ok_or_else(|| ApiError::wrong_type(&path, "a bias is a number from -100 to 100"))?;
-        Ok((token, number(&path, value, -100.0, 100.0)?))
-    };
-    map.into_iter().map(bias).collect()
+impl Biases {
+    fn checked(self, vocab: usize) -> Result<Vec<(u32, f32)>, ApiError> {
+        let pairs = match self {
+            Self::Map(map) => map.into_iter().collect(),
+            Self::Pairs(pairs) => pairs
+                .into_iter()
+                .map(|(token, bias)| match token {
+                    Value::String(text) => (text, bias),
+                    token => (token.to_string(), bias),
+                })
+                .collect::<Vec<_>>(),
+        };
+        pairs
+            .into_iter()
+            .map(|(token, value)| bias(&token, &value, vocab))
+            .collect()
+    }
+}
+
+fn bias(token: &str, value: &Value, vocab: usize) -> Result<(u32, f32), ApiError> {
+    let path = format!("logit_bias.{token}");
+    let id = token.parse().ok().filter(|&id: &u32| (id as usize) < vocab);
+    let id = id.ok_or_else(|| {
+        let message = format!("`{token}` is no token id; they go from 0 to {}", vocab - 1);
+        ApiError::invalid(&path, message)
+    })?;
+    // llama-server's word for a token that is never chosen.
+    if value == false {
+        return Ok((id, NEVER));
+    }
+    let value = value
+        .as_f64()
+        .ok_or_else(|| ApiError::wrong_type(&path, "a bias is a number from -100 to 100"))?;
+    Ok((id, number(&path, value, -100.0, 100.0)?))
 }
 
 #[cfg(test)]
@@ -344,6 +388,7 @@ mod tests {
                 ..Dry::default()
             },
             logit_bias: vec![(7, -100.0)],
+            withheld: Vec::new(),
             seed: Some(u64::MAX - 1),
             choice: 0,
         };
@@ -426,6 +471,9 @@ mod tests {
             (json!({"x": 1}), "invalid_value"),
             (json!({"1": 101}), "invalid_value"),
             (json!({"1": "a"}), "invalid_type"),
+            (json!([[100, 1]]), "invalid_value"),
+            (json!([["x", false]]), "invalid_value"),
+            (json!([[1, "a"]]), "invalid_type"),
         ] {
             let error = resolve(json!({"logit_bias": map})).unwrap_err();
             assert!(
@@ -434,6 +482,9 @@ mod tests {
             );
             assert_eq!(error.code(), Some(code));
         }
+        let pairs = resolve(json!({"logit_bias": [[7, -1.5], ["8", false]]})).unwrap();
+        let want = [(7, -1.5), (8, NEVER)];
+        assert_eq!(pairs.params.logit_bias, want);
     }
 
     #[test]

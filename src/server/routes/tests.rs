@@ -1,5 +1,6 @@
 //! The routes, on the real engine with the built-in model, without a socket in between.
 
+mod ending;
 mod fuzz;
 mod operations;
 
