@@ -121,7 +121,7 @@ pub struct GrammarCompiler {
 /// What outputs start from.
 enum Template {
     /// A grammar of the whole output.
-    Whole(Compiled),
+    Whole(Box<Compiled>),
     /// What begins somewhere within it.
     Watched(Arc<Lookout>),
 }
@@ -209,7 +209,8 @@ impl GrammarCompiler {
             spec,
             GrammarSpec::JsonObject | GrammarSpec::JsonSchema(_) | GrammarSpec::Message(_)
         );
-        self.compiled(grammar, json).map(Template::Whole)
+        let compiled = self.compiled(grammar, json)?;
+        Ok(Template::Whole(Box::new(compiled)))
     }
 
     /// What a free message is watched for.
