@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::call_grammar::Wish;
 use super::error::ApiError;
 use super::model::ServedModel;
 use super::openai::message::CallIds;
@@ -99,15 +100,14 @@ impl Conversation {
         let prompt = self.rendered(model)?;
         let tools = &self.tools;
         let tokenizer = &text.tokenizer;
-        let grammar = text.dialect.grammar(tokenizer, tools, answer, &prompt)?;
-        let grammar = match self.thinking_budget {
-            None => grammar,
-            Some(budget) => {
-                let dialect = &text.dialect;
-                let budget = budget.min(model.engine.context_length());
-                dialect.bounded(tokenizer, tools, grammar, budget, &prompt)?
-            }
+        let budget = self.thinking_budget;
+        let wish = Wish {
+            tools,
+            answer,
+            budget: budget.map(|budget| budget.min(model.engine.context_length())),
+            prompt: &prompt,
         };
+        let grammar = text.dialect.grammar(tokenizer, wish)?;
         let readers = text.dialect.readers(tokenizer, tools, &prompt, sampling.n);
         let tokens = self.encode(model, &prompt)?;
         let job = Job::new(model, "messages", vec![tokens], sampling, logprobs, terms)?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::call_grammar;
+use super::call_grammar::{self, Wish, Writing};
 use super::error::ApiError;
 use super::openai::tools::Tools;
 use super::reader::Reader;
@@ -78,32 +78,24 @@ impl Dialect {
         Err(ApiError::unsupported("tools", message))
     }
 
-    /// What the outputs of a request have to be, with `answer` for the text of those that call nothing.
+    /// What the outputs of a request have to be.
     pub fn grammar(
         &self,
         tokenizer: &Tokenizer,
-        tools: &Tools,
-        answer: Option<GrammarSpec>,
-        prompt: &str,
+        wish: Wish<'_>,
     ) -> Result<Option<GrammarSpec>, ApiError> {
-        let thoughts = self.thoughts(prompt);
-        call_grammar::message(tools, self.tools, answer, thoughts, prompt, tokenizer)
+        let writing = Writing {
+            format: self.format(wish.tools),
+            thoughts: self.thoughts(wish.prompt),
+        };
+        call_grammar::message(wish, &writing, tokenizer)
     }
 
-    /// The same with a thought of at most `budget` tokens.
-    pub fn bounded(
-        &self,
-        tokenizer: &Tokenizer,
-        tools: &Tools,
-        grammar: Option<GrammarSpec>,
-        budget: usize,
-        prompt: &str,
-    ) -> Result<Option<GrammarSpec>, ApiError> {
-        let format = self
-            .tools
-            .filter(|format| tools.offered().is_some() || *format == ToolFormat::Harmony);
-        let thoughts = self.thoughts(prompt);
-        call_grammar::bounded(grammar, budget, thoughts, format, prompt, tokenizer)
+    /// How calls are written, where there may be some; harmony's channels are there with tools and
+    /// without.
+    fn format(&self, tools: &Tools) -> Option<ToolFormat> {
+        self.tools
+            .filter(|format| tools.offered().is_some() || *format == ToolFormat::Harmony)
     }
 
     /// Readers for the outputs of a request.
@@ -114,10 +106,7 @@ impl Dialect {
         prompt: &str,
         count: usize,
     ) -> Vec<Reader> {
-        // Harmony's channels are there with tools and without.
-        let format = self
-            .tools
-            .filter(|format| tools.offered().is_some() || *format == ToolFormat::Harmony);
+        let format = self.format(tools);
         let thoughts = self.thoughts(prompt);
         let tags = thoughts
             .iter()

@@ -1,8 +1,4 @@
-"""Connection pools that know about deadlines, forks and event loops.
-
-The pools are httpcore2's own, used as httpx2's transports use them, with the
-network backends of `_network` below.
-"""
+"""Transports of httpx2 that know about forks and event loops, over the pools of `_pool`."""
 
 from __future__ import annotations
 
@@ -13,10 +9,11 @@ import httpcore2
 import httpx2
 from anyio.lowlevel import current_token
 
-from ._network import AsyncBackend, Backend
+from ._pool import AsyncPool, Pool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    import ssl
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 
 __all__ = ["PerLoopTransport", "PerProcessTransport"]
 
@@ -24,24 +21,23 @@ __all__ = ["PerLoopTransport", "PerProcessTransport"]
 class PerProcessTransport(httpx2.BaseTransport):
     """A connection pool for each process: a forked child opens connections of its own."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self._settings = settings
-        self._pools: dict[int, httpcore2.ConnectionPool] = {}
+    def __init__(self, uds: str | None, ssl_context: ssl.SSLContext) -> None:
+        self._settings = uds, ssl_context
+        self._pools: dict[int, Pool] = {}
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         pid = os.getpid()
         pool = self._pools.get(pid)
         if pool is None:
-            new = httpcore2.ConnectionPool(network_backend=Backend(), **self._settings)
-            pool = self._pools.setdefault(pid, new)
+            pool = self._pools.setdefault(pid, Pool(*self._settings))
         try:
-            response = pool.handle_request(_core_request(request))
+            response, release = pool.send(_core_request(request))
         except _CORE_ERRORS as error:
             raise _as_httpx2(error) from error
         return httpx2.Response(
             status_code=response.status,
             headers=response.headers,
-            stream=_Stream(response.stream),
+            stream=_Stream(response.stream, release),
             extensions=response.extensions,
         )
 
@@ -58,25 +54,25 @@ class PerLoopTransport(httpx2.AsyncBaseTransport):
     `AsyncLLM` may live through several `asyncio.run` calls.
     """
 
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self._settings = settings
-        self._pools: dict[object, tuple[httpcore2.AsyncConnectionPool, AsyncGenerator[None]]] = {}
+    def __init__(self, uds: str | None, ssl_context: ssl.SSLContext) -> None:
+        self._settings = uds, ssl_context
+        self._pools: dict[object, tuple[AsyncPool, AsyncGenerator[None]]] = {}
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         loop = (os.getpid(), current_token())
         entry = self._pools.get(loop)
         if entry is None:
-            pool = httpcore2.AsyncConnectionPool(network_backend=AsyncBackend(), **self._settings)
+            pool = AsyncPool(*self._settings)
             entry = self._pools[loop] = (pool, self._close_with_loop(loop, pool))
             await anext(entry[1])
         try:
-            response = await entry[0].handle_async_request(_core_request(request))
+            response, release = await entry[0].send(_core_request(request))
         except _CORE_ERRORS as error:
             raise _as_httpx2(error) from error
         return httpx2.Response(
             status_code=response.status,
             headers=response.headers,
-            stream=_AsyncStream(response.stream),
+            stream=_AsyncStream(response.stream, release),
             extensions=response.extensions,
         )
 
@@ -85,9 +81,7 @@ class PerLoopTransport(httpx2.AsyncBaseTransport):
         if entry is not None:
             await entry[1].aclose()
 
-    async def _close_with_loop(
-        self, loop: object, pool: httpcore2.AsyncConnectionPool
-    ) -> AsyncGenerator[None]:
+    async def _close_with_loop(self, loop: object, pool: AsyncPool) -> AsyncGenerator[None]:
         # A loop closes the async generators that were started in it before it
         # ends: the only notice of its end that it gives.
         try:
@@ -127,8 +121,9 @@ def _as_httpx2(error: Exception) -> Exception:
 
 
 class _Stream(httpx2.SyncByteStream):
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, release: Callable[[], None]) -> None:
         self._stream = stream
+        self._release: Callable[[], None] | None = release
 
     def __iter__(self) -> Iterator[bytes]:
         try:
@@ -137,12 +132,18 @@ class _Stream(httpx2.SyncByteStream):
             raise _as_httpx2(error) from error
 
     def close(self) -> None:
-        self._stream.close()
+        release, self._release = self._release, None
+        if release is not None:
+            try:
+                self._stream.close()
+            finally:
+                release()
 
 
 class _AsyncStream(httpx2.AsyncByteStream):
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, release: Callable[[], Awaitable[None]]) -> None:
         self._stream = stream
+        self._release: Callable[[], Awaitable[None]] | None = release
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -152,4 +153,9 @@ class _AsyncStream(httpx2.AsyncByteStream):
             raise _as_httpx2(error) from error
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        release, self._release = self._release, None
+        if release is not None:
+            try:
+                await self._stream.aclose()
+            finally:
+                await release()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx2
 
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from ._server_protocol import Server
 
 __all__ = ["Endpoint", "async_http_client", "http_client", "tls_context"]
-
-# As many as the SDK's own client: hundreds of requests may be in flight.
-_MAX_CONNECTIONS = 1000
-# The pool looks at each idle one for every request; opening another to a server nearby costs less.
-_MAX_IDLE = 20
-_IDLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ def http_client(
     With a `server` of ours, requests wait for it while it is restarted.
     """
     if transport is None:
-        transport = PerProcessTransport(_pool_settings(endpoint))
+        transport = PerProcessTransport(*_pool_settings(endpoint))
     elif not isinstance(transport, httpx2.BaseTransport):
         raise TypeError(f"LLM wants an httpx2.BaseTransport as transport, not {type(transport).__name__}")
     if server is not None:
@@ -70,7 +64,7 @@ def async_http_client(
 ) -> httpx2.AsyncClient:
     """The async twin of `http_client`, good for any number of event loops."""
     if transport is None:
-        transport = PerLoopTransport(_pool_settings(endpoint))
+        transport = PerLoopTransport(*_pool_settings(endpoint))
     elif not isinstance(transport, httpx2.AsyncBaseTransport):
         raise TypeError(
             f"AsyncLLM wants an httpx2.AsyncBaseTransport as transport, not {type(transport).__name__}"
@@ -102,14 +96,9 @@ def tls_context(verify: bool | str | os.PathLike[str] | ssl.SSLContext) -> ssl.S
         ) from None
 
 
-def _pool_settings(endpoint: Endpoint) -> dict[str, Any]:
+def _pool_settings(endpoint: Endpoint) -> tuple[str | None, ssl.SSLContext]:
     # Loading the authorities takes 20 ms, for nothing where there is no TLS. The
     # context then trusts nobody, so it could not be misused for a redirect.
-    tls = endpoint.root_url.startswith("https:")
-    return {
-        "uds": endpoint.socket,
-        "ssl_context": tls_context(endpoint.verify) if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-        "max_connections": _MAX_CONNECTIONS,
-        "max_keepalive_connections": _MAX_IDLE,
-        "keepalive_expiry": _IDLE_SECONDS,
-    }
+    if endpoint.root_url.startswith("https:"):
+        return endpoint.socket, tls_context(endpoint.verify)
+    return endpoint.socket, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -343,11 +343,11 @@ class AsyncLLM(AsyncAsking, AsyncRoutes):
     async def _send(self, asked: Generation, model: str | None, deadline: Deadline, *, stream: bool) -> Any:
         """The SDK's reply or stream, once the server has room for the request."""
         client = await self._opened()
-        from ._sdk import create  # loaded by then
+        from ._create import create_async  # the SDK is loaded by then
 
         name = asked.unchecked_model or await self._model_for(model, deadline)
         arguments = asked.arguments(name, to_httpx2(deadline.timeout), stream=stream)
-        return await self._patiently(partial(create, client, asked.route, **arguments), deadline)
+        return await self._patiently(partial(create_async, client, asked.route, **arguments), deadline)
 
     async def _get(self, route: str) -> object:
         return await self._request(Call("GET", route), as_timeout(PROPS_SECONDS))

@@ -363,7 +363,7 @@ class LLM(Asking, Routes):
     def _send(self, asked: Generation, model: str | None, deadline: Deadline, *, stream: bool) -> Any:
         """The SDK's reply or stream, once the server has room for the request."""
         client = self._opened()
-        from ._sdk import create  # loaded by then
+        from ._create import create  # the SDK is loaded by then
 
         name = asked.unchecked_model or self._model_for(model, deadline)
         arguments = asked.arguments(name, to_httpx2(deadline.timeout), stream=stream)

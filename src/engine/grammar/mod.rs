@@ -2,11 +2,15 @@
 //! grammar, through llguidance.
 
 mod ahead;
+mod arguments;
 mod cache;
 mod error;
 mod gbnf;
+mod lark;
 mod matcher;
 mod message;
+mod pythonic;
+mod qwen_xml;
 mod schema;
 mod vocabulary;
 mod watch;
@@ -25,7 +29,8 @@ pub use self::error::GrammarError;
 use self::error::{compile_error, said};
 use self::matcher::Compiled;
 pub use self::matcher::{Hold, Matcher};
-pub use self::message::{Answer, Calls, MessageSpec, Part, Thought};
+pub use self::message::{Answer, Calls, Mark, MessageSpec, Part, Thought};
+pub use self::qwen_xml::bare_texts;
 use self::vocabulary::Vocabulary;
 use self::watch::{Beginning, Lookout, Watch};
 use crate::text::Tokenizer;
@@ -53,7 +58,7 @@ pub enum GrammarSpec {
     /// `root`.
     Grammar(String),
     /// A chat message with thoughts or calls.
-    Message(MessageSpec),
+    Message(Box<MessageSpec>),
 }
 
 impl GrammarSpec {
@@ -91,15 +96,8 @@ fn regex_lark(regex: &str) -> String {
 
 fn choice_lark(texts: &[String]) -> String {
     // As one regular expression, so that a text that begins another one can still end.
-    let texts: Vec<String> = texts.iter().map(|text| regex_literal(text)).collect();
+    let texts: Vec<String> = texts.iter().map(|text| lark::exactly(text)).collect();
     format!("start: /({})/\n", texts.join("|"))
-}
-
-/// A regular expression that matches a text and nothing else.
-fn regex_literal(text: &str) -> String {
-    text.chars()
-        .map(|char| format!(r"\x{{{:x}}}", u32::from(char)))
-        .collect()
 }
 
 fn grammar_lark(grammar: String) -> Result<String, GrammarError> {
@@ -235,7 +233,7 @@ impl GrammarCompiler {
         Lookout::new(
             tokenizer,
             self.vocab_size,
-            message.thought.clone(),
+            message.thought.as_ref(),
             calls.transpose()?,
         )
     }

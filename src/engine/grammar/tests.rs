@@ -512,6 +512,7 @@ mod messages {
             "required": ["a"], "additionalProperties": false});
         let nothing = json!({"type": "object", "additionalProperties": false});
         Calls {
+            mark: Mark::Marker("<tool_call>".to_owned()),
             open: vec![],
             each: vec![call("f", number), call("g", nothing)],
             between: many.then(|| vec![text("\n")]),
@@ -521,19 +522,21 @@ mod messages {
 
     fn thought(opened: bool) -> Thought {
         Thought {
-            open: "<think>".to_owned(),
+            open: vec![marker("<think>")],
             close: "</think>".to_owned(),
+            behind: vec![],
             opened,
             budget: None,
         }
     }
 
     fn spec(thought: Option<Thought>, answer: Option<Answer>, calls: Option<Calls>) -> GrammarSpec {
-        GrammarSpec::Message(MessageSpec {
+        GrammarSpec::Message(Box::new(MessageSpec {
             thought,
+            heading: vec![],
             answer,
             calls,
-        })
+        }))
     }
 
     /// The built-in model's tokenizer, where thoughts and calls have tokens that are not special.
@@ -627,6 +630,7 @@ mod messages {
     fn a_marker_that_is_spelled_begins_a_call_too() {
         let model = tiny();
         let mut calls = calls(true);
+        calls.mark = Mark::Marker("zqt".to_owned());
         for call in &mut calls.each {
             call[0] = marker("zqt");
         }
@@ -680,6 +684,8 @@ mod messages {
             assert!(model.accepts(&bounded(None), &long));
             assert!(model.accepts(&bounded(Some(40)), &long));
             assert!(!model.accepts(&bounded(Some(3)), &long));
+            assert!(!model.accepts(&bounded(Some(0)), &said("a")));
+            assert!(model.accepts(&bounded(Some(0)), &said("")));
             assert!(model.accepts(&bounded(Some(3)), &said("a")));
             assert!(model.accepts(&bounded(Some(3)), &said("")));
         }
@@ -733,6 +739,7 @@ mod messages {
         let model = model("byte-level");
         let call = vec![marker("<|bos|>"), Part::Json(json!({"const": 1}))];
         let calls = Calls {
+            mark: Mark::Marker("<|bos|>".to_owned()),
             open: vec![],
             each: vec![call],
             between: Some(vec![]),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::error::GrammarError;
 use super::matcher::{Compiled, Grammar};
-use super::message::{Answer, Calls, MessageSpec, Part, Thought};
+use super::message::{Answer, Calls, Mark, MessageSpec, Part, Thought};
 use crate::text::Tokenizer;
 
 /// What an output is watched for.
@@ -16,10 +16,19 @@ pub(super) struct Lookout {
     tokenizer: Arc<Tokenizer>,
     /// Special tokens that are part of the text: those of tags and markers.
     shown: Vec<u32>,
-    thought: Option<Thought>,
+    thought: Option<Tags>,
     /// The token that ends a thought, and a mask of it alone, where thoughts have a budget.
     close: Option<(u32, Vec<u32>)>,
     calls: Option<Beginning>,
+}
+
+/// How a thought is marked, and whether the output begins within one.
+#[derive(Debug)]
+struct Tags {
+    open: String,
+    close: String,
+    opened: bool,
+    budget: Option<usize>,
 }
 
 /// Where a grammar begins.
@@ -55,13 +64,26 @@ enum Place {
 /// watched rather than held to a grammar from its beginning.
 pub(super) fn is_watched(message: &MessageSpec) -> bool {
     let marked = |calls| behind_marker(calls).is_some();
-    message.answer == Some(Answer::Text) && message.calls.as_ref().is_none_or(marked)
+    message.answer == Some(Answer::Text)
+        && message.heading.is_empty()
+        && message.calls.as_ref().is_none_or(marked)
+        && message.thought.as_ref().is_none_or(|it| tag(it).is_some())
+}
+
+/// What begins a thought, if it is one tag.
+fn tag(thought: &Thought) -> Option<&str> {
+    match (thought.open.as_slice(), thought.behind.as_slice()) {
+        ([Part::Marker(open)], []) => Some(open),
+        _ => None,
+    }
 }
 
 /// The marker that calls begin with, and what has to stand behind it: a list of calls, or one call.
 pub(super) fn behind_marker(calls: &Calls) -> Option<(&str, MessageSpec)> {
-    let marker = calls.first_marker()?;
-    let begins = Part::Marker(marker.to_owned());
+    let Mark::Marker(marker) = &calls.mark else {
+        return None;
+    };
+    let begins = Part::Marker(marker.clone());
     let mut rest = calls.clone();
     if rest.open.is_empty() {
         for call in &mut rest.each {
@@ -71,8 +93,8 @@ pub(super) fn behind_marker(calls: &Calls) -> Option<(&str, MessageSpec)> {
             call.remove(0);
         }
         rest.between = None;
-    } else {
-        rest.open.remove(0);
+    } else if rest.open.remove(0) != begins {
+        return None;
     }
     let calls = Some(rest);
     Some((
@@ -92,9 +114,15 @@ impl Lookout {
     pub fn new(
         tokenizer: Arc<Tokenizer>,
         vocab_size: usize,
-        thought: Option<Thought>,
+        thought: Option<&Thought>,
         calls: Option<Beginning>,
     ) -> Result<Self, GrammarError> {
+        let thought = thought.as_ref().map(|thought| Tags {
+            open: tag(thought).unwrap_or_default().to_owned(),
+            close: thought.close.clone(),
+            opened: thought.opened,
+            budget: thought.budget,
+        });
         let tags = thought.iter().flat_map(|it| [&it.open, &it.close]);
         let shown = tags.chain(calls.iter().map(|it| &it.marker));
         let shown = shown.filter_map(|tag| tokenizer.token_id(tag)).collect();
