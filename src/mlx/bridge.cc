@@ -3,6 +3,7 @@
 #include <array>
 #include <cstring>
 #include <limits>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 
@@ -10,6 +11,7 @@
 #include "kernels/pool.h"
 #include "kernels/table.h"
 #include "mlx/backend/cpu/encoder.h"
+#include "mlx/graph_utils.h"
 #include "mlx/primitives.h"
 #include "mlxcel/src/mlx/bridge.rs.h"
 
@@ -244,6 +246,12 @@ void eval(const ArrayList& list) {
 
 void async_eval(const ArrayList& list) {
   mx::async_eval(list.arrays);
+}
+
+rust::String graph_dot(const ArrayList& list) {
+  std::ostringstream dot;
+  mx::export_to_dot(dot, list.arrays);
+  return dot.str();
 }
 
 void copy_f32(const Array& array, rust::Slice<float> out) {

@@ -58,6 +58,7 @@ std::uint8_t dtype(const Array& array);
 std::size_t nbytes(const Array& array) noexcept;
 void eval(const ArrayList& list);
 void async_eval(const ArrayList& list);
+rust::String graph_dot(const ArrayList& list);
 void copy_f32(const Array& array, rust::Slice<float> out);
 
 // Operations (lazy).

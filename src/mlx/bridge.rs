@@ -70,6 +70,7 @@ pub(crate) mod ffi {
         fn nbytes(array: &Array) -> usize;
         fn eval(list: &ArrayList) -> Result<()>;
         fn async_eval(list: &ArrayList) -> Result<()>;
+        fn graph_dot(list: &ArrayList) -> Result<String>;
         fn copy_f32(array: &Array, out: &mut [f32]) -> Result<()>;
 
         fn astype(a: &Array, dtype: u8) -> Result<UniquePtr<Array>>;
