@@ -51,6 +51,22 @@ SHAPES = {
 }
 
 
+def align(path: Path) -> None:
+    """Fills the header up to eight bytes, as the hub's own library does and MLX does not: numbers at odd
+    addresses are copied when they are loaded.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        padding = -size % 8
+        if not padding:
+            return
+        aligned = path.with_suffix(".aligned")
+        with aligned.open("wb") as copy:
+            copy.write((size + padding).to_bytes(8, "little") + file.read(size) + b" " * padding)
+            shutil.copyfileobj(file, copy, 1 << 24)
+    aligned.replace(path)
+
+
 def write(shape: Shape, folder: Path) -> None:
     """Writes a checkpoint with the built-in tokenizer: dense or quantized, its floating-point numbers (scales
     too) in the shape's type.
@@ -79,6 +95,7 @@ def write(shape: Shape, folder: Path) -> None:
     mx.eval(model.parameters())
     folder.mkdir(parents=True, exist_ok=True)
     save_model(folder, model)
+    align(folder / "model.safetensors")
     save_config(config, folder / "config.json")
     shutil.copy(TINY / "tokenizer.json", folder)
     settings = json.loads((TINY / "tokenizer_config.json").read_text())
