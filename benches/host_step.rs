@@ -1,6 +1,7 @@
-//! One side of `bench/host_step.py`: loads the model folder that stdin's first line names, and answers
-//! each following line with the median microseconds of building one decode step's graph, sampling
-//! included, without computing any of it.
+//! One side of `bench/host_step.py` and `bench/architectures.py`: loads the model folder that stdin's first
+//! line names, and answers each following line: `step` with the median microseconds of building one decode
+//! step's graph, sampling included, without computing any of it; `graph FILE` by writing that graph, up to
+//! the logits and the state.
 
 #![allow(
     clippy::unwrap_used,
@@ -53,14 +54,21 @@ fn main() {
     // As in a running stream: the token is the last step's choice, not yet known.
     let tokens = token_ids(&[1], vocab).unwrap();
     for line in lines {
-        line.unwrap();
+        if let Some(file) = line.unwrap().strip_prefix("graph ") {
+            let mut state = state.clone();
+            let logits = forward(&*model, &mut state, &tokens, 1);
+            let mut arrays = state.arrays();
+            arrays.push(&logits);
+            std::fs::write(file, Array::graph(&arrays).unwrap()).unwrap();
+            continue;
+        }
         let mut times: Vec<f64> = (0..REPEATS)
             .map(|_| {
                 let mut state = state.clone();
                 let start = Instant::now();
                 let turn = Turn {
                     sampler: sampler.clone(),
-                    mask: None,
+                    grammar: None,
                     logprobs: None,
                 };
                 let logits = forward(&*model, &mut state, &tokens, 1);

@@ -42,8 +42,13 @@ def others() -> dict[str, str]:
     text = REGISTRY.read_text()
     remapped = text[text.index("const REMAPPED") :]
     found = dict(re.findall(r'\("(\w+)",\s*"(\w+)"\)', remapped[: remapped.index("];")]))
-    pairs = re.findall(r'model_type: "(\w+)",\s*text: "(\w+)"', NESTED.read_text())
-    return found | {outer: f"`{text}` or what `text_config` says" for outer, text in pairs}
+    nested = NESTED.read_text()
+    pairs = re.findall(r'nested\(\s*"([\w-]+)",\s*Text::(\w+)\("(\w+)"\)', nested)
+    pairs += re.findall(r'model_type: "([\w-]+)",\s*text: Text::(\w+)\("(\w+)"\)', nested)
+    for outer, how, text in pairs:
+        if outer != text:
+            found[outer] = f"`{text}`" + " or what `text_config` says" * (how == "Stated")
+    return found
 
 
 def title(file: Path) -> str:
@@ -67,9 +72,10 @@ def table() -> str:
         checked = ", ".join(compared(kind)) or "not yet"
         rows.append(f"| `{kind}` | {title(file)} | {checked} |")
     aliases = others()
-    rows += ["", "| `model_type` | is read as |", "| --- | --- |"]
+    rows += ["", "| `model_type` | is read as | compared with mlx-lm |", "| --- | --- | --- |"]
     for kind, target in sorted(aliases.items()):
-        rows.append(f"| `{kind}` | {target if ' ' in target else f'`{target}`'} |")
+        read_as = target if "`" in target else f"`{target}`"
+        rows.append(f"| `{kind}` | {read_as} | {', '.join(compared(kind))} |")
     return "\n".join(rows)
 
 

@@ -150,6 +150,13 @@ impl Array {
         ffi::async_eval(&list(arrays)).or_mlx()
     }
 
+    /// What is still to be computed for the arrays, in the DOT language as MLX writes it: for those
+    /// who count operations.
+    #[track_caller]
+    pub fn graph(arrays: &[&Array]) -> Result<String, MlxError> {
+        ffi::graph_dot(&list(arrays)).or_mlx()
+    }
+
     /// The values in row-major order, converted to float32; computes the array if need be.
     #[track_caller]
     pub fn to_vec_f32(&self) -> Result<Vec<f32>, MlxError> {
@@ -220,6 +227,15 @@ mod tests {
             assert_eq!(array.dtype().unwrap(), dtype);
             assert_eq!(array.nbytes(), 3 * dtype.size() as u64, "{dtype}");
         }
+    }
+
+    #[test]
+    fn a_graph_has_what_is_still_to_be_computed() {
+        let one = Array::from_f32(&[1.0], &[1]).unwrap();
+        let sum = one.add(&one).unwrap();
+        assert!(Array::graph(&[&sum]).unwrap().contains("Add"));
+        Array::eval_all(&[&sum]).unwrap();
+        assert!(!Array::graph(&[&sum]).unwrap().contains("Add"));
     }
 
     #[test]

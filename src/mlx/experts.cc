@@ -66,11 +66,13 @@ Array best_of(const Array& ranks, int count) {
   return mx::slice(order, {0, 0}, {order.shape(0), count});
 }
 
-/// Sets the ranks in all but the best groups to zero.
+/// Sets the ranks in all but the best groups to zero, as the kernel does.
 Array drop_groups(const Array& ranks, const Routing& routing) {
   const int tokens = ranks.shape(0), size = ranks.shape(1) / routing.groups;
   const auto grouped = mx::reshape(ranks, {tokens, routing.groups, size});
-  const auto strength = mx::sum(mx::topk(grouped, 2, -1), -1);
+  const bool by_best = routing.scoring == Routing::Scoring::softmax;
+  const auto strength =
+      by_best ? mx::max(grouped, -1) : mx::sum(mx::topk(grouped, 2, -1), -1);
   const auto dropped = mx::slice(
       mx::argsort(mx::negative(strength), -1), {0, routing.kept_groups}, {tokens, routing.groups});
   const auto zero = mx::zeros({1}, ranks.dtype());

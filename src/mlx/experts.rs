@@ -37,7 +37,8 @@ pub struct Routing {
     pub normalize: bool,
     /// What the weights are multiplied by at last.
     pub scale: f32,
-    /// Groups that experts compete in, by the sum of each group's two best; 1 is none.
+    /// Groups that experts compete in, by the sum of each group's two best, or by its best where scores are
+    /// a softmax; 1 is none.
     pub groups: i32,
     /// Groups that are kept.
     pub kept_groups: i32,

@@ -4,7 +4,7 @@ use crate::mlx::{self, Array, Dtype, Experts, MlxError, Mode, Packed, Packing};
 
 use super::adapter::{Adapter, LowRank};
 use super::error::LoadError;
-use super::layers::{Embedding, LayerNorm, Linear, RmsNorm};
+use super::layers::{Embedding, HeadNorm, LayerNorm, Linear, RmsNorm};
 use super::quantization::{self, Quantization};
 use super::weights::Weights;
 use super::{ModelInfo, StateSize};
@@ -287,6 +287,20 @@ impl<'w, 'p> Builder<'w, 'p> {
             false => None,
         };
         Ok(LayerNorm::new(weight, bias, eps))
+    }
+
+    /// `{path}.weight` `[heads, head_dim]`.
+    pub fn head_norm(
+        &mut self,
+        path: &str,
+        heads: i32,
+        head_dim: i32,
+        eps: f32,
+    ) -> Result<HeadNorm, LoadError> {
+        let name = format!("{path}.weight");
+        let weight = self.weights.take(&name, &[heads, head_dim])?;
+        self.count(heads as u64 * head_dim as u64, &[&weight]);
+        Ok(HeadNorm::new(&weight, eps)?)
     }
 
     /// `{path}.weight` of a depthwise convolution over `taps` tokens, with `{path}.bias` `[features]`

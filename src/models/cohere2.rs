@@ -4,20 +4,18 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::mlx::{Activation, Array, MlxError};
+use crate::mlx::Activation;
 
-use super::batch::Batch;
 use super::builder::Builder;
 use super::config::dimension;
 use super::error::LoadError;
 use super::layers::{
-    Attention, AttentionConfig, AttentionShape, Decoder, DecoderConfig, DecoderLayer, FeedForward,
-    LayerNorm, Mlp, RopeConfig, only_activation,
+    Attention, AttentionConfig, AttentionShape, Decoder, DecoderConfig, Mlp, ParallelBlock,
+    RopeConfig, only_activation,
 };
 use super::registry::Architecture;
 use super::weights::Weights;
 use super::windows::{self, Windows};
-use super::{LayerState, StateSize};
 
 /// The fields of `config.json`.
 #[derive(Debug, Deserialize)]
@@ -63,34 +61,6 @@ impl Cohere2Config {
             Some(types) => windows::by_types(types, layers, Some(window), context),
             None => windows::by_index(layers, window, context, |index| self.slides(index)),
         }
-    }
-}
-
-/// Both halves take the same, and are added together.
-pub struct ParallelBlock {
-    norm: LayerNorm,
-    attention: Attention,
-    mlp: Mlp,
-}
-
-impl DecoderLayer for ParallelBlock {
-    fn forward(
-        &self,
-        x: &Array,
-        batch: &mut Batch<'_, '_>,
-        index: usize,
-    ) -> Result<Array, MlxError> {
-        let normed = self.norm.forward(x)?;
-        let attended = self.attention.forward_add(&normed, x, batch, index)?;
-        self.mlp.forward_add(&normed, &attended)
-    }
-
-    fn new_state(&self) -> LayerState {
-        self.attention.new_state()
-    }
-
-    fn add_state(&self, size: &mut StateSize) {
-        self.attention.add_state(size);
     }
 }
 

@@ -7,7 +7,6 @@ use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use serde_json::{Map, Value};
 
 use super::error::LoadError;
-use super::text_config;
 use crate::python_json;
 
 /// Fields that change the arithmetic in some architectures, and the values that don't. One that
@@ -71,15 +70,14 @@ impl ConfigFile {
                 }
             }
         })?;
-        let fields: Map<String, Value> =
+        let mut fields: Map<String, Value> =
             python_json::from_slice(&text).map_err(|error| LoadError::Json {
                 path: path.clone(),
                 message: error.to_string(),
             })?;
-        Ok(Self {
-            path,
-            fields: flatten(fields),
-        })
+        // As if it was not there: what a writer of transformers leaves to the default.
+        fields.retain(|_, value| !value.is_null());
+        Ok(Self { path, fields })
     }
 
     /// The same file, with these fields.
@@ -101,6 +99,11 @@ impl ConfigFile {
     /// Whether the folder holds this file too.
     pub fn has_beside_it(&self, file: &str) -> bool {
         self.path.with_file_name(file).exists()
+    }
+
+    /// All of the fields; none of them is null.
+    pub fn fields(&self) -> &Map<String, Value> {
+        &self.fields
     }
 
     /// One field.
@@ -146,21 +149,6 @@ impl<'de> Deserialize<'de> for Number {
         let wrong = || serde::de::Error::custom(format!("{value} is not a number"));
         number.map(Self).ok_or_else(wrong)
     }
-}
-
-/// What a checkpoint with a vision part says of its language model (`text_config`), over what it says
-/// of the whole. The type is that of the whole; where the language model's decides, both parts stay as
-/// they are, for [`text_config`] to read.
-fn flatten(mut fields: Map<String, Value>) -> Map<String, Value> {
-    let model_type = fields.get("model_type").and_then(Value::as_str);
-    if model_type.is_some_and(|it| text_config::supported().any(|nested| nested == it)) {
-        return fields;
-    }
-    if let Some(Value::Object(mut text)) = fields.remove("text_config") {
-        text.remove("model_type");
-        fields.extend(text);
-    }
-    fields
 }
 
 fn reject_arithmetic(key: &str, value: &Value) -> Result<(), LoadError> {
@@ -280,17 +268,6 @@ pub(super) mod tests {
         assert!(error.contains("size") && error.contains("big"), "{error}");
         let error = config(json!({})).parse::<Small>().unwrap_err().to_string();
         assert!(error.contains("size"), "{error}");
-    }
-
-    #[test]
-    fn the_language_models_part_goes_before_that_of_the_whole() {
-        let fields = json!({"model_type": "both", "size": 1, "tied": true,
-            "text_config": {"model_type": "text", "size": 2}});
-        let Value::Object(fields) = fields else {
-            panic!("an object it is");
-        };
-        let expected = json!({"model_type": "both", "size": 2, "tied": true});
-        assert_eq!(Value::Object(flatten(fields)), expected);
     }
 
     #[test]

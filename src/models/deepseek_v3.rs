@@ -1,9 +1,9 @@
-//! DeepSeek-V3 (DeepSeek-AI, 2024), also Kimi K2. The reference is mlx-lm's `models/deepseek_v3.py`.
+//! DeepSeek-V3 (DeepSeek-AI, 2024), also Kimi K2 and GLM-4.7-Flash. The reference is mlx-lm's `models/deepseek_v3.py`.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::mlx::Activation;
+use crate::mlx::{Activation, Scoring};
 
 use super::builder::Builder;
 use super::config::dimension;
@@ -19,7 +19,7 @@ use super::weights::Weights;
 
 /// The fields of `config.json`.
 #[derive(Debug, Deserialize)]
-pub struct DeepseekV3Config {
+pub struct DeepseekConfig {
     hidden_size: u64,
     num_hidden_layers: usize,
     intermediate_size: u64,
@@ -54,7 +54,7 @@ pub struct DeepseekV3Config {
     rope_parameters: Option<Map<String, Value>>,
 }
 
-impl DeepseekV3Config {
+impl DeepseekConfig {
     fn context_length(&self) -> usize {
         self.max_position_embeddings.unwrap_or(4096)
     }
@@ -104,7 +104,7 @@ impl DeepseekV3Config {
         (features.powf(-0.5) * stretch * stretch) as f32
     }
 
-    fn experts(&self) -> GroupedExperts<'_> {
+    fn experts(&self, scoring: Scoring) -> GroupedExperts<'_> {
         GroupedExperts {
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,
@@ -118,48 +118,47 @@ impl DeepseekV3Config {
             routed_scaling_factor: self.routed_scaling_factor,
             first_k_dense_replace: self.first_k_dense_replace,
             moe_layer_freq: self.moe_layer_freq.unwrap_or(1),
+            scoring,
             scoring_func: self.scoring_func.as_deref(),
             topk_method: self.topk_method.as_deref(),
         }
     }
-}
 
-/// DeepSeek-V3.
-pub struct DeepseekV3;
-
-impl Architecture for DeepseekV3 {
-    type Config = DeepseekV3Config;
-    type Model = Decoder<LatentBlock<Sparse>>;
-
-    fn sanitize(config: &DeepseekV3Config, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        only_activation("hidden_act", config.hidden_act.as_deref(), Activation::Silu)?;
-        weights.discard_tied_head(config.tie_word_embeddings);
-        config
-            .experts()
-            .sanitize(weights, config.num_hidden_layers)?;
-        let shape = config.heads()?;
-        for layer in 0..config.num_hidden_layers {
+    /// What becomes of the tensors before anything is built.
+    pub(super) fn sanitize(
+        &self,
+        weights: &mut Weights<'_>,
+        scoring: Scoring,
+    ) -> Result<(), LoadError> {
+        only_activation("hidden_act", self.hidden_act.as_deref(), Activation::Silu)?;
+        weights.discard_tied_head(self.tie_word_embeddings);
+        self.experts(scoring)
+            .sanitize(weights, self.num_hidden_layers)?;
+        let shape = self.heads()?;
+        for layer in 0..self.num_hidden_layers {
             split_heads(weights, &format!("model.layers.{layer}.self_attn"), shape)?;
         }
         Ok(())
     }
 
-    fn build(
-        config: &DeepseekV3Config,
+    /// The model, whose experts are chosen by `scoring`.
+    pub(super) fn build(
+        &self,
         builder: &mut Builder<'_, '_>,
-    ) -> Result<Self::Model, LoadError> {
-        let (shape, rope) = (config.heads()?, config.rope());
-        let hidden = dimension("hidden_size", config.hidden_size)?;
-        let (eps, bias, scale) = (config.rms_norm_eps, config.attention_bias, config.scale());
+        scoring: Scoring,
+    ) -> Result<DeepseekModel, LoadError> {
+        let (shape, rope) = (self.heads()?, self.rope());
+        let hidden = dimension("hidden_size", self.hidden_size)?;
+        let (eps, bias, scale) = (self.rms_norm_eps, self.attention_bias, self.scale());
         let decoder = DecoderConfig {
-            hidden_size: config.hidden_size,
-            vocab_size: config.vocab_size,
-            layers: config.num_hidden_layers,
-            context_length: config.context_length(),
-            tied: config.tie_word_embeddings,
+            hidden_size: self.hidden_size,
+            vocab_size: self.vocab_size,
+            layers: self.num_hidden_layers,
+            context_length: self.context_length(),
+            tied: self.tie_word_embeddings,
             ..DecoderConfig::default()
         };
-        let experts = config.experts();
+        let experts = self.experts(scoring);
         Decoder::build(
             builder,
             &decoder,
@@ -184,5 +183,27 @@ impl Architecture for DeepseekV3 {
             },
             |builder, path| Ok(builder.rms_norm(path, hidden, eps)?.into()),
         )
+    }
+}
+
+/// Latent attention, and experts in most layers.
+pub type DeepseekModel = Decoder<LatentBlock<Sparse>>;
+
+/// DeepSeek-V3.
+pub struct DeepseekV3;
+
+impl Architecture for DeepseekV3 {
+    type Config = DeepseekConfig;
+    type Model = DeepseekModel;
+
+    fn sanitize(config: &DeepseekConfig, weights: &mut Weights<'_>) -> Result<(), LoadError> {
+        config.sanitize(weights, Scoring::Sigmoid)
+    }
+
+    fn build(
+        config: &DeepseekConfig,
+        builder: &mut Builder<'_, '_>,
+    ) -> Result<DeepseekModel, LoadError> {
+        config.build(builder, Scoring::Sigmoid)
     }
 }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::mlx::Activation;
+use crate::mlx::{Activation, Scoring};
 
 use super::builder::Builder;
 use super::config::dimension;
@@ -81,6 +81,7 @@ impl Glm4MoeConfig {
             routed_scaling_factor: self.routed_scaling_factor,
             first_k_dense_replace: self.first_k_dense_replace,
             moe_layer_freq: 1,
+            scoring: Scoring::Sigmoid,
             scoring_func: self.scoring_func.as_deref(),
             topk_method: self.topk_method.as_deref(),
         }

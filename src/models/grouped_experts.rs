@@ -1,5 +1,6 @@
-//! The experts of DeepSeek-V3 (DeepSeek-AI, 2024) and of those that took them over: in groups, chosen
-//! by their sigmoids and a correction, beside some that every token goes through.
+//! The experts of DeepSeek (DeepSeek-AI, 2024) and of those that took them over: in groups, beside some
+//! that every token goes through. Those of V3 are chosen by their sigmoids and a correction, those of V2
+//! by a softmax.
 
 use crate::mlx::{Activation, Routing, Scoring};
 
@@ -9,6 +10,9 @@ use super::error::LoadError;
 use super::layers::{Mixture, MixtureConfig, Mlp, Shared, Sparse, choices, plain_routing};
 use super::stacking::stack_experts;
 use super::weights::Weights;
+
+/// What V2 calls a choice of groups first.
+const GROUP_LIMITED: &str = "group_limited_greedy";
 
 /// The fields of `config.json` that are about them.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +41,9 @@ pub struct GroupedExperts<'c> {
     pub first_k_dense_replace: usize,
     /// Of the others, every how many-th has.
     pub moe_layer_freq: usize,
-    /// How scores become weights.
+    /// How the architecture scores them.
+    pub scoring: Scoring,
+    /// How scores become weights, in the words of the file.
     pub scoring_func: Option<&'c str>,
     /// How experts are chosen.
     pub topk_method: Option<&'c str>,
@@ -69,21 +75,32 @@ impl GroupedExperts<'_> {
     }
 
     fn check(&self) -> Result<(), LoadError> {
-        for (key, value, only) in [
-            ("scoring_func", self.scoring_func, "sigmoid"),
-            ("topk_method", self.topk_method, "noaux_tc"),
+        let (scores, methods): (_, &[&str]) = match self.scoring {
+            Scoring::Sigmoid => ("sigmoid", &["noaux_tc"]),
+            _ => ("softmax", &["greedy", GROUP_LIMITED]),
+        };
+        for (key, value, supported) in [
+            ("scoring_func", self.scoring_func, &[scores][..]),
+            ("topk_method", self.topk_method, methods),
         ] {
-            if let Some(other) = value.filter(|&value| value != only) {
-                let message = format!("\"{other}\" is not supported; supported is \"{only}\"");
+            if let Some(other) = value.filter(|value| !supported.contains(value)) {
+                let supported = supported.join("\" and \"");
+                let message = format!("\"{other}\" is not supported; supported is \"{supported}\"");
                 return Err(LoadError::config(key, message));
             }
+        }
+        if self.scoring != Scoring::Sigmoid && self.norm_topk_prob {
+            let message = "true is not supported in this architecture";
+            return Err(LoadError::config("norm_topk_prob", message));
         }
         Ok(())
     }
 
     fn routing(&self, experts: i32, choices: i32) -> Result<Routing, LoadError> {
-        let groups = dimension("n_group", self.n_group.unwrap_or(1))?;
-        let kept_groups = dimension("topk_group", self.topk_group.unwrap_or(1))?;
+        let grouped = self.scoring == Scoring::Sigmoid || self.topk_method == Some(GROUP_LIMITED);
+        let number = |stated: Option<u64>| stated.filter(|_| grouped).unwrap_or(1);
+        let groups = dimension("n_group", number(self.n_group))?;
+        let kept_groups = dimension("topk_group", number(self.topk_group))?;
         if experts % groups != 0 || kept_groups > groups || (groups > 1 && experts / groups < 2) {
             return Err(LoadError::config(
                 "n_group",
@@ -95,7 +112,7 @@ impl GroupedExperts<'_> {
             scale: self.routed_scaling_factor,
             groups,
             kept_groups,
-            ..plain_routing(Scoring::Sigmoid, choices)
+            ..plain_routing(self.scoring, choices)
         })
     }
 
@@ -124,8 +141,10 @@ impl GroupedExperts<'_> {
         let config = MixtureConfig::plain(hidden, inner, experts, self.routing(experts, choices)?);
         let (router, stack) = (format!("{path}.gate"), format!("{path}.switch_mlp"));
         let mut mixture = Mixture::build(builder, &router, &stack, &config)?;
-        let correction = format!("{router}.e_score_correction_bias");
-        mixture.take_correction(builder, &correction, experts)?;
+        if self.scoring == Scoring::Sigmoid {
+            let correction = format!("{router}.e_score_correction_bias");
+            mixture.take_correction(builder, &correction, experts)?;
+        }
         if let Some(count) = self.n_shared_experts.filter(|&count| count > 0) {
             let inner = dimension("n_shared_experts", count.saturating_mul(inner as u64))?;
             mixture.shared = Some(Shared {

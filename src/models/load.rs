@@ -46,9 +46,7 @@ pub fn load(
 ) -> Result<Box<dyn Model>, LoadError> {
     check_version()?;
     options.device.make_default()?;
-    let file = ConfigFile::read(dir)?;
-    let text = text_config::read(&file)?;
-    let config = text.as_ref().unwrap_or(&file);
+    let config = &text_config::of_language_model(ConfigFile::read(dir)?)?;
     let (architecture, load_as) = registry::find(config.model_type()?)?;
     let quantization = Quantization::read(config)?;
     let compute = match options.device {

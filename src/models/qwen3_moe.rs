@@ -15,7 +15,7 @@ use super::layers::{
     plain_routing,
 };
 use super::registry::Architecture;
-use super::stacking::stack_experts;
+use super::stacking::{stack_experts, turn_columns};
 use super::weights::Weights;
 
 /// The fields of `config.json`.
@@ -115,12 +115,16 @@ impl QwenMoeConfig {
         let (experts, _) = self.experts()?;
         let names = ["gate_proj", "up_proj", "down_proj"].map(|name| (name, name));
         for layer in 0..self.num_hidden_layers {
-            stack_experts(
-                weights,
-                &format!("model.layers.{layer}.mlp"),
-                experts,
-                &names,
-            )?;
+            let mlp = format!("model.layers.{layer}.mlp");
+            stack_experts(weights, &mlp, experts, &names)?;
+            // Qwen3-VL has them in one tensor, with a token's features first.
+            let both = format!("{mlp}.experts.gate_up_proj");
+            if weights.contains(&both) {
+                let stacked = |name: &str| format!("{mlp}.switch_mlp.{name}.weight");
+                turn_columns(weights, &both, &["gate_proj", "up_proj"].map(stacked))?;
+                let down = format!("{mlp}.experts.down_proj");
+                turn_columns(weights, &down, &[stacked("down_proj")])?;
+            }
         }
         Ok(())
     }

@@ -3,10 +3,14 @@
 use serde::de::DeserializeOwned;
 
 use super::builder::Builder;
+use super::cohere::Cohere;
 use super::cohere2::Cohere2;
+use super::deepseek_v2::DeepseekV2;
 use super::deepseek_v3::DeepseekV3;
+use super::ernie4_5::Ernie45;
 use super::error::LoadError;
 use super::exaone4::Exaone4;
+use super::gemma::Gemma;
 use super::gemma2::Gemma2;
 use super::gemma3_text::Gemma3;
 use super::gemma4_text::Gemma4;
@@ -16,17 +20,21 @@ use super::gpt_oss::GptOss;
 use super::granite::Granite;
 use super::granitemoe::GraniteMoe;
 use super::granitemoehybrid::GraniteHybrid;
+use super::helium::Helium;
 use super::internlm3::InternLm3;
 use super::lfm2::Lfm2;
 use super::llama::Llama;
 use super::load::{LoadFn, load_as};
 use super::mamba2::Mamba2;
+use super::mimo::Mimo;
+use super::minicpm::MiniCpm;
 use super::ministral3::Ministral3;
 use super::mixtral::Mixtral;
 use super::nemotron_h::NemotronH;
 use super::olmo2::Olmo2;
 use super::olmo3::Olmo3;
 use super::olmoe::Olmoe;
+use super::phi::Phi;
 use super::phi3::Phi3;
 use super::qwen2::Qwen2;
 use super::qwen3::Qwen3;
@@ -35,15 +43,20 @@ use super::qwen3_moe::{Qwen2Moe, Qwen3Moe};
 use super::qwen3_next::Qwen3Next;
 use super::seed_oss::SeedOss;
 use super::smollm3::SmolLm3;
+use super::stablelm::StableLm;
 use super::starcoder2::Starcoder2;
 use super::weights::Weights;
 use super::{Model, text_config};
 
 /// By `model_type`.
 const ARCHITECTURES: &[(&str, LoadFn)] = &[
+    ("cohere", load_as::<Cohere>),
     ("cohere2", load_as::<Cohere2>),
+    ("deepseek_v2", load_as::<DeepseekV2>),
     ("deepseek_v3", load_as::<DeepseekV3>),
+    ("ernie4_5", load_as::<Ernie45>),
     ("exaone4", load_as::<Exaone4>),
+    ("gemma", load_as::<Gemma>),
     ("gemma2", load_as::<Gemma2>),
     ("gemma3_text", load_as::<Gemma3>),
     ("gemma4_text", load_as::<Gemma4>),
@@ -53,16 +66,20 @@ const ARCHITECTURES: &[(&str, LoadFn)] = &[
     ("granite", load_as::<Granite>),
     ("granitemoe", load_as::<GraniteMoe>),
     ("granitemoehybrid", load_as::<GraniteHybrid>),
+    ("helium", load_as::<Helium>),
     ("internlm3", load_as::<InternLm3>),
     ("lfm2", load_as::<Lfm2>),
     ("llama", load_as::<Llama>),
     ("mamba2", load_as::<Mamba2>),
+    ("mimo", load_as::<Mimo>),
+    ("minicpm", load_as::<MiniCpm>),
     ("ministral3", load_as::<Ministral3>),
     ("mixtral", load_as::<Mixtral>),
     ("nemotron_h", load_as::<NemotronH>),
     ("olmo2", load_as::<Olmo2>),
     ("olmo3", load_as::<Olmo3>),
     ("olmoe", load_as::<Olmoe>),
+    ("phi", load_as::<Phi>),
     ("phi3", load_as::<Phi3>),
     ("qwen2", load_as::<Qwen2>),
     ("qwen2_moe", load_as::<Qwen2Moe>),
@@ -73,6 +90,7 @@ const ARCHITECTURES: &[(&str, LoadFn)] = &[
     ("qwen3_next", load_as::<Qwen3Next>),
     ("seed_oss", load_as::<SeedOss>),
     ("smollm3", load_as::<SmolLm3>),
+    ("stablelm", load_as::<StableLm>),
     ("starcoder2", load_as::<Starcoder2>),
     #[cfg(test)]
     ("mortal", load_as::<super::mortal::Mortal>),
@@ -80,7 +98,9 @@ const ARCHITECTURES: &[(&str, LoadFn)] = &[
 
 /// Types that are another one under their own name, as in mlx-lm.
 const REMAPPED: &[(&str, &str)] = &[
+    ("glm4_moe_lite", "deepseek_v3"),
     ("iquestcoder", "llama"),
+    ("joyai_llm_flash", "deepseek_v3"),
     ("kimi_k2", "deepseek_v3"),
     ("mistral", "llama"),
     ("xverse", "llama"),
@@ -130,6 +150,7 @@ pub fn supported() -> Vec<&'static str> {
         .chain(text_config::supported())
         .collect();
     names.sort_unstable();
+    names.dedup();
     names
 }
 

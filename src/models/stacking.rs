@@ -1,9 +1,10 @@
 //! Experts in the layouts of transformers, made into mlx-lm's.
 
-use crate::mlx::{Array, Dtype, MlxError};
+use crate::mlx::{Array, Dtype, Matrix, MlxError, Packed, Packing};
 
 use super::error::LoadError;
 use super::layers::LatentShape;
+use super::quantization;
 use super::weights::{Part, Weights};
 
 /// What a layer consists of, dense or quantized.
@@ -33,7 +34,8 @@ pub fn stack_experts(
     Ok(())
 }
 
-fn stack(
+/// Has `count` tensors of one shape stacked to `target`, the first of them called `name(0)`.
+pub fn stack(
     weights: &mut Weights<'_>,
     target: String,
     count: i32,
@@ -87,6 +89,35 @@ pub fn split_rows(
     Ok(())
 }
 
+/// Divides `name`, `[experts, rows, parts · columns]`, into matrices that are turned to `[columns, rows]`, one
+/// for each of `targets`.
+pub fn turn_columns(
+    weights: &mut Weights<'_>,
+    name: &str,
+    targets: &[String],
+) -> Result<(), LoadError> {
+    let part = weights.part(name)?;
+    let [experts, rows, columns] = *part.shape() else {
+        return Err(misshapen(name, part.shape()));
+    };
+    let width = columns / targets.len().max(1);
+    for (place, target) in targets.iter().enumerate() {
+        let from = (place * width) as i32;
+        let stop = [experts as i32, rows as i32, from + width as i32];
+        weights.make(
+            target.clone(),
+            part.dtype(),
+            vec![experts, width, rows],
+            vec![part.clone()],
+            move |parts| {
+                let columns = first(parts)?.slice(&[0, 0, from], &stop)?;
+                columns.transpose(&[0, 2, 1])
+            },
+        );
+    }
+    Ok(())
+}
+
 /// Divides `name`, `[experts, 2 · rows, ..]`, into the even and the odd rows of each matrix.
 pub fn split_interleaved(
     weights: &mut Weights<'_>,
@@ -121,21 +152,17 @@ pub fn as_words(weights: &mut Weights<'_>, from: &str, to: String) -> Result<(),
 }
 
 /// Divides `{attention}.kv_b_proj.weight`, `[heads · (plain + value), rank]`, into mlx-lm's `embed_q`,
-/// `[heads, rank, plain]`, and `unembed_out`, `[heads, value, rank]`. Does nothing where there is none.
+/// `[heads, rank, plain]`, and `unembed_out`, `[heads, value, rank]`; a packed one is unpacked, as the
+/// groups of one do not lie within the other. Does nothing where there is none.
 pub fn split_heads(
     weights: &mut Weights<'_>,
     attention: &str,
     shape: LatentShape,
 ) -> Result<(), LoadError> {
-    let name = format!("{attention}.kv_b_proj.weight");
-    if !weights.contains(&name) {
+    let name = format!("{attention}.kv_b_proj");
+    let matrix = format!("{name}.weight");
+    if !weights.contains(&matrix) {
         return Ok(());
-    }
-    if weights.contains(&format!("{attention}.kv_b_proj.scales")) {
-        return Err(LoadError::Quantization {
-            format: "a kv_b_proj of an older mlx-lm".to_owned(),
-            remedy: "convert the model again with mlx_lm.convert",
-        });
     }
     let LatentShape {
         heads,
@@ -144,16 +171,39 @@ pub fn split_heads(
         rank,
         ..
     } = shape;
-    let part = weights.part(&name)?;
-    if part.shape() != [(heads * (plain + value)) as usize, rank as usize] {
-        return Err(misshapen(&name, part.shape()));
-    }
+    let rows = heads * (plain + value);
+    let part = weights.part(&matrix)?;
+    let (dtype, parts, packing) = match weights.contains(&format!("{name}.scales")) {
+        false if part.shape() == [rows as usize, rank as usize] => (part.dtype(), vec![part], None),
+        false => return Err(misshapen(&matrix, part.shape())),
+        true => {
+            let scales = weights.part(&format!("{name}.scales"))?;
+            let biases = weights.part(&format!("{name}.biases"))?;
+            let (&[words_rows, words], &[_, groups]) = (part.shape(), scales.shape()) else {
+                return Err(misshapen(&matrix, part.shape()));
+            };
+            let inputs = rank as usize;
+            let (bits, group) = (words * 32 / inputs, inputs / groups.max(1));
+            let packing = quantization::check(Packing::affine(bits as i32, group as i32), &name)?;
+            if words_rows != rows as usize {
+                return Err(misshapen(&matrix, part.shape()));
+            }
+            let dtype = match weights.compute() {
+                Some(_) => safetensors::Dtype::F32,
+                None => scales.dtype(),
+            };
+            (dtype, vec![part, scales, biases], Some(packing))
+        }
+    };
     let of_heads = move |parts: &[Array], from: i32, to: i32| {
-        let all = first(parts)?.reshape(&[heads, plain + value, rank])?;
+        let all = match packing {
+            Some(packing) => unpack(parts, packing, rows)?,
+            None => first(parts)?,
+        };
+        let all = all.reshape(&[heads, plain + value, rank])?;
         all.slice(&[0, from, 0], &[heads, to, rank])
     };
     let dims = |dims: [i32; 3]| dims.map(|dim| dim as usize).to_vec();
-    let (dtype, parts) = (part.dtype(), vec![part]);
     weights.make(
         format!("{attention}.embed_q.weight"),
         dtype,
@@ -169,6 +219,22 @@ pub fn split_heads(
         move |parts| of_heads(parts, plain, plain + value),
     );
     Ok(())
+}
+
+/// The numbers of a packed matrix of so many rows, given its words, scales and biases.
+fn unpack(parts: &[Array], packing: Packing, rows: i32) -> Result<Array, MlxError> {
+    let [words, scales, biases] = parts else {
+        return Err(MlxError::new("a packed matrix of other than three tensors"));
+    };
+    let dtype = scales.dtype()?;
+    let matrix = Matrix::quantized(&Packed {
+        words: words.clone(),
+        scales: scales.clone(),
+        biases: Some(biases.clone()),
+        packing,
+    })?;
+    let all: Vec<u32> = (0..rows as u32).collect();
+    matrix.rows(&Array::from_u32(&all, &[rows])?, dtype)
 }
 
 /// What [`words`] makes of a part.

@@ -8,22 +8,23 @@ use super::error::LoadError;
 /// A type of checkpoint whose `text_config` describes its language model.
 struct Nested {
     model_type: &'static str,
-    /// Its language model's type, where `text_config` does not say.
-    text: &'static str,
+    text: Text,
     /// What `text_config` may leave out and is not the language model's own default.
     defaults: &'static [(&'static str, i64)],
 }
 
-const GEMMA4: &[(&str, i64)] = &[
-    ("vocab_size", 262_144),
-    ("num_attention_heads", 8),
-    ("num_key_value_heads", 1),
-];
+/// What the language model is.
+enum Text {
+    /// This type, whatever `text_config` calls it; where there is none, the file is all about it.
+    Always(&'static str),
+    /// The type that `text_config` says, or else this one.
+    Stated(&'static str),
+}
 
 const NESTED: &[Nested] = &[
     Nested {
         model_type: "gemma3",
-        text: "gemma3_text",
+        text: Text::Stated("gemma3_text"),
         defaults: &[
             ("vocab_size", 262_208),
             ("num_attention_heads", 8),
@@ -32,25 +33,45 @@ const NESTED: &[Nested] = &[
     },
     Nested {
         model_type: "gemma4",
-        text: "gemma4_text",
+        text: Text::Stated("gemma4_text"),
         defaults: GEMMA4,
     },
     Nested {
         model_type: "gemma4_unified",
-        text: "gemma4_text",
+        text: Text::Stated("gemma4_text"),
         defaults: GEMMA4,
     },
+    nested("kimi_vl", Text::Always("deepseek_v3")),
+    nested("lfm2-vl", Text::Always("lfm2")),
+    nested("lfm2_vl", Text::Always("lfm2")),
+    nested("llava", Text::Stated("mistral")),
+    nested("mistral3", Text::Stated("mistral")),
     Nested {
-        model_type: "llava",
-        text: "mistral",
-        defaults: &[],
+        model_type: "pixtral",
+        text: Text::Always("llama"),
+        defaults: &[("num_attention_heads", 32)],
     },
-    Nested {
-        model_type: "mistral3",
-        text: "mistral",
-        defaults: &[],
-    },
+    nested("qwen2_5_vl", Text::Always("qwen2")),
+    nested("qwen2_vl", Text::Always("qwen2")),
+    nested("qwen3_5", Text::Always("qwen3_5")),
+    nested("qwen3_5_moe", Text::Always("qwen3_5_moe")),
+    nested("qwen3_vl", Text::Always("qwen3")),
+    nested("qwen3_vl_moe", Text::Always("qwen3_moe")),
 ];
+
+const GEMMA4: &[(&str, i64)] = &[
+    ("vocab_size", 262_144),
+    ("num_attention_heads", 8),
+    ("num_key_value_heads", 1),
+];
+
+const fn nested(model_type: &'static str, text: Text) -> Nested {
+    Nested {
+        model_type,
+        text,
+        defaults: &[],
+    }
+}
 
 /// What belongs to the whole checkpoint, and is read with its language model.
 const INHERITED: [&str; 4] = [
@@ -65,16 +86,18 @@ pub fn supported() -> impl Iterator<Item = &'static str> {
     NESTED.iter().map(|nested| nested.model_type)
 }
 
-/// The configuration of the language model in `config`; `None` where that describes it itself.
-pub fn read(config: &ConfigFile) -> Result<Option<ConfigFile>, LoadError> {
+/// What `config.json` says of the language model: its `text_config` where it is a checkpoint with more, or
+/// else all of it.
+pub fn of_language_model(config: ConfigFile) -> Result<ConfigFile, LoadError> {
     let model_type = config.model_type()?;
     let Some(nested) = NESTED.iter().find(|it| it.model_type == model_type) else {
-        return Ok(None);
+        return Ok(config);
     };
-    let Some(Value::Object(fields)) = config.get("text_config") else {
-        return Err(LoadError::config("text_config", "is missing"));
+    let mut fields = match (config.get("text_config"), &nested.text) {
+        (Some(Value::Object(fields)), _) => fields.clone(),
+        (None, Text::Always(_)) => config.fields().clone(),
+        _ => return Err(LoadError::config("text_config", "is missing")),
     };
-    let mut fields = fields.clone();
     fields.retain(|_, value| !value.is_null());
     for key in INHERITED {
         if let Some(value) = config.get(key) {
@@ -84,10 +107,15 @@ pub fn read(config: &ConfigFile) -> Result<Option<ConfigFile>, LoadError> {
     for (key, value) in nested.defaults {
         fields.entry(*key).or_insert_with(|| json!(value));
     }
-    fields
-        .entry("model_type")
-        .or_insert_with(|| json!(nested.text));
-    Ok(Some(config.with_fields(fields)))
+    match nested.text {
+        Text::Always(text) => {
+            fields.insert("model_type".to_owned(), json!(text));
+        }
+        Text::Stated(text) => {
+            fields.entry("model_type").or_insert_with(|| json!(text));
+        }
+    }
+    Ok(config.with_fields(fields))
 }
 
 #[cfg(test)]
@@ -102,7 +130,7 @@ mod tests {
             "text_config": {"hidden_size": 64, "num_attention_heads": 2, "head_dim": null},
             "vision_config": {"hidden_size": 32}
         }));
-        let text = read(&outer).unwrap().unwrap();
+        let text = of_language_model(outer).unwrap();
         for (key, value) in [
             ("model_type", json!("gemma3_text")),
             ("hidden_size", json!(64)),
@@ -114,12 +142,33 @@ mod tests {
             assert_eq!(text.get(key), Some(&value), "{key}");
         }
         assert!(text.get("vision_config").is_none() && text.get("head_dim").is_none());
-        assert!(
-            read(&config(json!({"model_type": "llama"})))
-                .unwrap()
-                .is_none()
-        );
-        let error = read(&config(json!({"model_type": "mistral3"})));
+        let error = of_language_model(config(json!({"model_type": "mistral3"})));
         assert!(error.unwrap_err().to_string().contains("text_config"));
+    }
+
+    #[test]
+    fn what_a_language_model_calls_itself_within_another_is_not_always_its_type() {
+        let inner = json!({"model_type": "qwen3_vl_text", "hidden_size": 2});
+        for (file, model_type) in [
+            (
+                json!({"model_type": "qwen3_vl", "text_config": inner, "hidden_size": 1}),
+                "qwen3",
+            ),
+            (
+                json!({"model_type": "qwen3_5", "text_config": inner}),
+                "qwen3_5",
+            ),
+            (json!({"model_type": "qwen2_vl", "hidden_size": 2}), "qwen2"),
+            (
+                json!({"model_type": "mistral3", "text_config":
+                {"model_type": "ministral3", "hidden_size": 2}}),
+                "ministral3",
+            ),
+            (json!({"model_type": "llama", "hidden_size": 2}), "llama"),
+        ] {
+            let text = of_language_model(config(file)).unwrap();
+            assert_eq!(text.model_type().unwrap(), model_type);
+            assert_eq!(text.get("hidden_size"), Some(&json!(2)));
+        }
     }
 }

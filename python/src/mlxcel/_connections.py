@@ -1,22 +1,19 @@
-"""Connection pools that know about deadlines, forks and event loops.
-
-The pools are httpcore2's own, used as httpx2's transports use them, with the
-network backends of `_network` below.
-"""
+"""Transports of httpx2 that know about forks and event loops, over the pools of `_pool`."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import httpcore2
 import httpx2
 from anyio.lowlevel import current_token
 
-from ._network import AsyncBackend, Backend
+from ._http1 import as_httpx2_errors
+from ._pool import AsyncPool, Pool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    import ssl
+    from collections.abc import AsyncGenerator
 
 __all__ = ["PerLoopTransport", "PerProcessTransport"]
 
@@ -24,26 +21,17 @@ __all__ = ["PerLoopTransport", "PerProcessTransport"]
 class PerProcessTransport(httpx2.BaseTransport):
     """A connection pool for each process: a forked child opens connections of its own."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self._settings = settings
-        self._pools: dict[int, httpcore2.ConnectionPool] = {}
+    def __init__(self, uds: str | None, ssl_context: ssl.SSLContext) -> None:
+        self._settings = uds, ssl_context
+        self._pools: dict[int, Pool] = {}
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         pid = os.getpid()
         pool = self._pools.get(pid)
         if pool is None:
-            new = httpcore2.ConnectionPool(network_backend=Backend(), **self._settings)
-            pool = self._pools.setdefault(pid, new)
-        try:
-            response = pool.handle_request(_core_request(request))
-        except _CORE_ERRORS as error:
-            raise _as_httpx2(error) from error
-        return httpx2.Response(
-            status_code=response.status,
-            headers=response.headers,
-            stream=_Stream(response.stream),
-            extensions=response.extensions,
-        )
+            pool = self._pools.setdefault(pid, Pool(*self._settings))
+        with as_httpx2_errors():
+            return pool.send(request)
 
     def close(self) -> None:
         pool = self._pools.pop(os.getpid(), None)
@@ -58,36 +46,26 @@ class PerLoopTransport(httpx2.AsyncBaseTransport):
     `AsyncLLM` may live through several `asyncio.run` calls.
     """
 
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self._settings = settings
-        self._pools: dict[object, tuple[httpcore2.AsyncConnectionPool, AsyncGenerator[None]]] = {}
+    def __init__(self, uds: str | None, ssl_context: ssl.SSLContext) -> None:
+        self._settings = uds, ssl_context
+        self._pools: dict[object, tuple[AsyncPool, AsyncGenerator[None]]] = {}
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         loop = (os.getpid(), current_token())
         entry = self._pools.get(loop)
         if entry is None:
-            pool = httpcore2.AsyncConnectionPool(network_backend=AsyncBackend(), **self._settings)
+            pool = AsyncPool(*self._settings)
             entry = self._pools[loop] = (pool, self._close_with_loop(loop, pool))
             await anext(entry[1])
-        try:
-            response = await entry[0].handle_async_request(_core_request(request))
-        except _CORE_ERRORS as error:
-            raise _as_httpx2(error) from error
-        return httpx2.Response(
-            status_code=response.status,
-            headers=response.headers,
-            stream=_AsyncStream(response.stream),
-            extensions=response.extensions,
-        )
+        with as_httpx2_errors():
+            return await entry[0].send(request)
 
     async def aclose(self) -> None:
         entry = self._pools.get((os.getpid(), current_token()))
         if entry is not None:
             await entry[1].aclose()
 
-    async def _close_with_loop(
-        self, loop: object, pool: httpcore2.AsyncConnectionPool
-    ) -> AsyncGenerator[None]:
+    async def _close_with_loop(self, loop: object, pool: AsyncPool) -> AsyncGenerator[None]:
         # A loop closes the async generators that were started in it before it
         # ends: the only notice of its end that it gives.
         try:
@@ -95,61 +73,3 @@ class PerLoopTransport(httpx2.AsyncBaseTransport):
         finally:
             self._pools.pop(loop, None)
             await pool.aclose()
-
-
-def _core_request(request: httpx2.Request) -> httpcore2.Request:
-    return httpcore2.Request(
-        method=request.method,
-        url=httpcore2.URL(
-            scheme=request.url.raw_scheme,
-            host=request.url.raw_host,
-            port=request.url.port,
-            target=request.url.raw_path,
-        ),
-        headers=request.headers.raw,
-        content=request.stream,
-        extensions=request.extensions,
-    )
-
-
-_CORE_ERRORS = (
-    httpcore2.TimeoutException,
-    httpcore2.NetworkError,
-    httpcore2.ProtocolError,
-    httpcore2.UnsupportedProtocol,
-)
-
-
-def _as_httpx2(error: Exception) -> Exception:
-    """httpx2's errors bear the names of those of httpcore2 that they stand for."""
-    kind: type[Exception] = getattr(httpx2, type(error).__name__)
-    return kind(str(error))
-
-
-class _Stream(httpx2.SyncByteStream):
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            yield from self._stream
-        except _CORE_ERRORS as error:
-            raise _as_httpx2(error) from error
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-class _AsyncStream(httpx2.AsyncByteStream):
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for part in self._stream:
-                yield part
-        except _CORE_ERRORS as error:
-            raise _as_httpx2(error) from error
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import httpcore2
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable
 
-__all__ = ["AsyncBackend", "Backend"]
+__all__ = ["FULL_PAUSE", "HELD", "AnyBackend", "Backend", "is_readable"]
 
-_FULL_PAUSE = 0.01
+FULL_PAUSE = 0.01
+"""Seconds until a socket whose queue of connections is full is tried again."""
+HELD = 64 * 1024
+"""Bytes of a request that wait for what follows, so that its head and a short body go out as one."""
 
 
 class Backend(httpcore2.SyncBackend):
@@ -56,7 +60,7 @@ def _connected(path: str, timeout: float | None) -> socket.socket:
             # The queue of connections is full: over TCP the kernel would wait.
             if timeout is not None and time.monotonic() - began >= timeout:
                 raise httpcore2.ConnectTimeout(str(error)) from error
-            time.sleep(_FULL_PAUSE)
+            time.sleep(FULL_PAUSE)
         except OSError as error:
             new.close()
             kind = httpcore2.ConnectTimeout if isinstance(error, TimeoutError) else httpcore2.ConnectError
@@ -73,9 +77,13 @@ class _UnixStream(httpcore2.NetworkStream):
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
+        self._held = b""
         _forked_sockets.note(self)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._held:
+            with suppress(httpcore2.WriteError):  # a server may answer before it has read all, and hang up
+                self._send(timeout)
         limit = _limited(timeout, httpcore2.ReadTimeout)
         try:
             self._wait_for(limit)
@@ -86,13 +94,17 @@ class _UnixStream(httpcore2.NetworkStream):
             raise httpcore2.ReadError(str(error)) from error
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if not buffer:  # the end of a request has no bytes of its own
-            return
+        self._held += buffer
+        if len(self._held) > HELD:
+            self._send(timeout)
+
+    def _send(self, timeout: float | None) -> None:
+        data, self._held = self._held, b""
         limit = _limited(timeout, httpcore2.WriteTimeout)
         try:
             self._wait_for(limit)
             # The timeout holds for all of it together.
-            breakable(self._socket, self._socket.sendall, buffer)
+            breakable(self._socket, self._socket.sendall, data)
         except TimeoutError as error:
             raise httpcore2.WriteTimeout(str(error)) from error
         except OSError as error:
@@ -109,11 +121,11 @@ class _UnixStream(httpcore2.NetworkStream):
         if info == "socket":
             return self._socket
         if info == "is_readable":
-            return _is_readable(self._socket)
+            return is_readable(self._socket)
         return None
 
 
-def _is_readable(connection: socket.socket) -> bool:
+def is_readable(connection: socket.socket) -> bool:
     """Whether something waits to be read, on an idle connection its end."""
     if connection.fileno() < 0:
         return True
@@ -153,28 +165,19 @@ class _BoundedStream(httpcore2.NetworkStream):
         return self._stream.get_extra_info(info)
 
 
-class AsyncBackend(httpcore2.AnyIOBackend):
-    """Sockets that are noted; deadlines are the business of cancel scopes."""
+class AnyBackend(httpcore2.AnyIOBackend):
+    """Sockets that are noted, for loops other than asyncio's; deadlines are the business of cancel scopes."""
 
     async def connect_tcp(self, *arguments: Any, **options: Any) -> httpcore2.AsyncNetworkStream:
-        return _NotedStream(await super().connect_tcp(*arguments, **options))
+        return _noted(await super().connect_tcp(*arguments, **options))
 
     async def connect_unix_socket(self, *arguments: Any, **options: Any) -> httpcore2.AsyncNetworkStream:
-        return _NotedStream(await super().connect_unix_socket(*arguments, **options))
+        return _noted(await super().connect_unix_socket(*arguments, **options))
 
 
-class _NotedStream(httpcore2.AsyncNetworkStream):
-    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
-        self._stream = stream
-        _forked_sockets.note(self)
-        # Bound here: a method of ours between would be one more coroutine a read.
-        self.read = stream.read  # type: ignore[method-assign]
-        self.write = stream.write  # type: ignore[method-assign]
-        self.aclose = stream.aclose  # type: ignore[method-assign]
-        self.get_extra_info = stream.get_extra_info  # type: ignore[method-assign]
-
-    async def start_tls(self, *arguments: Any, **options: Any) -> httpcore2.AsyncNetworkStream:
-        return _NotedStream(await self._stream.start_tls(*arguments, **options))
+def _noted(stream: httpcore2.AsyncNetworkStream) -> httpcore2.AsyncNetworkStream:
+    _forked_sockets.note(stream)
+    return stream
 
 
 def _limited(timeout: float | None, error: type[httpcore2.TimeoutException]) -> float | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._fields import item, items, text
 from ._measures import timings_of, usage_of
+from ._reply import Reply
 from ._tool_calls import tool_calls_of
 from ._tool_prompt import finish_of, split
 from .errors import MlxcelResponseError
@@ -36,6 +37,7 @@ def check_stream(response: httpx2.Response) -> None:
 
 def completion(reply: Any) -> Result:
     """A result from the reply of `/v1/completions`."""
+    reply = _with_logprobs(reply)
     results = []
     for choice in _choices(reply):
         written = item(choice, "text")
@@ -47,6 +49,7 @@ def completion(reply: Any) -> Result:
 
 def chat(reply: Any, *, prompt_calls: bool = False) -> Result:
     """A result from the reply of `/v1/chat/completions`; `prompt_calls`: see `_tool_prompt`."""
+    reply = _with_logprobs(reply)
     results = []
     for choice in _choices(reply):
         message = item(choice, "message")
@@ -96,6 +99,13 @@ def slots_of(body: object) -> int | None:
 def model_ids(models: Iterable[Model]) -> list[str]:
     """Ids from `/v1/models`."""
     return [model.id for model in models if isinstance(getattr(model, "id", None), str)]
+
+
+def _with_logprobs(reply: Any) -> Any:
+    """The reply as the SDK's object where results show parts of it as they are: the logprobs."""
+    if isinstance(reply, Reply) and any(item(choice, "logprobs") for choice in items(reply, "choices")):
+        return reply.as_sdk_object()
+    return reply
 
 
 def _choices(reply: Any) -> list[Any]:

@@ -10,11 +10,9 @@ interpreter that it is asked from, which the SDK would tell in each request.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import openai
-from openai.types import Completion
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from ._version import __version__
 
@@ -25,19 +23,10 @@ if TYPE_CHECKING:
 
     from ._transport import Endpoint
 
-__all__ = ["AsyncLocalOpenAI", "LocalOpenAI", "async_client", "create", "sync_client"]
+__all__ = ["AsyncLocalOpenAI", "LocalOpenAI", "async_client", "sync_client"]
 
 _NO_KEY = "no-key"
 """Stands for "no key" where the SDK insists on one; never sent."""
-
-_ROUTES: dict[str, tuple[str, Any, Any]] = {
-    "completions": ("/completions", Completion, Completion),
-    "chat": ("/chat/completions", ChatCompletion, ChatCompletionChunk),
-}
-"""Path, the type of a whole reply, and that of a piece of a streamed one."""
-
-_OPTIONS = {"extra_headers": "headers", "extra_query": "params", "extra_body": "extra_json"}
-"""Arguments of `create` that are options of a request, and what those are called."""
 
 _USER_AGENT = f"mlxcel-python/{__version__}"
 
@@ -110,30 +99,6 @@ class AsyncLocalOpenAI(openai.AsyncOpenAI):
 
     def _validate_headers(self, headers: Any, custom_headers: Any) -> None:
         pass  # see LocalOpenAI
-
-
-def create(
-    client: LocalOpenAI | AsyncLocalOpenAI, route: Literal["completions", "chat"], **arguments: Any
-) -> Any:
-    """What the SDK's own `create` of a route does, without its pass over the types of the whole body.
-
-    That pass costs as much as all of the HTTP library, and renames and converts nothing in these routes.
-    """
-    options: Any = {"security": {"bearer_auth": True}, "timeout": arguments.pop("timeout")}
-    for argument, option in _OPTIONS.items():
-        if (value := arguments.pop(argument, None)) is not None:
-            options[option] = value
-    stream = arguments.get("stream", False)
-    path, reply, chunk = _ROUTES[route]
-    kind: Any = openai.AsyncStream if isinstance(client, openai.AsyncOpenAI) else openai.Stream
-    return client.post(
-        path,
-        cast_to=reply,
-        body=arguments,
-        options=options,
-        stream=stream,
-        stream_cls=kind[chunk] if stream else None,
-    )
 
 
 def sync_client(endpoint: Endpoint, http_client: httpx2.Client, timeout: httpx2.Timeout) -> LocalOpenAI:

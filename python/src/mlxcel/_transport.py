@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +16,11 @@ from .errors import MlxcelConfigError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from ._server_protocol import Server
 
 __all__ = ["Endpoint", "async_http_client", "http_client", "tls_context"]
-
-# As many as the SDK's own client: hundreds of requests may be in flight.
-_MAX_CONNECTIONS = 1000
-# The pool looks at each idle one for every request; opening another to a server nearby costs less.
-_MAX_IDLE = 20
-_IDLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -54,12 +49,12 @@ def http_client(
     With a `server` of ours, requests wait for it while it is restarted.
     """
     if transport is None:
-        transport = PerProcessTransport(_pool_settings(endpoint))
+        transport = PerProcessTransport(*_pool_settings(endpoint))
     elif not isinstance(transport, httpx2.BaseTransport):
         raise TypeError(f"LLM wants an httpx2.BaseTransport as transport, not {type(transport).__name__}")
     if server is not None:
         transport = SupervisedTransport(transport, server)
-    return httpx2.Client(transport=transport, timeout=timeout, trust_env=False)
+    return _Client(transport, timeout)
 
 
 def async_http_client(
@@ -70,14 +65,66 @@ def async_http_client(
 ) -> httpx2.AsyncClient:
     """The async twin of `http_client`, good for any number of event loops."""
     if transport is None:
-        transport = PerLoopTransport(_pool_settings(endpoint))
+        transport = PerLoopTransport(*_pool_settings(endpoint))
     elif not isinstance(transport, httpx2.AsyncBaseTransport):
         raise TypeError(
             f"AsyncLLM wants an httpx2.AsyncBaseTransport as transport, not {type(transport).__name__}"
         )
     if server is not None:
         transport = AsyncSupervisedTransport(transport, server)
-    return httpx2.AsyncClient(transport=transport, timeout=timeout, trust_env=False)
+    return _AsyncClient(transport, timeout)
+
+
+class _Client(httpx2.Client):
+    """Sends past the steps for credentials, cookies, redirects and hooks: it has none."""
+
+    def __init__(self, transport: httpx2.BaseTransport, timeout: httpx2.Timeout) -> None:
+        super().__init__(transport=transport, timeout=timeout, trust_env=False)
+        self._way = transport
+
+    def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
+        if options or self.is_closed:
+            return super().send(request, stream=stream, **options)
+        with _naming(request):
+            response = self._way.handle_request(request)
+            response.request = request
+            if not stream:
+                try:
+                    response.read()
+                finally:
+                    response.close()
+        return response
+
+
+class _AsyncClient(httpx2.AsyncClient):
+    """The async twin of `_Client`."""
+
+    def __init__(self, transport: httpx2.AsyncBaseTransport, timeout: httpx2.Timeout) -> None:
+        super().__init__(transport=transport, timeout=timeout, trust_env=False)
+        self._way = transport
+
+    async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
+        if options or self.is_closed:
+            return await super().send(request, stream=stream, **options)
+        with _naming(request):
+            response = await self._way.handle_async_request(request)
+            response.request = request
+            if not stream:
+                try:
+                    await response.aread()
+                finally:
+                    await response.aclose()
+        return response
+
+
+@contextmanager
+def _naming(request: httpx2.Request) -> Iterator[None]:
+    """Errors tell which request they are of."""
+    try:
+        yield
+    except httpx2.RequestError as error:
+        error.request = request
+        raise
 
 
 def tls_context(verify: bool | str | os.PathLike[str] | ssl.SSLContext) -> ssl.SSLContext:
@@ -102,14 +149,9 @@ def tls_context(verify: bool | str | os.PathLike[str] | ssl.SSLContext) -> ssl.S
         ) from None
 
 
-def _pool_settings(endpoint: Endpoint) -> dict[str, Any]:
+def _pool_settings(endpoint: Endpoint) -> tuple[str | None, ssl.SSLContext]:
     # Loading the authorities takes 20 ms, for nothing where there is no TLS. The
     # context then trusts nobody, so it could not be misused for a redirect.
-    tls = endpoint.root_url.startswith("https:")
-    return {
-        "uds": endpoint.socket,
-        "ssl_context": tls_context(endpoint.verify) if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-        "max_connections": _MAX_CONNECTIONS,
-        "max_keepalive_connections": _MAX_IDLE,
-        "keepalive_expiry": _IDLE_SECONDS,
-    }
+    if endpoint.root_url.startswith("https:"):
+        return endpoint.socket, tls_context(endpoint.verify)
+    return endpoint.socket, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

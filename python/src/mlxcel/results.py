@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, cast
 
 from . import _display
 from ._measures import Timings, Usage
+from ._reply import Reply
 from ._tool_calls import ToolCall
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ class Result(str, Generic[T]):
     """Why the model refused, where the server tells that apart from an answer."""
     tool_calls: list[ToolCall]
     """The model's calls of the tools that were declared, in its order."""
-    raw: Any
-    """The SDK's whole reply; for a stream, its last chunk."""
 
     def __new__(
         cls,
@@ -71,15 +70,21 @@ class Result(str, Generic[T]):
         self.reasoning = reasoning
         self.refusal = refusal
         self.tool_calls = list(tool_calls)
-        self.raw = raw
+        self._raw = raw
         self._others = ()
         self._parsed = None
         self._fault = None
         return self
 
+    _raw: Any
     _others: tuple[Result[T], ...]
     _parsed: T | None
     _fault: MlxcelFormatError | None
+
+    @property
+    def raw(self) -> Any:
+        """The SDK's whole reply; for a stream, its last chunk."""
+        return self._raw.as_sdk_object() if isinstance(self._raw, Reply) else self._raw
 
     @property
     def choices(self) -> list[Result[T]]:

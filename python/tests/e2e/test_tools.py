@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
+import jsonschema
 import openai
 import pytest
 
@@ -187,6 +188,38 @@ def test_a_required_call_validates_at_any_temperature(sdk: openai.OpenAI, seed: 
         else:
             assert call.function.name == "paint"
             assert arguments in ({"colour": "red"}, {"colour": "blue"})
+
+
+@pytest.mark.parametrize("parser", ["pythonic", "qwen3_coder", "llama3_json"])
+def test_every_format_is_enforced(real_binary: Path, parser: str) -> None:
+    parameters = {
+        "type": "object",
+        "properties": {
+            "mood": {"$ref": "#/$defs/mood"},
+            "sure": {"type": "boolean"},
+            "words": {"type": "array", "items": {"type": "string", "maxLength": 8}, "maxItems": 2},
+            "note": {"anyOf": [{"type": "string", "maxLength": 12}, {"type": "null"}]},
+            "title": {"type": "string", "maxLength": 12},
+        },
+        "required": ["mood", "sure", "words"],
+        "additionalProperties": False,
+        "$defs": {"mood": {"type": "string", "enum": ["good", "so, so"]}},
+    }
+    tool = {"type": "function", "function": {"name": "feel", "parameters": parameters}}
+    fields: dict[str, Any] = {"temperature": HOT, "max_tokens": 300, "parallel_tool_calls": False}
+    ended = 0
+    with LLM("mlxcel-tiny", binary=real_binary, extra_args=("--tool-call-parser", parser)) as llm:
+        for seed in range(8):
+            answer = llm.chat(ASK, tools=[tool], tool_choice="required", seed=seed, **fields)
+            if answer.finish_reason == "length":
+                continue
+            ended += 1
+            assert answer.finish_reason == "tool_calls"
+            assert answer == ""
+            for call in answer.tool_calls:
+                assert call.name == "feel"
+                jsonschema.validate(call.arguments, parameters)
+    assert ended
 
 
 def test_a_named_function_is_called_once(sdk: openai.OpenAI) -> None:

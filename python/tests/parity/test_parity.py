@@ -84,7 +84,7 @@ def test_random_weights(recipe: Recipe, tmp_path: Path, real_binary: Path) -> No
     reference = Reference(folder)
     expected = reference.greedy(prompts, TOKENS)
     for steps in expected:
-        assert len({step.token for step in steps}) > TOKENS // 10, "the model repeats itself"
+        assert len({step.token for step in steps}) > TOKENS // 4, "the model repeats itself"
     with serving(str(folder), real_binary) as ask:
         together = ask(prompts)
         for choice, steps in zip(together, expected, strict=True):

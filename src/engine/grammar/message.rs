@@ -1,10 +1,9 @@
 //! The grammar of a chat message: perhaps a thought, then an answer, or calls of tools.
 
-use std::fmt::Write;
-
 use serde_json::Value;
 
 use super::GrammarError;
+use super::lark::{Lark, Prepare, exactly, literal, not_beginning, without};
 use crate::text::Tokenizer;
 
 /// What a message may be. Thoughts come first, calls last.
@@ -12,22 +11,26 @@ use crate::text::Tokenizer;
 pub struct MessageSpec {
     /// How a thought is marked that comes before all else.
     pub thought: Option<Thought>,
+    /// What stands before the answer.
+    pub heading: Vec<Part>,
     /// What else than calls there may be.
     pub answer: Option<Answer>,
     /// Calls that may be made; that must be made where there is no answer.
     pub calls: Option<Calls>,
 }
 
-/// The tags of a thought. Both have to be tokens.
+/// How a thought is marked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Thought {
-    /// For instance `<think>`.
-    pub open: String,
-    /// For instance `</think>`.
+    /// Before it, for instance `<think>`.
+    pub open: Vec<Part>,
+    /// What ends it, for instance `</think>`; has to be a token.
     pub close: String,
+    /// What comes behind that.
+    pub behind: Vec<Part>,
     /// Whether the prompt ends within it; otherwise the model decides whether to think.
     pub opened: bool,
-    /// Most tokens between the tags; `None` is any number.
+    /// Most tokens of it; `None` is any number.
     pub budget: Option<usize>,
 }
 
@@ -38,13 +41,16 @@ pub enum Answer {
     Json(Value),
     /// What a Lark grammar derives, and no call.
     Lark(String),
-    /// Any text, perhaps followed by calls, whose first marker has to be a token.
+    /// Any text. Calls may follow it where they begin with a token; otherwise there are calls or a
+    /// text, which must not begin as they do.
     Text,
 }
 
 /// How calls are written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calls {
+    /// How they are told from text.
+    pub mark: Mark,
     /// Before the first.
     pub open: Vec<Part>,
     /// One of each function.
@@ -53,6 +59,17 @@ pub struct Calls {
     pub between: Option<Vec<Part>>,
     /// Behind the last.
     pub close: Vec<Part>,
+}
+
+/// How calls are told from text.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Mark {
+    /// Every list of them begins with it. Where there is no token of this name, they are not told
+    /// from text in time.
+    Marker(String),
+    /// Only calls begin with what this regular expression matches. Each call begins with a text, and
+    /// so does what comes before the first.
+    Beginning(&'static str),
 }
 
 /// A part of a call.
@@ -64,27 +81,28 @@ pub enum Part {
     Marker(String),
     /// JSON that a schema accepts.
     Json(Value),
+    /// Python's keyword arguments, by the schema of all.
+    Keywords(Value),
+    /// Qwen's parameters in tags, likewise.
+    Parameters(Value),
 }
 
 impl MessageSpec {
-    /// In llguidance's dialect of Lark. `schema` turns a schema into the one to compile.
+    /// In llguidance's dialect of Lark. `prepare` turns a schema into the one to compile.
     ///
     /// # Errors
-    /// Those of `schema`; [`GrammarError::Vocabulary`] where a marker has to be a token and is none.
+    /// Those of `prepare`; [`GrammarError::Unsupported`] for what the format of the calls cannot say;
+    /// [`GrammarError::Vocabulary`] where a marker has to be a token and is none.
     pub(super) fn lark(
         &self,
         tokenizer: &Tokenizer,
-        schema: impl Fn(&Value) -> Result<Value, GrammarError>,
+        prepare: Prepare,
     ) -> Result<String, GrammarError> {
-        let mut lark = Lark {
-            tokenizer,
-            schema,
-            rules: String::new(),
-        };
+        let mut lark = Lark::new(tokenizer, prepare);
         let mut start = String::new();
         if let Some(thought) = &self.thought {
             start = lark.thought(thought)?;
-            if self.answer != Some(Answer::Text) {
+            if self.answer != Some(Answer::Text) && thought.behind.is_empty() {
                 // Models part the two by an empty line.
                 lark.rule("GAP", r"/\n{1,2}/");
                 start.push_str("GAP? ");
@@ -92,6 +110,7 @@ impl MessageSpec {
         }
         let calls = self.calls.as_ref().map(|calls| lark.calls(calls));
         let calls = calls.transpose()?.map_or("", |()| "calls");
+        let heading = lark.parts(&self.heading)?;
         let body = match &self.answer {
             None => calls.to_owned(),
             Some(answer @ (Answer::Json(_) | Answer::Lark(_))) => {
@@ -102,118 +121,115 @@ impl MessageSpec {
                 };
                 lark.rule("answer", &body);
                 let or = if calls.is_empty() { "" } else { " | " };
-                format!("( answer{or}{calls} )")
+                format!("( {heading} answer{or}{calls} )")
             }
             Some(Answer::Text) => {
-                if let Some(calls) = &self.calls {
-                    let first = calls.first_marker().unwrap_or_default();
-                    lark.token(first)?;
-                    lark.rule("TEXT", &without(first));
-                    "TEXT? ( calls )?".to_owned()
-                } else {
-                    lark.rule("TEXT", r"/(.|\n)+/");
-                    "TEXT?".to_owned()
+                let mark = self.calls.as_ref().map(|calls| &calls.mark);
+                let text = match mark {
+                    None => r"/(.|\n)+/".to_owned(),
+                    Some(Mark::Marker(marker)) => {
+                        lark.token(marker)?;
+                        without(&exactly(marker))
+                    }
+                    Some(Mark::Beginning(regex)) => not_beginning(regex),
+                };
+                lark.rule("TEXT", &text);
+                match mark {
+                    None => format!("{heading} TEXT?"),
+                    Some(Mark::Marker(_)) if self.heading.is_empty() => {
+                        "TEXT? ( calls )?".to_owned()
+                    }
+                    Some(Mark::Marker(_) | Mark::Beginning(_)) => {
+                        format!("( calls | {heading} TEXT? )")
+                    }
                 }
             }
         };
         lark.rule("start", &[start, body].concat());
-        Ok(lark.rules)
+        Ok(lark.finish())
     }
 }
 
-impl Calls {
-    /// What every list of calls begins with, if that is a marker.
-    pub fn first_marker(&self) -> Option<&str> {
-        let each = self.each.first()?;
-        match self.open.first().or_else(|| each.first())? {
-            Part::Marker(marker) => Some(marker),
-            Part::Text(_) | Part::Json(_) => None,
-        }
-    }
-}
-
-struct Lark<'a, F> {
-    tokenizer: &'a Tokenizer,
-    schema: F,
-    rules: String,
-}
-
-impl<F: Fn(&Value) -> Result<Value, GrammarError>> Lark<'_, F> {
-    fn rule(&mut self, name: &str, body: &str) {
-        // Writing to a string does not fail.
-        let _always = writeln!(self.rules, "{name}: {body}");
-    }
-
+impl Lark<'_> {
     fn thought(&mut self, thought: &Thought) -> Result<String, GrammarError> {
         let close = self.token(&thought.close)?;
-        self.rule("THOUGHT", &without(&thought.close));
-        let mut within = "THOUGHT";
-        if let Some(budget) = thought.budget {
-            // Only rules can be bounded, not terminals.
-            within = "within";
-            self.rule(&format!("{within}[max_tokens={budget}]"), "THOUGHT");
-        }
+        let behind = self.parts(&thought.behind)?;
+        self.rule("THOUGHT", &without(&exactly(&thought.close)));
+        let within = match thought.budget {
+            None => "THOUGHT?",
+            Some(0) => "",
+            Some(budget) => {
+                // Only rules can be bounded, not terminals.
+                self.rule(&format!("within[max_tokens={budget}]"), "THOUGHT");
+                "within?"
+            }
+        };
         if thought.opened {
-            return Ok(format!("{within}? {close} "));
+            return Ok(format!("{within} {close} {behind} "));
         }
-        let open = self.token(&thought.open)?;
-        self.rule("thought", &format!("{open} {within}? {close}"));
+        let open = self.parts(&thought.open)?;
+        self.rule("thought", &format!("{open} {within} {close} {behind}"));
         Ok("thought? ".to_owned())
     }
 
     fn calls(&mut self, calls: &Calls) -> Result<(), GrammarError> {
-        let mut names = Vec::with_capacity(calls.each.len());
-        for (index, call) in calls.each.iter().enumerate() {
-            let body = self.parts(call)?;
-            let name = format!("call{index}");
-            self.rule(&name, &body);
-            names.push(name);
+        let (mut all, mut first) = (Vec::new(), Vec::new());
+        for call in &calls.each {
+            let name = match (&calls.mark, call.split_first()) {
+                (Mark::Beginning(_), Some((Part::Text(head), rest))) => {
+                    let rest = self.parts(rest)?;
+                    let rest = self.add("rest", &rest);
+                    // One terminal from the beginning on: text is another one, and which of the two
+                    // it is must not be decided before they part.
+                    let before: String = calls.open.iter().filter_map(Part::as_text).collect();
+                    let opening = format!(r"/\n{{0,2}}{}/", exactly(&(before + head)));
+                    let opening = self.add("OPENING", &opening);
+                    first.push(format!("{opening} {rest}"));
+                    format!("{} {rest}", literal(head))
+                }
+                _ => {
+                    let body = self.parts(call)?;
+                    self.add("call", &body)
+                }
+            };
+            all.push(name);
         }
-        self.rule("call", &names.join(" | "));
+        self.rule("call", &all.join(" | "));
         let more = match &calls.between {
             Some(between) => format!("( {} call )*", self.parts(between)?),
             None => String::new(),
         };
-        let (open, close) = (self.parts(&calls.open)?, self.parts(&calls.close)?);
-        self.rule("calls", &format!("{open} call {more} {close}"));
+        let first = match first.is_empty() {
+            true => format!("{} call", self.parts(&calls.open)?),
+            false => format!("( {} )", first.join(" | ")),
+        };
+        let close = self.parts(&calls.close)?;
+        self.rule("calls", &format!("{first} {more} {close}"));
         Ok(())
     }
 
-    fn parts(&self, parts: &[Part]) -> Result<String, GrammarError> {
+    fn parts(&mut self, parts: &[Part]) -> Result<String, GrammarError> {
         let mut line = String::new();
         for part in parts {
             let part = match part {
                 Part::Text(text) => literal(text),
                 Part::Marker(marker) => self.token(marker).unwrap_or_else(|_| literal(marker)),
                 Part::Json(schema) => self.json(schema)?,
+                Part::Keywords(schema) => self.keywords(schema)?,
+                Part::Parameters(schema) => self.parameters(schema)?,
             };
             line.push_str(&part);
             line.push(' ');
         }
         Ok(line)
     }
-
-    fn token(&self, marker: &str) -> Result<String, GrammarError> {
-        let id = self.tokenizer.token_id(marker).ok_or_else(|| {
-            GrammarError::Vocabulary(format!("the marker {marker:?} is not one token"))
-        })?;
-        Ok(format!("<[{id}]>"))
-    }
-
-    fn json(&self, schema: &Value) -> Result<String, GrammarError> {
-        Ok(format!("%json {}", (self.schema)(schema)?))
-    }
 }
 
-fn literal(text: &str) -> String {
-    Value::from(text).to_string()
-}
-
-/// Any text that does not spell the marker.
-fn without(marker: &str) -> String {
-    let marker: String = marker
-        .chars()
-        .map(|c| format!(r"\x{{{:x}}}", u32::from(c)))
-        .collect();
-    format!(r"/(.|\n)+/ & ~/(.|\n)*{marker}(.|\n)*/")
+impl Part {
+    fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
 }

@@ -33,7 +33,9 @@ fn model(family: &str) -> Model {
 }
 
 fn allowed(matcher: &mut Matcher) -> Vec<u32> {
-    let words = matcher.mask().unwrap();
+    let Some(words) = matcher.mask().unwrap() else {
+        return (0..10_000).collect();
+    };
     (0..words.len() as u32 * 32)
         .filter(|id| words[*id as usize / 32] & (1 << (id % 32)) != 0)
         .collect()
@@ -510,6 +512,7 @@ mod messages {
             "required": ["a"], "additionalProperties": false});
         let nothing = json!({"type": "object", "additionalProperties": false});
         Calls {
+            mark: Mark::Marker("<tool_call>".to_owned()),
             open: vec![],
             each: vec![call("f", number), call("g", nothing)],
             between: many.then(|| vec![text("\n")]),
@@ -519,19 +522,21 @@ mod messages {
 
     fn thought(opened: bool) -> Thought {
         Thought {
-            open: "<think>".to_owned(),
+            open: vec![marker("<think>")],
             close: "</think>".to_owned(),
+            behind: vec![],
             opened,
             budget: None,
         }
     }
 
     fn spec(thought: Option<Thought>, answer: Option<Answer>, calls: Option<Calls>) -> GrammarSpec {
-        GrammarSpec::Message(MessageSpec {
+        GrammarSpec::Message(Box::new(MessageSpec {
             thought,
+            heading: vec![],
             answer,
             calls,
-        })
+        }))
     }
 
     /// The built-in model's tokenizer, where thoughts and calls have tokens that are not special.
@@ -583,10 +588,83 @@ mod messages {
             (["Let me see.\n", F, "\n", G].concat().as_str(), true),
             ("<tool_call>hello</tool_call>", false),
             (&F.replace('1', "null"), false),
-            ([F, "after"].concat().as_str(), false),
+            // The output is free again behind a call.
+            ([F, "after"].concat().as_str(), true),
+            ([F, "after", G, "!"].concat().as_str(), true),
+            (
+                [F, "after", &F.replace('1', "null")].concat().as_str(),
+                false,
+            ),
         ] {
             assert_eq!(model.accepts(&spec, text), accepted, "{text:?}");
         }
+        let one = self::spec(None, Some(Answer::Text), Some(calls(false)));
+        assert!(model.accepts(&one, F) && model.accepts(&one, "hello"));
+        assert!(!model.accepts(&one, &[F, "after"].concat()));
+    }
+
+    #[test]
+    fn a_free_output_has_no_masks_and_a_call_in_it_has() {
+        let model = tiny();
+        let spec = spec(None, Some(Answer::Text), Some(calls(true)));
+        let mut matcher = model.compiler.compile(&spec).unwrap();
+        let feed = |matcher: &mut Matcher, text: &str| {
+            for id in model.tokenizer.encode(text, false).unwrap() {
+                matcher.commit(id).unwrap();
+            }
+        };
+        feed(&mut matcher, "I will add them. <tool");
+        assert!(matcher.mask().unwrap().is_none() && matcher.hold() == Hold::Free);
+        feed(&mut matcher, "<tool_call>");
+        assert_eq!(matcher.hold(), Hold::Held);
+        let forced = matcher.forced().unwrap();
+        assert!(model.text(&forced).starts_with("{\"name"), "{forced:?}");
+        for id in forced {
+            matcher.commit(id).unwrap();
+        }
+        feed(&mut matcher, "f\", \"arguments\": {\"a\": 12}}</tool_call>");
+        assert!(matcher.mask().unwrap().is_none() && matcher.hold() == Hold::Free);
+    }
+
+    #[test]
+    fn a_marker_that_is_spelled_begins_a_call_too() {
+        let model = tiny();
+        let mut calls = calls(true);
+        calls.mark = Mark::Marker("zqt".to_owned());
+        for call in &mut calls.each {
+            call[0] = marker("zqt");
+        }
+        let spec = spec(None, Some(Answer::Text), Some(calls));
+        let mut matcher = model.compiler.compile(&spec).unwrap();
+        let ids = |text: &str| model.tokenizer.encode(text, false).unwrap();
+        for id in [ids("hello z"), ids("zq")].concat() {
+            assert_eq!(matcher.hold(), Hold::Free);
+            matcher.commit(id).unwrap();
+        }
+        // Tokens that end the marker and go on are of no use to the grammar.
+        let allowed = allowed(&mut matcher);
+        let (end, longer) = (ids("t")[0], ids("th")[0]);
+        assert_eq!(model.text(&[longer]), "th");
+        assert!(allowed.contains(&end) && allowed.contains(&ids("x")[0]));
+        assert!(!allowed.contains(&longer));
+        matcher.commit(end).unwrap();
+        assert_eq!(matcher.hold(), Hold::Held);
+    }
+
+    #[test]
+    fn a_marker_in_a_thought_is_none() {
+        let model = tiny();
+        for (opened, before) in [(true, ""), (false, "\n<think>")] {
+            let spec = spec(Some(thought(opened)), Some(Answer::Text), Some(calls(true)));
+            let said = |thought: &str| [before, thought, "</think>", F].concat();
+            assert!(model.accepts(&spec, &said("shall I <tool_call>? no")));
+            let wrong = said("hm").replace('1', "null");
+            assert!(!model.accepts(&spec, &wrong));
+        }
+        // Where no thought begins, the answer does.
+        let spec = spec(Some(thought(false)), Some(Answer::Text), Some(calls(true)));
+        assert!(model.accepts(&spec, &["<thin", F].concat()));
+        assert!(!model.accepts(&spec, "no <think><tool_call>? no"));
     }
 
     #[test]
@@ -606,6 +684,8 @@ mod messages {
             assert!(model.accepts(&bounded(None), &long));
             assert!(model.accepts(&bounded(Some(40)), &long));
             assert!(!model.accepts(&bounded(Some(3)), &long));
+            assert!(!model.accepts(&bounded(Some(0)), &said("a")));
+            assert!(model.accepts(&bounded(Some(0)), &said("")));
             assert!(model.accepts(&bounded(Some(3)), &said("a")));
             assert!(model.accepts(&bounded(Some(3)), &said("")));
         }
@@ -659,6 +739,7 @@ mod messages {
         let model = model("byte-level");
         let call = vec![marker("<|bos|>"), Part::Json(json!({"const": 1}))];
         let calls = Calls {
+            mark: Mark::Marker("<|bos|>".to_owned()),
             open: vec![],
             each: vec![call],
             between: Some(vec![]),

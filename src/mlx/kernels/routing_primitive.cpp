@@ -89,7 +89,8 @@ class Router {
     return order_;
   }
 
-  /// Sets the ranks in all but the best groups to zero, as DeepSeek-V3 does.
+  /// Sets the ranks in all but the best groups to zero, as DeepSeek-V3 does; by a softmax DeepSeek-V2,
+  /// where a group is as good as its best.
   void drop_groups() {
     const std::size_t size = ranks_.size() / routing_.groups;
     groups_.resize(routing_.groups);
@@ -99,7 +100,7 @@ class Router {
         second = std::max(second, std::min(first, ranks_[e]));
         first = std::max(first, ranks_[e]);
       }
-      groups_[g] = first + second;
+      groups_[g] = routing_.scoring == Routing::Scoring::softmax ? first : first + second;
     }
     const auto& order = best_of(groups_, groups_.size());
     for (std::size_t i = routing_.kept_groups; i < groups_.size(); i++) {

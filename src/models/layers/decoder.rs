@@ -24,6 +24,8 @@ pub struct DecoderConfig {
     /// Whether the embeddings are the output head as well. `None`: they are where the checkpoint has no
     /// `lm_head`.
     pub tied: Option<bool>,
+    /// Whether the output head has a bias.
+    pub head_bias: bool,
     /// What logits are multiplied by.
     pub logit_scale: Option<f32>,
     /// By way of tanh logits are kept below it.
@@ -123,7 +125,7 @@ impl Head {
             None => builder.contains("lm_head.weight"),
         };
         let own = match own_head {
-            true => Some(builder.linear("lm_head", hidden, vocab, false)?),
+            true => Some(builder.linear("lm_head", hidden, vocab, config.head_bias)?),
             false => None,
         };
         Ok(Self {

@@ -14,6 +14,14 @@ impl RmsNorm {
         Self { weight, eps }
     }
 
+    pub(super) fn weight(&self) -> &Array {
+        &self.weight
+    }
+
+    pub(super) fn eps(&self) -> f32 {
+        self.eps
+    }
+
     /// `[.., features]` to the same.
     #[track_caller]
     pub fn forward(&self, x: &Array) -> Result<Array, MlxError> {
@@ -41,12 +49,39 @@ impl LayerNorm {
     }
 }
 
-/// Either.
+/// Normalization of each head by mean and variance, and a weight for each feature of each head.
+pub struct HeadNorm {
+    plain: LayerNorm,
+    weight: Array,
+}
+
+impl HeadNorm {
+    /// `weight` is `[heads, head_dim]`.
+    pub fn new(weight: &Array, eps: f32) -> Result<Self, MlxError> {
+        let (heads, head_dim) = (weight.dim(0), weight.dim(1));
+        let ones = vec![1.0; head_dim.max(0) as usize];
+        let ones = Array::from_f32(&ones, &[head_dim])?.astype(weight.dtype()?)?;
+        Ok(Self {
+            plain: LayerNorm::new(ones, None, eps),
+            weight: weight.reshape(&[heads, 1, head_dim])?,
+        })
+    }
+
+    /// `[tokens, heads, 1, head_dim]` to the same.
+    #[track_caller]
+    pub fn forward(&self, x: &Array) -> Result<Array, MlxError> {
+        self.plain.forward(x)?.multiply(&self.weight)
+    }
+}
+
+/// Any of them.
 pub enum Norm {
     /// [`RmsNorm`]
     Rms(RmsNorm),
     /// [`LayerNorm`]
     Layer(LayerNorm),
+    /// [`HeadNorm`]
+    Head(HeadNorm),
 }
 
 impl Norm {
@@ -56,6 +91,7 @@ impl Norm {
         match self {
             Self::Rms(norm) => norm.forward(x),
             Self::Layer(norm) => norm.forward(x),
+            Self::Head(norm) => norm.forward(x),
         }
     }
 }
@@ -69,5 +105,11 @@ impl From<RmsNorm> for Norm {
 impl From<LayerNorm> for Norm {
     fn from(norm: LayerNorm) -> Self {
         Self::Layer(norm)
+    }
+}
+
+impl From<HeadNorm> for Norm {
+    fn from(norm: HeadNorm) -> Self {
+        Self::Head(norm)
     }
 }

@@ -119,9 +119,10 @@ pub struct Stretched {
 impl Scaling {
     /// Of a section `key` of `config.json`, without `rope_theta` and `partial_rotary_factor`.
     pub fn parse(key: &str, mut fields: Map<String, Value>) -> Result<Self, LoadError> {
-        let (old, new) = (fields.remove("type"), fields.remove("rope_type"));
+        let mut kind = |name| fields.remove(name).filter(|value| !value.is_null());
+        let (old, new) = (kind("type"), kind("rope_type"));
         let kind = match old.or(new) {
-            None | Some(Value::Null) => "default".to_owned(),
+            None => "default".to_owned(),
             Some(Value::String(kind)) => kind,
             Some(other) => return Err(unsupported(key, &other.to_string())),
         };

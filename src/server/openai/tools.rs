@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::engine::grammar::bare_texts;
 use crate::server::error::ApiError;
 use crate::text::output::IsString;
 
@@ -145,13 +146,7 @@ impl Tools {
 type Texts = HashMap<String, HashSet<String>>;
 
 fn texts(function: &Function) -> (String, HashSet<String>) {
-    let properties = function.parameters.get("properties");
-    let text = |(name, schema): (&String, &Value)| {
-        let kind = schema.get("type")?;
-        (kind == "string").then(|| name.clone())
-    };
-    let properties = properties.and_then(Value::as_object).into_iter().flatten();
-    (function.name.clone(), properties.filter_map(text).collect())
+    (function.name.clone(), bare_texts(&function.parameters))
 }
 
 fn function(path: &str, tool: &Value) -> Result<Function, ApiError> {

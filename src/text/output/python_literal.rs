@@ -160,6 +160,10 @@ impl Reader<'_> {
                 .push_str(if trimmed.is_empty() { "0" } else { trimmed });
             return Some(());
         }
+        if is_json_number(text) {
+            self.json.push_str(text);
+            return Some(());
+        }
         let number = serde_json::Number::from_f64(text.parse().ok()?)?;
         self.json.push_str(&number.to_string());
         Some(())
@@ -212,6 +216,22 @@ impl Reader<'_> {
     }
 }
 
+/// Whether JSON has this number too: it then stays digit by digit, however large.
+fn is_json_number(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (
+            mantissa,
+            exponent.strip_prefix(['-', '+']).unwrap_or(exponent),
+        ),
+        None => (text, "0"),
+    };
+    let mantissa = mantissa.strip_prefix('-').unwrap_or(mantissa);
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
+    let leading = whole.len() > 1 && whole.starts_with('0');
+    digits(whole) && !leading && digits(fraction) && digits(exponent)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,6 +254,10 @@ mod tests {
                 "a=123456789012345678901234567890, b=1_000, c=007",
                 r#"{"a": 123456789012345678901234567890, "b": 1000, "c": 7}"#,
             ),
+            (
+                "a=1e999, b=-2.50E+3, c=1_0.5",
+                r#"{"a": 1e999, "b": -2.50E+3, "c": 10.5}"#,
+            ),
         ] {
             assert_eq!(keywords_to_json(python).as_deref(), Some(json), "{python}");
         }
@@ -254,7 +278,7 @@ mod tests {
             "a=f(1)",
             "a='\n'",
             ",",
-            "a=1e999",
+            "a=01e999",
             "a=\"\\u12\"",
         ] {
             assert_eq!(keywords_to_json(python), None, "{python}");

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A value is plain text between one line break on each side. Whether `5` is a number or a string
-//! is for the tool's schema to say; arguments are told as JSON.
+//! is for the tool's schema to say; arguments are told as JSON. A value that is JSON may hold the tag
+//! that ends it, within quotes.
 
 use super::marker::{Found, Markers};
 use super::pieces::Pieces;
@@ -37,6 +38,8 @@ pub(super) struct QwenXml {
     parameters: usize,
     /// White space that is told only when the answer goes on behind it.
     space: String,
+    /// A value that began like JSON was none: further ones end at the first tag.
+    bare: bool,
 }
 
 enum Place {
@@ -55,6 +58,36 @@ struct Value {
     text: String,
     /// The first character was seen (and dropped if it was a line break).
     begun: bool,
+    quotes: Quotes,
+}
+
+/// Where in JSON a value is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quotes {
+    /// Nothing but white space came.
+    Before,
+    /// It is no JSON with strings in it.
+    None,
+    /// Between strings.
+    Outside,
+    Inside,
+    /// Inside, behind a backslash.
+    Escaped,
+}
+
+impl Quotes {
+    fn step(self, c: char) -> Self {
+        match (self, c) {
+            (Self::Before, c) if c.is_whitespace() => Self::Before,
+            (Self::Before, '{' | '[') => Self::Outside,
+            (Self::Before | Self::Outside, '"') => Self::Inside,
+            (Self::Before, _) => Self::None,
+            (Self::Inside, '"') => Self::Outside,
+            (Self::Inside, '\\') => Self::Escaped,
+            (Self::Escaped, _) => Self::Inside,
+            (place, _) => place,
+        }
+    }
 }
 
 impl QwenXml {
@@ -68,6 +101,7 @@ impl QwenXml {
             function: String::new(),
             parameters: 0,
             space: String::new(),
+            bare: false,
         }
     }
 
@@ -117,6 +151,11 @@ impl QwenXml {
             streamed,
             text: String::new(),
             begun: false,
+            quotes: if streamed || self.bare {
+                Quotes::None
+            } else {
+                Quotes::Before
+            },
         })
     }
 
@@ -129,6 +168,7 @@ impl QwenXml {
     /// More of a value. The last line break stays behind: it may be layout.
     fn value(&self, value: &mut Value, text: &str, out: &mut Pieces) {
         for c in text.chars() {
+            value.quotes = value.quotes.step(c);
             if !std::mem::replace(&mut value.begun, true) && c == '\n' {
                 continue;
             }
@@ -155,7 +195,8 @@ impl QwenXml {
             "True" => "true".to_owned(),
             "False" => "false".to_owned(),
             "None" => "null".to_owned(),
-            trimmed if serde_json::from_str::<serde_json::Value>(trimmed).is_ok() => {
+            // Also a number that is out of every range.
+            trimmed if serde_json::from_str::<serde::de::IgnoredAny>(trimmed).is_ok() => {
                 trimmed.to_owned()
             }
             _ => quoted(text),
@@ -197,8 +238,13 @@ impl Format for QwenXml {
                 }
                 Found::Marker(text, _) => {
                     self.value(&mut value, &text, out);
-                    self.value_done(&value, out);
-                    Place::Function
+                    if matches!(value.quotes, Quotes::Inside | Quotes::Escaped) {
+                        self.value(&mut value, PARAMETER_END, out);
+                        Place::Value(value)
+                    } else {
+                        self.value_done(&value, out);
+                        Place::Function
+                    }
                 }
             };
             return;
@@ -225,6 +271,21 @@ impl Format for QwenXml {
             // Cut off: what there is stays open, so that nobody takes it for the whole.
             let rest = self.value_end.end();
             self.value(&mut value, &rest, out);
+            // The quotes never closed: it was no JSON, and ended where its tag says.
+            if let Some((text, behind)) = value.text.split_once(PARAMETER_END) {
+                let text = Value {
+                    text: text.to_owned(),
+                    quotes: Quotes::None,
+                    ..value
+                };
+                self.value_done(&text, out);
+                self.bare = true;
+                self.place = Place::Function;
+                for character in behind.chars() {
+                    self.step(character, out);
+                }
+                return self.end(out);
+            }
             if !value.streamed {
                 self.arguments(&value.text, out);
             }
@@ -267,9 +328,29 @@ mod tests {
     }
 
     #[test]
+    fn a_number_stays_as_large_as_it_is() {
+        let text = "<tool_call><function=f><parameter=b>-2E479</parameter></function></tool_call>";
+        assert_eq!(parse(QwenXml, text).calls, [call("f", r#"{"b": -2E479}"#)]);
+    }
+
+    #[test]
     fn a_program_stays_as_it_is() {
         let text = "<tool_call><function=f><parameter=text>\n\n<function=g>\n  \"é\\\n\n</parameter></function></tool_call>";
         let json = r#"{"text": "\n<function=g>\n  \"é\\\n"}"#;
+        assert_eq!(parse(QwenXml, text).calls, [call("f", json)]);
+    }
+
+    #[test]
+    fn json_may_hold_the_tag_that_ends_it() {
+        let text = r#"<tool_call><function=f><parameter=b>
+{"x": "\"</parameter>", "y": ["</parameter>"]}
+</parameter><parameter=c>1</parameter></function></tool_call>"#;
+        let json = r#"{"b": {"x": "\"</parameter>", "y": ["</parameter>"]}, "c": 1}"#;
+        assert_eq!(parse(QwenXml, text).calls, [call("f", json)]);
+        // What only began like it ends at the first one.
+        let text = "<tool_call><function=f><parameter=b>{\"x</parameter><parameter=c>1</parameter>\
+                    </function></tool_call>";
+        let json = r#"{"b": "{\"x", "c": 1}"#;
         assert_eq!(parse(QwenXml, text).calls, [call("f", json)]);
     }
 

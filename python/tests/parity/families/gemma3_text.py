@@ -30,6 +30,8 @@ FAMILY = Family(
     draws={
         # So large that what a layer adds counts beside the embeddings, which are multiplied by 11.
         "*post_*norm.weight": around(3, 0.5),
+        # Sharp, so that greedy text does not run in a circle.
+        "*q_norm.weight": around(2, 0.4),
         # Their weights are what is added to one.
         "*norm.weight": around(0, 0.2),
         "*embed_tokens.weight": around(0, 0.06),

@@ -18,7 +18,7 @@ FAMILY = Family(
         "rope_theta": 10000.0,
         "tie_word_embeddings": False,
         "logits_scaling": 0.7,
-        "attention_multiplier": 0.1,
+        "attention_multiplier": 0.5,
         "embedding_multiplier": 0.7,
         "residual_multiplier": 0.6,
         "attention_bias": False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from checkpoints import VOCAB, Family, saved_by_transformers, usual
+from checkpoints import VOCAB, Family, around, saved_by_transformers, usual
 
 FAMILY = Family(
     {
@@ -17,7 +17,9 @@ FAMILY = Family(
         "rms_norm_eps": 1e-6,
         "rope_theta": 10000.0,
         "tie_word_embeddings": False,
-    }
+    },
+    # Sharp, so that greedy text does not run in a circle.
+    draws={"*q_norm.weight": around(3, 0.4)},
 )
 
 SAMPLE, ALL = usual(FAMILY, saved_by_transformers, tie_word_embeddings=True)

@@ -1,0 +1,121 @@
+"""The SDK's `create` for text, without its machinery: same requests, same errors, same streams.
+
+What the SDK does between `create` and the HTTP client, and from there to an object, takes longer than
+sending and reading. Left out are its pass over the types of each body, its retries, and the objects of
+whole replies, which `Reply` makes when they are asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import httpx2
+import openai
+from openai.types import Completion
+from openai.types.chat import ChatCompletionChunk
+
+from ._reply import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ._sdk import AsyncLocalOpenAI, LocalOpenAI
+
+__all__ = ["create", "create_async"]
+
+Route: TypeAlias = Literal["completions", "chat"]
+
+_ROUTES: dict[Route, tuple[str, Any]] = {
+    "completions": ("completions", Completion),
+    "chat": ("chat/completions", ChatCompletionChunk),
+}
+"""Path below `/v1`, and the SDK's type of a piece of a streamed reply."""
+
+
+def create(client: LocalOpenAI, route: Route, **arguments: Any) -> Any:
+    """A `Reply`, or with `stream` the SDK's `Stream`. Raises what the SDK and the HTTP client do."""
+    stream = arguments.get("stream", False)
+    http = client._client
+    response = http.send(_request(client, http, route, arguments), stream=stream)
+    if not response.is_success:
+        response.read()
+        raise client._make_status_error_from_response(response)
+    if stream:
+        return openai.Stream(cast_to=_ROUTES[route][1], response=response, client=client)
+    return _reply(response, route)
+
+
+async def create_async(client: AsyncLocalOpenAI, route: Route, **arguments: Any) -> Any:
+    """The async twin of `create`."""
+    stream = arguments.get("stream", False)
+    http = client._client
+    response = await http.send(_request(client, http, route, arguments), stream=stream)
+    if not response.is_success:
+        await response.aread()
+        raise client._make_status_error_from_response(response)
+    if stream:
+        return openai.AsyncStream(cast_to=_ROUTES[route][1], response=response, client=client)
+    return _reply(response, route)
+
+
+def _request(
+    client: LocalOpenAI | AsyncLocalOpenAI,
+    http: httpx2.Client | httpx2.AsyncClient,
+    route: Route,
+    arguments: dict[str, Any],
+) -> httpx2.Request:
+    timeout = arguments.pop("timeout")
+    headers = _headers(client, arguments.pop("extra_headers", None))
+    query = arguments.pop("extra_query", None)
+    extra = arguments.pop("extra_body", None)
+    body = {**arguments, **extra} if extra else arguments
+    return http.build_request(
+        "POST",
+        _url(client.base_url, _ROUTES[route][0]),
+        content=_JSON.encode(body).encode(),
+        headers=headers,
+        params=None if query is None else client.qs.stringify(query),
+        timeout=timeout,
+    )
+
+
+def _headers(
+    client: LocalOpenAI | AsyncLocalOpenAI, extra: Mapping[str, str | openai.Omit] | None
+) -> httpx2.Headers:
+    given = {**client._auth_headers({"bearer_auth": True}), **client.default_headers}
+    headers = httpx2.Headers({name: value for name, value in given.items() if isinstance(value, str)})
+    for name, value in (extra or {}).items():
+        if isinstance(value, openai.Omit):
+            headers.pop(name, None)
+        else:
+            headers[name] = value
+    return headers
+
+
+@lru_cache(maxsize=64)
+def _url(base: httpx2.URL, path: str) -> httpx2.URL:
+    return base.copy_with(raw_path=base.raw_path + path.encode())
+
+
+def _reply(response: httpx2.Response, route: Route) -> Any:
+    try:
+        body = json.loads(response.content)
+    except ValueError:
+        if response.headers.get("content-type", "").partition(";")[0].strip().endswith("json"):
+            raise
+        return response.text
+    return Reply(body, route, response.headers.get("x-request-id")) if isinstance(body, dict) else body
+
+
+def _plain(value: Any) -> Any:
+    """What may stand in a body beside JSON's own types: as the SDK has it."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    raise TypeError(f"a {type(value).__name__} cannot be sent as JSON")
+
+
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)

@@ -1,0 +1,156 @@
+//! How each family writes calls and thoughts, as parts of a grammar.
+
+use super::{Writing, over};
+use crate::engine::grammar::{Calls, Mark, Part, Thought};
+use crate::server::openai::tools::{Function, Tools};
+use crate::text::Tokenizer;
+use crate::text::output::ToolFormat;
+
+/// How the callable functions are called; `None` for a model without a format.
+pub(super) fn calls(
+    format: Option<ToolFormat>,
+    tools: &Tools,
+    tokenizer: &Tokenizer,
+) -> Option<Calls> {
+    let many = |between: Vec<Part>| (tools.most_calls() > 1).then_some(between);
+    let each = |call: &dyn Fn(&Function) -> Vec<Part>| tools.callable().map(call).collect();
+    let schema = |function: &Function| function.parameters.clone();
+    let object = |function: &Function, arguments: &str| {
+        let begin = format!("{{\"name\": \"{}\", \"{arguments}\": ", function.name);
+        [text(&begin), Part::Json(schema(function)), text("}")]
+    };
+    let layout = match format? {
+        ToolFormat::Hermes => Calls {
+            mark: Mark::Marker("<tool_call>".to_owned()),
+            open: Vec::new(),
+            each: each(&|function| {
+                let mut call = vec![marker("<tool_call>"), text("\n")];
+                call.extend(object(function, "arguments"));
+                call.extend([text("\n"), marker("</tool_call>")]);
+                call
+            }),
+            between: many(vec![text("\n")]),
+            close: Vec::new(),
+        },
+        ToolFormat::QwenXml => Calls {
+            mark: Mark::Marker("<tool_call>".to_owned()),
+            open: Vec::new(),
+            each: each(&|function| {
+                vec![
+                    marker("<tool_call>"),
+                    text(&format!("\n<function={}>\n", function.name)),
+                    Part::Parameters(schema(function)),
+                    text("</function>\n"),
+                    marker("</tool_call>"),
+                ]
+            }),
+            between: many(vec![text("\n")]),
+            close: Vec::new(),
+        },
+        ToolFormat::Llama3Json => Calls {
+            mark: Mark::Beginning(r"\s*(<\|python_tag\|>)?\s*\{"),
+            open: Vec::new(),
+            each: each(&|function| object(function, "parameters").into()),
+            between: many(vec![text("; ")]),
+            close: Vec::new(),
+        },
+        ToolFormat::Pythonic => Calls {
+            mark: Mark::Beginning(r"\s*\[\s*[^\s\d\[\](),][^\s\[\](),]*\("),
+            open: vec![text("[")],
+            each: each(&|function| {
+                vec![
+                    text(&format!("{}(", function.name)),
+                    Part::Keywords(schema(function)),
+                    text(")"),
+                ]
+            }),
+            between: many(vec![text(", ")]),
+            close: vec![text("]")],
+        },
+        ToolFormat::Mistral if tokenizer.token_id("[ARGS]").is_some() => Calls {
+            mark: Mark::Marker("[TOOL_CALLS]".to_owned()),
+            open: Vec::new(),
+            each: each(&|function| {
+                vec![
+                    marker("[TOOL_CALLS]"),
+                    text(&function.name),
+                    marker("[ARGS]"),
+                    Part::Json(schema(function)),
+                ]
+            }),
+            between: many(Vec::new()),
+            close: Vec::new(),
+        },
+        ToolFormat::Mistral => Calls {
+            mark: Mark::Marker("[TOOL_CALLS]".to_owned()),
+            open: vec![marker("[TOOL_CALLS]"), text("[")],
+            each: each(&|function| object(function, "arguments").into()),
+            between: many(vec![text(", ")]),
+            close: vec![text("]")],
+        },
+        // One call a message, and the message ends with it: `<|call|>` is a stop token.
+        ToolFormat::Harmony => Calls {
+            mark: Mark::Marker("<|channel|>".to_owned()),
+            open: Vec::new(),
+            each: each(&|function| {
+                vec![
+                    marker("<|channel|>"),
+                    text(&format!("commentary to=functions.{} ", function.name)),
+                    marker("<|constrain|>"),
+                    text("json"),
+                    marker("<|message|>"),
+                    Part::Json(schema(function)),
+                ]
+            }),
+            between: None,
+            close: Vec::new(),
+        },
+    };
+    Some(layout)
+}
+
+/// The thought that an output may begin with.
+pub(super) fn thought(writing: &Writing, prompt: &str, tokenizer: &Tokenizer) -> Option<Thought> {
+    let is_token = |marker: &str| tokenizer.token_id(marker).is_some();
+    if writing.format == Some(ToolFormat::Harmony) {
+        return Some(Thought {
+            open: vec![
+                marker("<|channel|>"),
+                text("analysis"),
+                marker("<|message|>"),
+            ],
+            close: "<|end|>".to_owned(),
+            behind: vec![marker("<|start|>"), text("assistant")],
+            opened: false,
+            budget: None,
+        });
+    }
+    let tags = writing.thoughts.clone()?;
+    // One without tokens cannot be told from text.
+    let told = tags.opened || (is_token(&tags.open) && is_token(&tags.close));
+    (!over(&tags, prompt) && told).then(|| Thought {
+        open: vec![Part::Marker(tags.open)],
+        close: tags.close,
+        behind: Vec::new(),
+        opened: tags.opened,
+        budget: None,
+    })
+}
+
+/// What stands before an answer.
+pub(super) fn heading(format: Option<ToolFormat>) -> Vec<Part> {
+    match format {
+        Some(ToolFormat::Harmony) => {
+            vec![marker("<|channel|>"), text("final"), marker("<|message|>")]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn text(text: &str) -> Part {
+    Part::Text(text.to_owned())
+}
+
+fn marker(name: &str) -> Part {
+    Part::Marker(name.to_owned())
+}
