@@ -29,9 +29,11 @@ pytestmark = pytest.mark.e2e
 SEEN = """
 {%- if stop is defined %}{{ raise_exception('No ' ~ stop) }}{% endif %}
 {{- bos_token }}{{ messages | tojson }}
-{{ tools | tojson(indent=2) }} {{ documents | tojson }} {{ add_generation_prompt }} {{ extra | default('none') | tojson }}
+{{ tools | tojson(indent=2) }} {{ documents | tojson }}
+{{ add_generation_prompt }} {{ extra | default('none') | tojson }}
 {%- for message in messages %}
-{{ loop.index }} {{ message.role }}: {{ message.content | trim | replace('a', 'b') }}|{{ message.content[::-1] }}
+{{ loop.index }} {{ message.role }}:
+{{ message.content | trim | replace('a', 'b') }}|{{ message.content[::-1] }}
 {%- generation %}{{ message.reasoning_content | default('') | upper }}{% endgeneration %}
 {%- endfor %}
 """
