@@ -7,14 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from . import _responses
-from ._asking import Asking
 from ._blocking_routes import Routes
 from ._boundary import Explained, boundary
 from ._client import PROPS_SECONDS
 from ._deadline import Deadline
-from ._generation import Generation
 from ._imports import without_collections
 from ._native import Call
+from ._streaming import Streaming, StreamT
 from ._timeout import CLIENTS, as_timeout, to_httpx2
 from ._tool_loop import ToolLoop
 from ._tool_run import BlockingRun
@@ -27,7 +26,8 @@ if TYPE_CHECKING:
 
     from openai import OpenAI
 
-    from ._requests import Messages, Prompt
+    from ._generation import Generation
+    from ._requests import Messages
     from ._sdk import LocalOpenAI
     from ._structured import ResponseFormat
     from ._timeout import TimeoutArgument
@@ -37,10 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["LLM"]
 
 T = TypeVar("T")
-StreamT = TypeVar("StreamT", TextStream[Any], EventStream[Any])
 
 
-class LLM(Asking, Routes):
+class LLM(Streaming, Routes):
     """A language model to talk to.
 
         with LLM("mlxcel-tiny") as llm:
@@ -119,136 +118,6 @@ class LLM(Asking, Routes):
         return self._opened()
 
     @overload
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        events: Literal[False] = False,
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> TextStream[T]: ...
-
-    @overload
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        events: Literal[False] = False,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> TextStream: ...
-
-    @overload
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        events: Literal[True],
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> EventStream[T]: ...
-
-    @overload
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        events: Literal[True],
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> EventStream: ...
-
-    @boundary
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        events: bool = False,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> TextStream[Any] | EventStream[Any]:
-        """Continue a prompt and get the text as it is written, or with `events` all that comes."""
-        asked = Generation.completion(prompt, params, response_format)
-        if events:
-            return self._stream(asked, model, timeout, EventStream)
-        return self._stream(asked, model, timeout, TextStream)
-
-    @overload
-    def chat_stream(
-        self,
-        messages: Messages,
-        *,
-        events: Literal[False] = False,
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> TextStream[T]: ...
-
-    @overload
-    def chat_stream(
-        self,
-        messages: Messages,
-        *,
-        events: Literal[False] = False,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> TextStream: ...
-
-    @overload
-    def chat_stream(
-        self,
-        messages: Messages,
-        *,
-        events: Literal[True],
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> EventStream[T]: ...
-
-    @overload
-    def chat_stream(
-        self,
-        messages: Messages,
-        *,
-        events: Literal[True],
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> EventStream: ...
-
-    @boundary
-    def chat_stream(
-        self,
-        messages: Messages,
-        *,
-        events: bool = False,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> TextStream[Any] | EventStream[Any]:
-        """Answer a conversation and get the text as it is written, or with `events` all that comes."""
-        asked = self._chat(messages, params, response_format)
-        if events:
-            return self._stream(asked, model, timeout, EventStream)
-        return self._stream(asked, model, timeout, TextStream)
-
-    @overload
     def run_tools(
         self,
         messages: Messages,
@@ -310,6 +179,39 @@ class LLM(Asking, Routes):
         raised. `approve` is asked before each call, see `Approval`; `on_event` is told everything as it
         happens, see `ToolEvent`. `timeout` is for each answer.
         """
+        run = self._tool_run(
+            messages,
+            tools,
+            response_format=response_format,
+            max_steps=max_steps,
+            max_malformed=max_malformed,
+            parallel=parallel,
+            on_error=on_error,
+            approve=approve,
+            on_event=on_event,
+            model=model,
+            timeout=timeout,
+            **params,
+        )
+        return run.finish()
+
+    def _tool_run(
+        self,
+        messages: Messages,
+        tools: Iterable[AnyTool],
+        *,
+        response_format: ResponseFormat | None = None,
+        max_steps: int = 10,
+        max_malformed: int = 3,
+        parallel: bool = True,
+        on_error: str = "report",
+        approve: Approval | None = None,
+        on_event: Callable[[ToolEvent], object] | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> BlockingRun:
+        """What `run_tools` finishes at once, and a `Chat` streams."""
         loop = ToolLoop(
             messages, tools, params, max_steps=max_steps, max_malformed=max_malformed, on_error=on_error
         )
@@ -317,10 +219,13 @@ class LLM(Asking, Routes):
         def asked(loop: ToolLoop) -> Generation:
             return self._chat(loop.messages, loop.params(), response_format)
 
-        run = BlockingRun(loop, parallel=parallel, approve=approve, on_event=on_event)
-        return run.finish(
+        return BlockingRun(
+            loop,
             lambda loop: self._answer(asked(loop), model, timeout),
             lambda loop: self._stream(asked(loop), model, timeout, EventStream),
+            parallel=parallel,
+            approve=approve,
+            on_event=on_event,
         )
 
     def close(self) -> None:
