@@ -17,13 +17,14 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletionChunk
 
 from ._reply import Reply
+from ._sdk import headers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ._sdk import AsyncLocalOpenAI, LocalOpenAI
 
 __all__ = ["create", "create_async"]
+
+_CODED = "content-encoding"
 
 Route: TypeAlias = Literal["completions", "chat"]
 
@@ -38,26 +39,36 @@ def create(client: LocalOpenAI, route: Route, **arguments: Any) -> Any:
     """A `Reply`, or with `stream` the SDK's `Stream`. Raises what the SDK and the HTTP client do."""
     stream = arguments.get("stream", False)
     http = client._client
-    response = http.send(_request(client, http, route, arguments), stream=stream)
+    response = http.send(_request(client, http, route, arguments), stream=True)
     if not response.is_success:
         response.read()
         raise client._make_status_error_from_response(response)
     if stream:
         return openai.Stream(cast_to=_ROUTES[route][1], response=response, client=client)
-    return _reply(response, route)
+    if _CODED in response.headers or not isinstance(response.stream, httpx2.SyncByteStream):
+        return _reply(response, response.read(), route)
+    try:  # httpx2's own way to the bytes is a long one
+        return _reply(response, b"".join(response.stream), route)
+    finally:
+        response.close()
 
 
 async def create_async(client: AsyncLocalOpenAI, route: Route, **arguments: Any) -> Any:
     """The async twin of `create`."""
     stream = arguments.get("stream", False)
     http = client._client
-    response = await http.send(_request(client, http, route, arguments), stream=stream)
+    response = await http.send(_request(client, http, route, arguments), stream=True)
     if not response.is_success:
         await response.aread()
         raise client._make_status_error_from_response(response)
     if stream:
         return openai.AsyncStream(cast_to=_ROUTES[route][1], response=response, client=client)
-    return _reply(response, route)
+    if _CODED in response.headers or not isinstance(response.stream, httpx2.AsyncByteStream):
+        return _reply(response, await response.aread(), route)
+    try:
+        return _reply(response, b"".join([part async for part in response.stream]), route)
+    finally:
+        await response.aclose()
 
 
 def _request(
@@ -66,32 +77,28 @@ def _request(
     route: Route,
     arguments: dict[str, Any],
 ) -> httpx2.Request:
-    timeout = arguments.pop("timeout")
-    headers = _headers(client, arguments.pop("extra_headers", None))
+    timeout: httpx2.Timeout = arguments.pop("timeout")
+    headers = arguments.pop("extra_headers", None)
     query = arguments.pop("extra_query", None)
     extra = arguments.pop("extra_body", None)
-    body = {**arguments, **extra} if extra else arguments
+    url = _url(client.base_url, _ROUTES[route][0])
+    content = _JSON.encode({**arguments, **extra} if extra else arguments).encode()
+    if client.steady_headers is not None and not headers and not query:
+        return httpx2.Request(
+            "POST",
+            url,
+            headers=[*client.steady_headers, ("Content-Length", str(len(content)))],
+            stream=httpx2.ByteStream(content),
+            extensions={"timeout": timeout.as_dict()},
+        )
     return http.build_request(
         "POST",
-        _url(client.base_url, _ROUTES[route][0]),
-        content=_JSON.encode(body).encode(),
-        headers=headers,
+        url,
+        content=content,
+        headers=headers_of(client, headers),
         params=None if query is None else client.qs.stringify(query),
         timeout=timeout,
     )
-
-
-def _headers(
-    client: LocalOpenAI | AsyncLocalOpenAI, extra: Mapping[str, str | openai.Omit] | None
-) -> httpx2.Headers:
-    given = {**client._auth_headers({"bearer_auth": True}), **client.default_headers}
-    headers = httpx2.Headers({name: value for name, value in given.items() if isinstance(value, str)})
-    for name, value in (extra or {}).items():
-        if isinstance(value, openai.Omit):
-            headers.pop(name, None)
-        else:
-            headers[name] = value
-    return headers
 
 
 @lru_cache(maxsize=64)
@@ -99,13 +106,13 @@ def _url(base: httpx2.URL, path: str) -> httpx2.URL:
     return base.copy_with(raw_path=base.raw_path + path.encode())
 
 
-def _reply(response: httpx2.Response, route: Route) -> Any:
+def _reply(response: httpx2.Response, content: bytes, route: Route) -> Any:
     try:
-        body = json.loads(response.content)
+        body = json.loads(content)
     except ValueError:
         if response.headers.get("content-type", "").partition(";")[0].strip().endswith("json"):
             raise
-        return response.text
+        return content.decode(errors="replace")
     return Reply(body, route, response.headers.get("x-request-id")) if isinstance(body, dict) else body
 
 

@@ -5,7 +5,8 @@ httpcore2 has the same with locks, traces and objects of its own around it, whic
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import h11
@@ -14,6 +15,7 @@ import httpx2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from types import TracebackType
 
 __all__ = ["AsyncConnection", "Connection", "Origin", "as_httpx2_errors", "origin_of"]
 
@@ -36,19 +38,26 @@ def origin_of(url: httpx2.URL) -> Origin:
     return url.scheme, url.host, url.port or _PORTS.get(url.scheme, 0)
 
 
-@contextmanager
-def as_httpx2_errors() -> Iterator[None]:
-    """Errors of network streams and of h11 come out as those of httpx2."""
-    try:
-        yield
-    except _NETWORK_ERRORS as error:
-        # httpx2's errors bear the names of those of httpcore2 that they stand for.
-        kind: type[Exception] = getattr(httpx2, type(error).__name__)
-        raise kind(str(error)) from error
-    except h11.LocalProtocolError as error:
-        raise httpx2.LocalProtocolError(str(error)) from error
-    except h11.RemoteProtocolError as error:
-        raise httpx2.RemoteProtocolError(str(error)) from error
+class as_httpx2_errors:  # noqa: N801 - used like a function, and on the way of every request
+    """Around a piece of work: errors of network streams and of h11 come out as those of httpx2."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(exc, _NETWORK_ERRORS):
+            # httpx2's errors bear the names of those of httpcore2 that they stand for.
+            kind: type[Exception] = getattr(httpx2, type(exc).__name__)
+            raise kind(str(exc)) from exc
+        if isinstance(exc, h11.LocalProtocolError):
+            raise httpx2.LocalProtocolError(str(exc)) from exc
+        if isinstance(exc, h11.RemoteProtocolError):
+            raise httpx2.RemoteProtocolError(str(exc)) from exc
 
 
 class _Exchange:
@@ -59,9 +68,7 @@ class _Exchange:
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MOST_HEAD_BYTES)
 
     def _head(self, request: httpx2.Request) -> bytes:
-        return self._bytes_of(
-            h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
-        )
+        return self._bytes_of(_head(request.method, request.url.raw_path, tuple(request.headers.raw)))
 
     def _bytes_of(self, event: h11.Event) -> bytes:
         return self._h11.send(event) or b""
@@ -97,6 +104,12 @@ class _Exchange:
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
             self._h11.start_next_cycle()
         return self._h11.our_state is h11.IDLE
+
+
+@lru_cache(maxsize=64)
+def _head(method: str, target: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> h11.Request:
+    """Checking the headers takes a while, and short prompts differ in their length alone."""
+    return h11.Request(method=method, target=target, headers=list(headers))
 
 
 class Connection(_Exchange):

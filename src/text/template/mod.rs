@@ -2,10 +2,13 @@
 //! `utils/chat_template_utils.py` of transformers 5).
 
 mod environment;
+mod filters;
 mod json;
 mod methods;
+mod prepare;
 mod python;
 mod source;
+mod strings;
 
 use std::path::Path;
 
@@ -61,7 +64,8 @@ impl ChatTemplate {
     /// Loads the template of a model folder; `None` for a model without one.
     ///
     /// `chat_template.jinja` (with `additional_chat_templates/NAME.jinja`) comes before
-    /// `chat_template` of `tokenizer_config.json`, which is a string or a list of named templates.
+    /// `chat_template` of `tokenizer_config.json`, which is a string or a list of named templates, and
+    /// that before `chat_template.json`.
     ///
     /// # Errors
     /// [`TextError::Read`], and [`TextError::Invalid`] for a template with a syntax error.
@@ -73,7 +77,7 @@ impl ChatTemplate {
         let mut environment = environment::environment();
         for source in sources.iter() {
             environment
-                .add_template_owned(source.name.clone(), environment::prepare(&source.text))
+                .add_template_owned(source.name.clone(), prepare::prepare(&source.text))
                 .map_err(|error| super::files::invalid(&source.path, error))?;
         }
         let special_tokens = config
