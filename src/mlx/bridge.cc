@@ -1,5 +1,6 @@
 #include "bridge.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <limits>
@@ -186,8 +187,15 @@ ArrayPtr from_bytes(rust::Slice<const std::uint8_t> bytes, Dims dims, std::uint8
   auto dtype = to_dtype(index);
   auto size = checked_nbytes(shape, dtype, bytes.size());
   auto data = mx::allocator::malloc(size);
-  if (size > 0) {
-    std::memcpy(data.buffer().raw_ptr(), bytes.data(), size);
+  auto* target = static_cast<std::uint8_t*>(data.buffer().raw_ptr());
+  constexpr std::size_t PIECE = 1 << 20;
+  if (size <= PIECE) { // what a step needs never waits for the threads
+    std::copy_n(bytes.data(), size, target);
+  } else {
+    kernels::parallel_for((size + PIECE - 1) / PIECE, [&](std::size_t piece) {
+      const std::size_t from = piece * PIECE;
+      std::copy_n(bytes.data() + from, std::min(PIECE, size - from), target + from);
+    });
   }
   return own(Array(std::move(data), std::move(shape), dtype));
 }
@@ -398,11 +406,21 @@ const char* mode_name(kernels::Mode mode) {
   return MODES.at(static_cast<std::size_t>(mode));
 }
 
+namespace {
+
+/// The array without gaps. One that is so already is taken as it is: MLX's `contiguous` does not know the size of
+/// the memory behind what is mapped from a file, and copies it.
+Array without_gaps(const Array& x) {
+  return x.is_available() && x.flags().row_contiguous ? x : mx::contiguous(x);
+}
+
+} // namespace
+
 WeightPtr dense_weight(const Array& values) {
   if (!is_weight(values)) {
     throw std::invalid_argument("a weight is a matrix, or one an expert");
   }
-  auto rows = mx::contiguous(values);
+  auto rows = without_gaps(values);
   auto transposed = mx::swapaxes(rows, -1, -2);
   // Once, so that no step builds the view again.
   mx::eval(rows, transposed);
@@ -435,8 +453,8 @@ WeightPtr quantized_weight(
       scales.shape() != groups || !scaled || biases.arrays.size() != (affine ? 1 : 0)) {
     throw std::invalid_argument("words, scales and biases do not make a quantized matrix");
   }
-  auto weight = std::make_unique<Weight>(Weight{.values = mx::contiguous(words)});
-  weight->scales = mx::contiguous(scales);
+  auto weight = std::make_unique<Weight>(Weight{.values = without_gaps(words)});
+  weight->scales = without_gaps(scales);
   weight->group = group_size;
   weight->bits = bits;
   weight->mode = mode;
@@ -445,7 +463,7 @@ WeightPtr quantized_weight(
     if (given.shape() != groups || given.dtype() != scales.dtype()) {
       throw std::invalid_argument("the biases are not of the scales' shape and type");
     }
-    weight->biases = mx::contiguous(given);
+    weight->biases = without_gaps(given);
     weight->biases->eval();
   }
   mx::eval(weight->values, *weight->scales);

@@ -44,6 +44,22 @@ fn bring_in_part(map: &Mmap, part: Range<usize>) {
     touch(&map[part]);
 }
 
+/// Lets the pages of a range go that was copied, so that weights are not resident twice.
+#[cfg(unix)]
+pub(super) fn release(map: &Mmap, range: Range<usize>) {
+    // SAFETY: the map is read-only and has a file behind it: pages that are dropped are read again when
+    // they are needed, also those of what lies beside the range.
+    let dropped = unsafe {
+        map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+    };
+    if let Err(error) = dropped {
+        tracing::debug!(%error, "pages that were copied stay resident");
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) fn release(_: &Mmap, _: Range<usize>) {}
+
 /// Reads a byte of each page.
 pub(super) fn touch(bytes: &[u8]) {
     for byte in bytes.iter().step_by(PAGE) {

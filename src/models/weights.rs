@@ -427,32 +427,18 @@ impl<'p> Weights<'p> {
         if bytes.as_ptr().addr().is_multiple_of(dtype.size()) {
             Array::from_mmap(map, range, shape, dtype)
         } else {
-            Array::from_bytes(bytes, shape, dtype)
+            let copy = Array::from_bytes(bytes, shape, dtype)?;
+            pages::release(map, range);
+            Ok(copy)
         }
     }
 
-    /// Lets the file's pages go that were converted, so that weights are not resident twice.
-    #[cfg(unix)]
+    /// Lets the file's pages go that were converted.
     fn release(&self, tensor: &Tensor) {
         for part in &tensor.parts {
-            let range = &part.info.range;
-            // SAFETY: the map is read-only and has a file behind it: pages that are dropped are read
-            // again when they are needed, also those of tensors beside this one.
-            let dropped = unsafe {
-                self.shards[part.shard].map.unchecked_advise_range(
-                    memmap2::UncheckedAdvice::DontNeed,
-                    range.start,
-                    range.len(),
-                )
-            };
-            if let Err(error) = dropped {
-                tracing::debug!(%error, "the pages of a converted tensor stay resident");
-            }
+            pages::release(&self.shards[part.shard].map, part.info.range.clone());
         }
     }
-
-    #[cfg(not(unix))]
-    fn release(&self, _: &Tensor) {}
 
     fn tell(&mut self, found: &Found) {
         self.progress.bytes += found.bytes;
