@@ -8,6 +8,13 @@
 use tokenizers::Decoder as _;
 use tokenizers::decoders::DecoderWrapper;
 
+/// A whole text as transformers' `clean_up_tokenization` leaves it.
+pub(super) fn clean_up(text: String) -> String {
+    CLEAN_UP
+        .iter()
+        .fold(text, |text, (from, to)| text.replace(from, to))
+}
+
 /// What a decoder does, stage by stage.
 #[derive(Debug)]
 pub(super) struct Decoder {
@@ -35,7 +42,26 @@ enum TextStage {
     EachChar(DecoderWrapper),
     /// Removes up to `count` times `content` from the start of the text.
     StripStart { content: char, count: usize },
+    /// Writes one text for another, as Python's `str.replace` does.
+    Replace {
+        from: &'static str,
+        to: &'static str,
+    },
 }
+
+/// What `clean_up_tokenization` of transformers writes for what, in this order.
+const CLEAN_UP: [(&str, &str); 10] = [
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+];
 
 /// What the tokens so far leave behind for the next one.
 #[derive(Debug, Clone, Default)]
@@ -43,8 +69,16 @@ pub(super) struct DecoderState {
     tokens: Vec<TokenState>,
     separate: bool,
     utf8: Utf8Lossy,
-    /// How many characters a `StripStart` may still remove, one entry a text stage.
-    strip: Vec<usize>,
+    /// One entry a text stage.
+    texts: Vec<TextState>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct TextState {
+    /// How many characters a `StripStart` may still remove.
+    strip: usize,
+    /// What may become the text that a `Replace` looks for.
+    held: String,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -70,6 +104,12 @@ impl Decoder {
             plan.add(decoder, &mut joined)?;
         }
         Ok(plan)
+    }
+
+    /// Takes out the spaces that tokenizers of words leave before punctuation, once all is decoded.
+    pub(super) fn clean_up(&mut self) {
+        let stages = CLEAN_UP.map(|(from, to)| TextStage::Replace { from, to });
+        self.text_stages.extend(stages);
     }
 
     fn add(&mut self, decoder: &DecoderWrapper, joined: &mut bool) -> Result<(), String> {
@@ -116,12 +156,15 @@ impl Decoder {
                 .iter()
                 .map(|_| TokenState::default())
                 .collect(),
-            strip: self
+            texts: self
                 .text_stages
                 .iter()
-                .map(|stage| match stage {
-                    TextStage::StripStart { count, .. } => *count,
-                    TextStage::EachChar(_) => 0,
+                .map(|stage| TextState {
+                    strip: match stage {
+                        TextStage::StripStart { count, .. } => *count,
+                        TextStage::EachChar(_) | TextStage::Replace { .. } => 0,
+                    },
+                    held: String::new(),
                 })
                 .collect(),
             ..DecoderState::default()
@@ -145,7 +188,12 @@ impl Decoder {
         }
         let mut rest = String::new();
         state.utf8.finish(&mut rest);
-        self.text(state, rest, out)
+        self.text(0, state, rest, out)?;
+        for index in 0..self.text_stages.len() {
+            let held = std::mem::take(&mut state.texts[index].held);
+            self.text(index + 1, state, held, out)?;
+        }
+        Ok(())
     }
 
     /// The bytes a token adds to a text that does not start with it.
@@ -194,7 +242,7 @@ impl Decoder {
                     state.separate = true;
                     text.push_str(&token);
                 }
-                self.text(state, text, out)
+                self.text(0, state, text, out)
             }
             Some(TokenStage::Each(decoder)) => {
                 let first = !std::mem::replace(&mut state.tokens[index].started, true);
@@ -231,33 +279,62 @@ impl Decoder {
         }
     }
 
+    /// Runs a text through the stages from the given one on.
     fn text(
         &self,
+        from_stage: usize,
         state: &mut DecoderState,
         mut text: String,
         out: &mut String,
     ) -> Result<(), String> {
-        for (stage, left) in self.text_stages.iter().zip(&mut state.strip) {
+        let stages = self.text_stages.iter().zip(&mut state.texts);
+        for (stage, state) in stages.skip(from_stage) {
             match stage {
                 TextStage::EachChar(decoder) => text = each(decoder, text, false)?,
                 TextStage::StripStart { content, .. } => {
                     let mut rest = text.as_str();
-                    while *left > 0 && !rest.is_empty() {
+                    while state.strip > 0 && !rest.is_empty() {
                         match rest.strip_prefix(*content) {
                             Some(stripped) => {
                                 rest = stripped;
-                                *left -= 1;
+                                state.strip -= 1;
                             }
-                            None => *left = 0,
+                            None => state.strip = 0,
                         }
                     }
                     text = rest.to_owned();
+                }
+                TextStage::Replace { from, to } => {
+                    state.held.push_str(&text);
+                    text = replace(&mut state.held, from, to);
                 }
             }
         }
         out.push_str(&text);
         Ok(())
     }
+}
+
+/// Takes what is certain out of `held`, with `from` replaced; leaves what `from` may begin with.
+fn replace(held: &mut String, from: &str, to: &str) -> String {
+    let begins = (1..from.len())
+        .rev()
+        .filter(|length| from.is_char_boundary(*length));
+    let mut rest = held.as_str();
+    let mut certain = String::new();
+    while let Some((before, after)) = rest.split_once(from) {
+        certain.push_str(before);
+        certain.push_str(to);
+        rest = after;
+    }
+    let kept = begins
+        .map(|length| &from[..length])
+        .find(|begin| rest.ends_with(begin))
+        .map_or(0, str::len);
+    let (before, kept) = rest.split_at(rest.len() - kept);
+    certain.push_str(before);
+    *held = kept.to_owned();
+    certain
 }
 
 /// Runs one of the library's decoders over one token, as the first or as a later one.
@@ -409,6 +486,21 @@ mod tests {
             }
             plan.finish(&mut state, &mut text).unwrap();
             prop_assert_eq!(text, decoder.decode(tokens).unwrap());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn cleaning_up_piece_by_piece_equals_all_at_once(pieces: Vec<String>, some in "[ .?!,'nmstvre]{0,24}") {
+            let mut plan = Decoder::new(Some(&serde_json::from_value(json!({"type": "Fuse"})).unwrap())).unwrap();
+            plan.clean_up();
+            let (mut state, mut text) = (plan.start(), String::new());
+            let tokens: Vec<String> = pieces.into_iter().chain(some.chars().map(String::from)).collect();
+            for token in tokens.clone() {
+                plan.push(&mut state, token, &mut text).unwrap();
+            }
+            plan.finish(&mut state, &mut text).unwrap();
+            prop_assert_eq!(text, clean_up(tokens.concat()));
         }
     }
 
