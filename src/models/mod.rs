@@ -6,6 +6,8 @@ mod builder;
 mod cohere;
 mod cohere2;
 mod config;
+#[cfg(test)]
+mod config_forms;
 mod deepseek_v2;
 mod deepseek_v3;
 mod dense;
