@@ -1,7 +1,7 @@
 """Requests in company say what they say alone, bit for bit, whatever their model's layers keep.
 
-They come at random times and lengths, share beginnings, wait for room, and some leave early. What is
-compared goes through windows, recurrences, latents and experts, over the ends of windows and chunks of prompts.
+They come at random times and lengths, share beginnings, wait for room, and some leave early. What is compared
+goes through windows, recurrences, latents and experts, over the ends of windows and chunks of prompts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from checkpoints import VOCAB
 from families import deepseek_v3, gemma3_text, gpt_oss, qwen3_5, qwen3_next
-from test_parity import connected
+
+from support import connected
 
 if TYPE_CHECKING:
     from pathlib import Path
