@@ -44,6 +44,7 @@ fn main() {
         .file("src/mlx/experts.cc")
         .file("src/mlx/kernels/expert_primitives.cpp")
         .file("src/mlx/composed.cc")
+        .file("src/mlx/kernels/heads_primitive.cpp")
         .file("src/mlx/kernels/join_primitive.cpp")
         .file("src/mlx/kernels/layer_primitives.cpp")
         .file("src/mlx/kernels/product_primitives.cpp")

@@ -460,6 +460,7 @@ void set_offset(Weight& weight, const Array& offset) {
   }
   weight.offset = mx::contiguous(offset);
   weight.offset->eval();
+  weight.operand.reset();
 }
 
 void set_factors(Weight& weight, const Array& factors) {
@@ -469,6 +470,7 @@ void set_factors(Weight& weight, const Array& factors) {
   }
   weight.factors = mx::contiguous(factors);
   weight.factors->eval();
+  weight.operand.reset();
 }
 
 namespace {
@@ -497,13 +499,53 @@ ArrayPtr linear_add(const Array& x, const Weight& weight, const Array& residual)
   return own(mx::add(linear_of(x, weight), residual));
 }
 
+namespace {
+
+Array gated_linear_of(
+    const Array& x, const Weight& gate, const Weight& up, kernels::Activation activation) {
+  return mx::multiply(composed::activate(linear_of(x, gate), activation), linear_of(x, up));
+}
+
+} // namespace
+
 ArrayPtr gated_linear(
     const Array& x, const Weight& gate, const Weight& up, std::uint8_t kind) {
   const auto activation = to_activation(kind, 0);
+  const auto compute = has_kernels(x) ? gated_product : gated_linear_of;
+  return own(compute(x, gate, up, activation));
+}
+
+ArrayPtr gated_mlp(
+    const Array& x,
+    const Weight& gate,
+    const Weight& up,
+    const Weight& down,
+    std::uint8_t kind,
+    const ArrayPtr& residual) {
+  const auto activation = to_activation(kind, 0);
   if (has_kernels(x)) {
-    return own(gated_product(x, gate, up, activation));
+    return own(gated_mlp(x, gate, up, activation, down, residual.get()));
   }
-  return own(mx::multiply(composed::activate(linear_of(x, gate), activation), linear_of(x, up)));
+  auto out = linear_of(gated_linear_of(x, gate, up, activation), down);
+  return own(residual ? mx::add(out, *residual) : std::move(out));
+}
+
+std::unique_ptr<ArrayList> project_heads(
+    const Array& x,
+    const Weight& queries,
+    const Weight& keys,
+    const Weight& values,
+    std::int32_t head_dim,
+    const ArrayList& norms,
+    float eps,
+    const ArrayPtr& frequencies,
+    bool traditional,
+    float amplitude,
+    const Array& positions) {
+  const HeadsFormat format{
+      .dim = head_dim, .eps = eps, .traditional = traditional, .amplitude = amplitude};
+  return std::make_unique<ArrayList>(ArrayList{project_heads(
+      x, {&queries, &keys, &values}, norms.arrays, frequencies.get(), positions, format)});
 }
 
 ArrayPtr activate(const Array& x, std::uint8_t kind, float limit) {

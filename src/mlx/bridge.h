@@ -108,6 +108,27 @@ const char* mode_name(kernels::Mode mode);
 ArrayPtr linear(const Array& x, const Weight& weight);
 ArrayPtr linear_add(const Array& x, const Weight& weight, const Array& residual);
 ArrayPtr gated_linear(const Array& x, const Weight& gate, const Weight& up, std::uint8_t activation);
+/// `residual` may be null.
+ArrayPtr gated_mlp(
+    const Array& x,
+    const Weight& gate,
+    const Weight& up,
+    const Weight& down,
+    std::uint8_t activation,
+    const ArrayPtr& residual);
+/// Of our kernels only. `norms` are none or two, `frequencies` may be null.
+std::unique_ptr<ArrayList> project_heads(
+    const Array& x,
+    const Weight& queries,
+    const Weight& keys,
+    const Weight& values,
+    std::int32_t head_dim,
+    const ArrayList& norms,
+    float eps,
+    const ArrayPtr& frequencies,
+    bool traditional,
+    float amplitude,
+    const Array& positions);
 ArrayPtr activate(const Array& x, std::uint8_t activation, float limit);
 ArrayPtr activate_times(const Array& x, const Array& up, std::uint8_t activation);
 ArrayPtr weight_rows(const Weight& weight, const Array& indices, std::uint8_t dtype);

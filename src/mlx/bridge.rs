@@ -129,6 +129,29 @@ pub(crate) mod ffi {
             up: &Weight,
             kind: u8,
         ) -> Result<UniquePtr<Array>>;
+        /// `residual` may be null.
+        fn gated_mlp(
+            x: &Array,
+            gate: &Weight,
+            up: &Weight,
+            down: &Weight,
+            kind: u8,
+            residual: &UniquePtr<Array>,
+        ) -> Result<UniquePtr<Array>>;
+        /// `norms` are none or two, `frequencies` may be null.
+        fn project_heads(
+            x: &Array,
+            queries: &Weight,
+            keys: &Weight,
+            values: &Weight,
+            head_dim: i32,
+            norms: &ArrayList,
+            eps: f32,
+            frequencies: &UniquePtr<Array>,
+            traditional: bool,
+            amplitude: f32,
+            positions: &Array,
+        ) -> Result<UniquePtr<ArrayList>>;
         fn activate(x: &Array, kind: u8, limit: f32) -> Result<UniquePtr<Array>>;
         fn activate_times(x: &Array, up: &Array, kind: u8) -> Result<UniquePtr<Array>>;
         fn weight_rows(weight: &Weight, indices: &Array, dtype: u8) -> Result<UniquePtr<Array>>;

@@ -59,7 +59,7 @@ pub fn layer_norm(
 }
 
 /// C++'s way to say that there is none.
-fn or_null(array: Option<&Array>) -> UniquePtr<ffi::Array> {
+pub(super) fn or_null(array: Option<&Array>) -> UniquePtr<ffi::Array> {
     array.map_or_else(UniquePtr::null, |array| ffi::clone_array(array.raw()))
 }
 

@@ -6,6 +6,7 @@ use super::array::{Array, list};
 use super::bridge::ffi;
 use super::dtype::Dtype;
 use super::error::{MlxError, OrMlxError};
+use super::fast::or_null;
 use super::ops::Activation;
 use super::packing::Packed;
 
@@ -14,7 +15,7 @@ use super::packing::Packed;
 ///
 /// float32 activations on the CPU go through our kernels, which read the matrix where and as it is;
 /// anything else goes through MLX's own operations.
-pub struct Matrix(UniquePtr<ffi::Weight>);
+pub struct Matrix(pub(super) UniquePtr<ffi::Weight>);
 
 impl Matrix {
     /// Of float32, bfloat16 or float16 `values`, `[out, in]`.
@@ -67,6 +68,24 @@ pub fn gated_product(
     activation: Activation,
 ) -> Result<Array, MlxError> {
     Array::wrap(ffi::gated_linear(x.raw(), &gate.0, &up.0, activation as u8))
+}
+
+/// `(activation(x Gᵀ) · x Uᵀ) Dᵀ`, plus `residual` if there is one: `[tokens, in]` to the same.
+#[track_caller]
+pub fn gated_mlp(
+    x: &Array,
+    [gate, up, down]: [&Matrix; 3],
+    activation: Activation,
+    residual: Option<&Array>,
+) -> Result<Array, MlxError> {
+    Array::wrap(ffi::gated_mlp(
+        x.raw(),
+        &gate.0,
+        &up.0,
+        &down.0,
+        activation as u8,
+        &or_null(residual),
+    ))
 }
 
 impl Packed {

@@ -11,6 +11,7 @@ use super::model::ServedModel;
 use super::openai::message::CallIds;
 use super::openai::sampling::Sampling;
 use super::openai::tools::Tools;
+use super::reader::Telling;
 use super::state::App;
 use super::submit::{Job, Output, submit};
 use super::terms::Terms;
@@ -33,6 +34,8 @@ pub struct Conversation {
     pub thinking: Thinking,
     /// Most tokens of the thought before the answer; `None` bounds nothing.
     pub thinking_budget: Option<usize>,
+    /// Where thoughts are told.
+    pub telling: Telling,
     /// Further variables for the template.
     pub template_kwargs: Map<String, Value>,
     /// Whether to end the prompt with the header of the assistant's turn.
@@ -62,6 +65,7 @@ impl Conversation {
             tools: Tools::default(),
             thinking: Thinking::default(),
             thinking_budget: None,
+            telling: Telling::default(),
             template_kwargs: Map::new(),
             add_generation_prompt: true,
             names,
@@ -108,7 +112,10 @@ impl Conversation {
             prompt: &prompt,
         };
         let grammar = text.dialect.grammar(tokenizer, wish)?;
-        let readers = text.dialect.readers(tokenizer, tools, &prompt, sampling.n);
+        let telling = self.telling;
+        let readers = text
+            .dialect
+            .readers(tokenizer, tools, &prompt, telling, sampling.n)?;
         let tokens = self.encode(model, &prompt)?;
         let job = Job::new(model, "messages", vec![tokens], sampling, logprobs, terms)?;
         Ok(Prepared {
@@ -159,7 +166,13 @@ impl Conversation {
                 );
             }
         }
-        for (name, value) in self.thinking.variables(&model.text.dialect.habits())? {
+        let habits = model.text.dialect.habits();
+        // Who bounds thoughts wants some.
+        let thinking = match self.thinking_budget {
+            Some(1..) => self.thinking.where_possible(&habits),
+            _ => self.thinking,
+        };
+        for (name, value) in thinking.variables(&habits)? {
             if kwargs.get(&name).is_some_and(|given| *given != value) {
                 let message = format!("`{name}` contradicts another field of the request");
                 return refused(&name, message);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::call_grammar::{self, Wish, Writing};
 use super::error::ApiError;
 use super::openai::tools::Tools;
-use super::reader::Reader;
+use super::reader::{Reader, Telling};
 use super::thinking::{Effort, Habits, Switches};
 use crate::engine::grammar::GrammarSpec;
 use crate::text::output::{OutputParser, ReasoningTags, ToolFormat};
@@ -104,9 +104,15 @@ impl Dialect {
         tokenizer: &Tokenizer,
         tools: &Tools,
         prompt: &str,
+        telling: Telling,
         count: usize,
-    ) -> Vec<Reader> {
+    ) -> Result<Vec<Reader>, ApiError> {
         let format = self.format(tools);
+        if telling == Telling::InContent && format == Some(ToolFormat::Harmony) {
+            let message = "`reasoning_format` cannot be `none`: this model's thoughts are messages of \
+                           their own";
+            return Err(ApiError::unsupported("reasoning_format", message));
+        }
         let thoughts = self.thoughts(prompt);
         let tags = thoughts
             .iter()
@@ -118,14 +124,19 @@ impl Dialect {
             .filter(|id| tokenizer.is_special(*id))
             .collect();
         let reader = || {
-            let parser = OutputParser::new(format, thoughts.clone(), tools.is_string());
-            let reader = Reader::new(parser, Arc::clone(&shown), tools.most_calls());
-            match &thoughts {
-                Some(tags) if tags.opened => reader.within_thought(),
-                _ => reader,
+            let apart = thoughts.clone().filter(|_| telling != Telling::InContent);
+            let opened = apart.as_ref().is_some_and(|tags| tags.opened);
+            let parser = OutputParser::new(format, apart, tools.is_string());
+            let mut reader = Reader::new(parser, Arc::clone(&shown), tools.most_calls());
+            if opened {
+                reader = reader.within_thought();
+            }
+            match telling {
+                Telling::Not => reader.silent(),
+                Telling::Apart | Telling::InContent => reader,
             }
         };
-        (0..count).map(|_| reader()).collect()
+        Ok((0..count).map(|_| reader()).collect())
     }
 }
 
@@ -163,7 +174,9 @@ mod tests {
     fn calls_are_only_looked_for_where_tools_are_offered() {
         let (tokenizer, dialect) = tiny();
         let text = r#"<tool_call>{"name": "f", "arguments": {}}</tool_call>"#;
-        let mut readers = dialect.readers(&tokenizer, &Tools::default(), "", 2);
+        let mut readers = dialect
+            .readers(&tokenizer, &Tools::default(), "", Telling::Apart, 2)
+            .unwrap();
         assert_eq!(readers.len(), 2);
         let mut pieces = readers[0].push(text);
         pieces.extend(readers[0].finish());
@@ -189,7 +202,9 @@ mod tests {
         let dialect = Dialect::new(None, Some(ToolFormat::Mistral));
         let tools = serde_json::json!([{"type": "function", "function": {"name": "f"}}]);
         let tools = Tools::parse(Some(tools), None, None).unwrap();
-        let readers = dialect.readers(&tokenizer, &tools, "", 1);
+        let readers = dialect
+            .readers(&tokenizer, &tools, "", Telling::Apart, 1)
+            .unwrap();
         assert_eq!(*readers[0].shown(), [2, 3]);
     }
 }

@@ -4,6 +4,18 @@ use std::sync::Arc;
 
 use crate::text::output::{OutputParser, Piece};
 
+/// Where thoughts are told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Telling {
+    /// As pieces of their own.
+    #[default]
+    Apart,
+    /// In the answer, as the model writes them.
+    InContent,
+    /// Not at all.
+    Not,
+}
+
 /// Reads one output as it streams.
 pub struct Reader {
     parser: OutputParser,
@@ -12,6 +24,7 @@ pub struct Reader {
     calls: usize,
     full: bool,
     thinking: bool,
+    silent: bool,
 }
 
 impl Reader {
@@ -25,6 +38,7 @@ impl Reader {
             calls: 0,
             full: false,
             thinking: false,
+            silent: false,
         }
     }
 
@@ -32,6 +46,14 @@ impl Reader {
     pub fn within_thought(self) -> Self {
         Self {
             thinking: true,
+            ..self
+        }
+    }
+
+    /// One that keeps thoughts to itself.
+    pub fn silent(self) -> Self {
+        Self {
+            silent: true,
             ..self
         }
     }
@@ -88,6 +110,9 @@ impl Reader {
             .iter()
             .filter(|piece| matches!(piece, Piece::Call { .. }));
         self.calls += begun.count();
+        if self.silent {
+            pieces.retain(|piece| !matches!(piece, Piece::Reasoning(_)));
+        }
         pieces
     }
 }

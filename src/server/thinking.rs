@@ -97,6 +97,18 @@ pub struct Habits {
 }
 
 impl Thinking {
+    /// With thoughts where nothing was said of them, and they can be switched on.
+    pub fn where_possible(self, habits: &Habits) -> Self {
+        let on = Self {
+            enabled: Some(true),
+            ..self
+        };
+        match self.enabled.is_none() && on.variables(habits).is_ok() {
+            true => on,
+            false => self,
+        }
+    }
+
     /// The template's variables that do what the request says.
     ///
     /// # Errors

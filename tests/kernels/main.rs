@@ -7,6 +7,7 @@
 
 mod attention;
 mod experts;
+mod fused;
 
 use std::sync::{Mutex, MutexGuard};
 

@@ -147,48 +147,47 @@ void multiply_all(
 
 class GatheredProduct : public CpuPrimitive {
  public:
-  GatheredProduct(mx::Stream stream, Layout layout) : CpuPrimitive(stream), layout_(layout) {}
+  GatheredProduct(mx::Stream stream, OperandPtr operand)
+      : CpuPrimitive(stream), operand_(std::move(operand)) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
     allocate(out);
-    std::size_t next = 2;
-    const Operand operand(layout_, inputs, next);
     const Table& kernels = table();
     const Rows x = rows_of(inputs[0]);
     const Choices choices(inputs[1]);
-    float* packed = temporary(choices.pairs() * kernels.packed_length(operand.matrix));
+    float* packed = temporary(choices.pairs() * kernels.packed_length(operand_->matrix));
     float* result = out.data<float>();
-    dispatch([=, &kernels] { multiply_all(kernels, operand, x, choices, packed, result); });
+    dispatch([=, &kernels, operand = operand_] {
+      multiply_all(kernels, *operand, x, choices, packed, result);
+    });
   }
 
   const char* name() const override { return "mlxcel::GatheredProduct"; }
   bool is_equivalent(const mx::Primitive& other) const override {
-    return layout_ == static_cast<const GatheredProduct&>(other).layout_;
+    return operand_ == static_cast<const GatheredProduct&>(other).operand_;
   }
 
  private:
-  Layout layout_;
+  OperandPtr operand_;
 };
 
 class GatheredGate : public CpuPrimitive {
  public:
-  GatheredGate(mx::Stream stream, Layout gate, Layout up, Gate opening)
-      : CpuPrimitive(stream), gate_(gate), up_(up), opening_(opening) {}
+  GatheredGate(mx::Stream stream, OperandPtr gate, OperandPtr up, Gate opening)
+      : CpuPrimitive(stream), gate_(std::move(gate)), up_(std::move(up)), opening_(opening) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
     allocate(out);
-    std::size_t next = 2;
-    const Operand gate(gate_, inputs, next);
-    const Operand up(up_, inputs, next);
     const Table& kernels = table();
     const Rows x = rows_of(inputs[0]);
     const Choices choices(inputs[1]);
-    const bool shared = kernels.same_packing(gate.matrix, up.matrix);
-    float* for_gate = temporary(choices.pairs() * kernels.packed_length(gate.matrix));
+    const bool shared = kernels.same_packing(gate_->matrix, up_->matrix);
+    float* for_gate = temporary(choices.pairs() * kernels.packed_length(gate_->matrix));
     float* for_up =
-        shared ? for_gate : temporary(choices.pairs() * kernels.packed_length(up.matrix));
+        shared ? for_gate : temporary(choices.pairs() * kernels.packed_length(up_->matrix));
     float* result = out.data<float>();
-    dispatch([=, &kernels, opening = opening_] {
+    dispatch([=, &kernels, opening = opening_, kept_gate = gate_, kept_up = up_] {
+      const Operand &gate = *kept_gate, &up = *kept_up;
       const Sorted sorted(choices, gate.experts);
       pack_sorted(kernels, gate.matrix, x, choices, sorted, for_gate);
       if (!shared) {
@@ -232,30 +231,28 @@ class GatheredGate : public CpuPrimitive {
     }
   }
 
-  Layout gate_, up_;
+  OperandPtr gate_, up_;
   Gate opening_;
 };
 
 class GatheredSum : public CpuPrimitive {
  public:
-  GatheredSum(mx::Stream stream, Layout layout, bool residual)
-      : CpuPrimitive(stream), layout_(layout), residual_(residual) {}
+  GatheredSum(mx::Stream stream, OperandPtr operand, bool residual)
+      : CpuPrimitive(stream), operand_(std::move(operand)), residual_(residual) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
     allocate(out);
-    std::size_t next = 3;
-    const Operand operand(layout_, inputs, next);
     const Table& kernels = table();
     const Rows x = rows_of(inputs[0]);
     const Choices choices(inputs[1]);
     const Rows weights = rows_of(inputs[2]);
-    const Rows residual = residual_ ? rows_of(inputs[next]) : Rows{};
-    const std::size_t rows = operand.rows();
-    float* packed = temporary(choices.pairs() * kernels.packed_length(operand.matrix));
+    const Rows residual = residual_ ? rows_of(inputs[3]) : Rows{};
+    const std::size_t rows = operand_->rows();
+    float* packed = temporary(choices.pairs() * kernels.packed_length(operand_->matrix));
     float* products = temporary(choices.pairs() * rows);
     float* result = out.data<float>();
-    dispatch([=, &kernels] {
-      multiply_all(kernels, operand, x, choices, packed, products);
+    dispatch([=, &kernels, operand = operand_] {
+      multiply_all(kernels, *operand, x, choices, packed, products);
       parallel_for(choices.tokens, [&](std::size_t token) {
         float* sum = result + token * rows;
         for (std::size_t n = 0; n < rows; n++) {
@@ -277,11 +274,11 @@ class GatheredSum : public CpuPrimitive {
   const char* name() const override { return "mlxcel::GatheredSum"; }
   bool is_equivalent(const mx::Primitive& other) const override {
     const auto& same = static_cast<const GatheredSum&>(other);
-    return layout_ == same.layout_ && residual_ == same.residual_;
+    return operand_ == same.operand_ && residual_ == same.residual_;
   }
 
  private:
-  Layout layout_;
+  OperandPtr operand_;
   bool residual_;
 };
 
@@ -304,11 +301,9 @@ using namespace kernels;
 
 mx::array gathered_product(const mx::array& x, const Weight& weight, const mx::array& choices) {
   check(x, weight, choices);
-  std::vector<mx::array> inputs{x, choices};
-  push(inputs, weight);
   const mx::Shape shape{choices.shape(0) * choices.shape(1), weight.rows()};
-  auto primitive = std::make_shared<GatheredProduct>(cpu_stream(), Layout(weight));
-  return mx::array(shape, mx::float32, std::move(primitive), std::move(inputs));
+  auto primitive = std::make_shared<GatheredProduct>(cpu_stream(), operand_of(weight));
+  return mx::array(shape, mx::float32, std::move(primitive), {x, choices});
 }
 
 mx::array gathered_gate(
@@ -319,13 +314,10 @@ mx::array gathered_gate(
   if (gate.rows() != up.rows() || gate.experts() != up.experts()) {
     throw std::invalid_argument("the gate's shape is not that of what it opens");
   }
-  std::vector<mx::array> inputs{x, choices};
-  push(inputs, gate);
-  push(inputs, up);
   const mx::Shape shape{choices.shape(0) * choices.shape(1), gate.rows()};
   auto primitive =
-      std::make_shared<GatheredGate>(cpu_stream(), Layout(gate), Layout(up), opening);
-  return mx::array(shape, mx::float32, std::move(primitive), std::move(inputs));
+      std::make_shared<GatheredGate>(cpu_stream(), operand_of(gate), operand_of(up), opening);
+  return mx::array(shape, mx::float32, std::move(primitive), {x, choices});
 }
 
 mx::array gathered_sum(
@@ -336,7 +328,6 @@ mx::array gathered_sum(
     throw std::invalid_argument("every choice has one weight");
   }
   std::vector<mx::array> inputs{x, choices, weights};
-  push(inputs, weight);
   const mx::Shape shape{choices.shape(0), weight.rows()};
   if (residual != nullptr) {
     if (residual->shape() != shape || residual->dtype() != mx::float32) {
@@ -345,7 +336,7 @@ mx::array gathered_sum(
     inputs.push_back(*residual);
   }
   auto primitive =
-      std::make_shared<GatheredSum>(cpu_stream(), Layout(weight), residual != nullptr);
+      std::make_shared<GatheredSum>(cpu_stream(), operand_of(weight), residual != nullptr);
   return mx::array(shape, mx::float32, std::move(primitive), std::move(inputs));
 }
 

@@ -77,6 +77,8 @@ struct Dense {
 template <int BITS, int GROUP, class T>
 struct Affine {
   static constexpr bool IN_PLACE = false;
+  /// Columns that share a scale.
+  static constexpr int SHARED = GROUP;
   static constexpr int VALUES = values_of(BITS);
   static constexpr int BLOCK = Vec::LANES * VALUES;
   static constexpr int BYTES = BLOCK * BITS / 8;

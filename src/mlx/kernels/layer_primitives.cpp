@@ -9,6 +9,7 @@
 
 #include "pool.h"
 #include "primitive.h"
+#include "rotary.h"
 #include "table.h"
 #include "weight.h"
 
@@ -18,39 +19,25 @@ namespace mlxcel {
 namespace kernels {
 namespace {
 
-/// Numbers below which a second thread costs more than it brings.
-constexpr std::size_t SMALL = 16 * 1024;
-
-/// Calls `work` for every index below `count`; an index is worth `size` numbers.
-template <class Work>
-void for_each_of(std::size_t count, std::size_t size, Work work) {
-  const std::size_t step = std::max<std::size_t>(1, SMALL / std::max<std::size_t>(1, size));
-  parallel_for((count + step - 1) / step, [&](std::size_t piece) {
-    for (std::size_t i = piece * step; i < std::min((piece + 1) * step, count); i++) {
-      work(i);
-    }
-  });
-}
-
 /// Root-mean-square or layer normalization; inputs are rows, weight and, of the latter, maybe a bias.
-class Norm : public CpuPrimitive {
+class Norm : public StepPrimitive {
  public:
-  Norm(mx::Stream stream, float eps, bool centered)
-      : CpuPrimitive(stream), eps_(eps), centered_(centered) {}
+  Norm(mx::Stream stream, float eps, bool centered, bool biased)
+      : StepPrimitive(stream), eps_(eps), centered_(centered), biased_(biased) {}
 
-  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
-    allocate(out);
+  bool is_cheap() const override { return true; }
+
+  std::function<void()> task(const mx::array* inputs, float* result) override {
     const Table& kernels = table();
     const float* weight = inputs[1].data<float>();
-    const float* bias = inputs.size() > 2 ? inputs[2].data<float>() : nullptr;
+    const float* bias = biased_ ? inputs[2].data<float>() : nullptr;
     const std::size_t size = inputs[1].size();
     // The array lives until the task is done, its handle need not.
     const auto x = mx::array::unsafe_weak_copy(inputs[0]);
     const float* data = x.data<float>();
     const std::ptrdiff_t stride = x.ndim() == 0 ? 1 : x.strides(-1);
-    const std::size_t count = size == 0 ? 0 : out.size() / size;
-    float* result = out.data<float>();
-    dispatch([=, &kernels, eps = eps_, centered = centered_] {
+    const std::size_t count = size == 0 ? 0 : x.size() / size;
+    return [=, &kernels, eps = eps_, centered = centered_] {
       for_each_of(count, size, [&](std::size_t row) {
         const float* source = data + row_offset(x, row);
         if (!has_whole_rows(x)) {
@@ -66,18 +53,19 @@ class Norm : public CpuPrimitive {
           kernels.rms_norm(source, weight, eps, size, result + row * size);
         }
       });
-    });
+    };
   }
 
   const char* name() const override { return "mlxcel::Norm"; }
   bool is_equivalent(const mx::Primitive& other) const override {
     const auto& same = static_cast<const Norm&>(other);
-    return eps_ == same.eps_ && centered_ == same.centered_;
+    return eps_ == same.eps_ && centered_ == same.centered_ && biased_ == same.biased_;
   }
 
  private:
   float eps_;
   bool centered_;
+  bool biased_;
 };
 
 /// A function of every number, times a second array if there is one. Inputs are row-contiguous.
@@ -135,12 +123,8 @@ class Rotate : public CpuPrimitive {
         float* cosines = scratch(2 * pairs + dim);
         float* sines = cosines + pairs;
         float* copy = sines + pairs;
-        const auto position = static_cast<float>(positions[b * position_stride] + s);
-        for (std::size_t i = 0; i < pairs; i++) {
-          const float angle = position * frequencies[i];
-          cosines[i] = amplitude * std::cos(angle);
-          sines[i] = amplitude * std::sin(angle);
-        }
+        angles_of(positions[b * position_stride] + static_cast<std::int32_t>(s), frequencies, pairs,
+                  amplitude, cosines, sines);
         for (std::size_t h = 0; h < heads; h++) {
           const float* head =
               source + b * strides[0] + static_cast<std::ptrdiff_t>(h) * strides[1] + s * strides[2];
@@ -270,7 +254,7 @@ mx::array rms_norm_rows(const mx::array& x, const mx::array& weight, float eps) 
       weight.dtype() != mx::float32) {
     throw std::invalid_argument("a normalization has one weight a feature");
   }
-  auto primitive = std::make_shared<Norm>(cpu_stream(), eps, false);
+  auto primitive = std::make_shared<Norm>(cpu_stream(), eps, false, false);
   return mx::array(
       x.shape(), mx::float32, std::move(primitive),
       {x, weight});
@@ -289,7 +273,7 @@ mx::array layer_norm_rows(
   if (bias != nullptr) {
     inputs.push_back(*bias);
   }
-  auto primitive = std::make_shared<Norm>(cpu_stream(), eps, true);
+  auto primitive = std::make_shared<Norm>(cpu_stream(), eps, true, bias != nullptr);
   return mx::array(x.shape(), mx::float32, std::move(primitive), std::move(inputs));
 }
 

@@ -1,6 +1,7 @@
 // What our primitives share.
 #pragma once
 
+#include <functional>
 #include <stdexcept>
 
 #include "mlx/allocator.h"
@@ -8,6 +9,17 @@
 #include "mlx/primitives.h"
 
 namespace mlxcel::kernels {
+
+/// Memory of `floats` floats that lives until the tasks are done that `stream` has been given so far, and the
+/// primitive's own.
+inline float* temporary(mlx::core::Stream stream, std::size_t floats) {
+  using namespace mlx::core;
+  const int size = static_cast<int>(floats);
+  array memory(allocator::malloc(floats * sizeof(float)), Shape{size}, float32);
+  float* data = memory.data<float>();
+  cpu::get_command_encoder(stream).add_temporary(std::move(memory));
+  return data;
+}
 
 /// A primitive that only the CPU has.
 template <class Base>
@@ -23,15 +35,7 @@ class OnCpu : public Base {
   void dispatch(Task task) {
     mlx::core::cpu::get_command_encoder(this->stream()).dispatch(std::move(task));
   }
-  /// Memory of `floats` floats that lives until the primitive's tasks are done.
-  float* temporary(std::size_t floats) {
-    using namespace mlx::core;
-    const int size = static_cast<int>(floats);
-    array memory(allocator::malloc(floats * sizeof(float)), Shape{size}, float32);
-    float* data = memory.data<float>();
-    cpu::get_command_encoder(this->stream()).add_temporary(std::move(memory));
-    return data;
-  }
+  float* temporary(std::size_t floats) { return kernels::temporary(this->stream(), floats); }
 };
 
 /// One of one result.
@@ -49,6 +53,20 @@ class CpuPrimitives : public OnCpu<mlx::core::Primitive> {
       const std::vector<mlx::core::array>&, std::vector<mlx::core::array>&) override {
     refuse_gpu();
   }
+};
+
+/// One whose result, without gaps, another one of ours can compute as a part of its own task: what is asked for
+/// only there need not be a node of the graph, each of which costs microseconds.
+class StepPrimitive : public CpuPrimitive {
+ public:
+  using CpuPrimitive::CpuPrimitive;
+
+  /// What is to be done on the stream once `inputs` are there.
+  virtual std::function<void()> task(const mlx::core::array* inputs, float* out) = 0;
+  /// Whether it takes so little that computing it once for each of its readers is no loss.
+  virtual bool is_cheap() const { return false; }
+
+  void eval_cpu(const std::vector<mlx::core::array>& inputs, mlx::core::array& out) override;
 };
 
 /// Whether the rows along the last dimension are without gaps.
@@ -69,6 +87,12 @@ inline std::ptrdiff_t row_offset(const mlx::core::array& x, std::size_t index) {
 
 inline void allocate(mlx::core::array& out) {
   out.set_data(mlx::core::allocator::malloc(out.nbytes()));
+}
+
+inline void StepPrimitive::eval_cpu(
+    const std::vector<mlx::core::array>& inputs, mlx::core::array& out) {
+  allocate(out);
+  dispatch(task(inputs.data(), out.data<float>()));
 }
 
 /// The stream that operations on the CPU go to.

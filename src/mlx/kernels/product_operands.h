@@ -1,7 +1,8 @@
-// How the operands of a product lie among the inputs of a primitive, and how its work is cut.
+// The operands of products, and how their work is cut.
 #pragma once
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "pool.h"
@@ -25,63 +26,56 @@ inline Element element_of(const mlx::core::array& array) {
                                              : Element::f16;
 }
 
-/// How a weight's arrays lie among the inputs of a primitive.
-struct Layout {
-  int group;
-  int bits;
-  Mode mode;
-  bool offset;
-  bool factors;
-
-  explicit Layout(const Weight& weight)
-      : group(weight.group),
-        bits(weight.bits),
-        mode(weight.mode),
-        offset(weight.offset.has_value()),
-        factors(weight.factors.has_value()) {}
-  bool operator==(const Layout&) const = default;
-};
-
-inline void push(std::vector<mlx::core::array>& inputs, const Weight& weight) {
-  inputs.push_back(weight.values);
-  for (const auto* part : {&weight.scales, &weight.biases, &weight.offset, &weight.factors}) {
-    if (*part) {
-      inputs.push_back(**part);
-    }
-  }
-}
-
-/// A weight again, among the inputs from `next` on. The matrices of experts are one, below one another.
+/// A weight as kernels read it. It keeps the arrays alive by itself: as inputs of every primitive they
+/// would cost the graph more time than a small product takes.
 struct Operand {
+  /// The matrices of experts are one, below one another.
   Matrix matrix;
   std::size_t experts;
   const float* offset = nullptr;
   const float* factors = nullptr;
 
-  Operand(const Layout& layout, const std::vector<mlx::core::array>& inputs, std::size_t& next) {
-    const auto& values = inputs[next++];
-    const bool packed = layout.bits > 0, affine = packed && layout.mode == Mode::affine;
-    experts = values.ndim() == 3 ? values.shape(0) : 1;
-    matrix.rows = experts * values.shape(-2);
-    matrix.columns = packed ? values.shape(-1) * 32 / layout.bits : values.shape(-1);
-    matrix.element = !packed ? element_of(values) : affine ? element_of(inputs[next]) : Element::f32;
-    matrix.mode = layout.mode;
-    matrix.bits = layout.bits;
-    matrix.group = layout.group;
-    matrix.values = values.data<void>();
-    matrix.scales = packed ? inputs[next++].data<void>() : nullptr;
-    matrix.biases = affine ? inputs[next++].data<void>() : nullptr;
-    if (layout.offset) {
-      offset = inputs[next++].data<float>();
-    }
-    if (layout.factors) {
-      factors = inputs[next++].data<float>();
-    }
+  explicit Operand(const Weight& weight) : experts(weight.experts()) {
+    const auto data = [&](const std::optional<mlx::core::array>& part) -> const void* {
+      if (!part) {
+        return nullptr;
+      }
+      kept_.push_back(*part);
+      return part->data<void>();
+    };
+    kept_.push_back(weight.values);
+    const bool packed = weight.bits > 0;
+    matrix.rows = experts * static_cast<std::size_t>(weight.rows());
+    matrix.columns = weight.columns();
+    matrix.element = !packed   ? element_of(weight.values)
+        : weight.biases ? element_of(*weight.scales)
+                        : Element::f32;
+    matrix.mode = weight.mode;
+    matrix.bits = weight.bits;
+    matrix.group = weight.group;
+    matrix.values = weight.values.data<void>();
+    matrix.scales = data(weight.scales);
+    matrix.biases = data(weight.biases);
+    offset = static_cast<const float*>(data(weight.offset));
+    factors = static_cast<const float*>(data(weight.factors));
   }
 
   /// Of one expert.
   std::size_t rows() const { return matrix.rows / experts; }
+
+ private:
+  std::vector<mlx::core::array> kept_;
 };
+
+using OperandPtr = std::shared_ptr<const Operand>;
+
+/// Made when it is first asked for: until then a weight's offset and factors may be set.
+inline OperandPtr operand_of(const Weight& weight) {
+  if (!weight.operand) {
+    weight.operand = std::make_shared<const Operand>(weight);
+  }
+  return weight.operand;
+}
 
 inline Rows rows_of(const mlx::core::array& x) {
   return {
@@ -96,6 +90,25 @@ inline std::size_t rows_at_once(std::size_t rows, std::size_t columns, std::size
   }
   const std::size_t even = rows / (4 * threads()) / LEAST_ROWS * LEAST_ROWS;
   return std::clamp(even, LEAST_ROWS, MOST_ROWS);
+}
+
+/// Calls `work` with ranges of the matrix' rows on all threads.
+template <class Work>
+void for_rows(const Matrix& matrix, std::size_t count, Work work) {
+  const std::size_t step = rows_at_once(matrix.rows, matrix.columns, count);
+  parallel_for((matrix.rows + step - 1) / step, [&](std::size_t piece) {
+    const std::size_t from = piece * step;
+    work(from, std::min(from + step, matrix.rows));
+  });
+}
+
+/// Lays all rows of `x` out for `matrix`.
+inline void pack_all(const Table& kernels, const Matrix& matrix, const Rows& x, float* packed) {
+  const std::size_t pieces = (x.rows + PACKED_AT_ONCE - 1) / PACKED_AT_ONCE;
+  parallel_for(pieces, [&](std::size_t piece) {
+    const std::size_t from = piece * PACKED_AT_ONCE;
+    kernels.pack(matrix, x, from, std::min(from + PACKED_AT_ONCE, x.rows), packed);
+  });
 }
 
 /// Adds rows `from` to `to` of the operand's offset to `count` rows of products.

@@ -124,6 +124,31 @@ struct Vec {
     const I shifted = INDEX == 0 ? words : _mm256_srli_epi32(words, BITS * INDEX);
     return _mm256_cvtepi32_ps(_mm256_and_si256(shifted, _mm256_set1_epi32((1 << BITS) - 1)));
   }
+  // For integers that are multiplied as such.
+  static I no_integers() { return _mm256_setzero_si256(); }
+  static F numbers(I integers) { return _mm256_cvtepi32_ps(integers); }
+  /// The lower four bits of every byte, and the upper ones.
+  static I low_nibbles(I words) { return _mm256_and_si256(words, _mm256_set1_epi8(15)); }
+  static I high_nibbles(I words) { return low_nibbles(_mm256_srli_epi16(words, 4)); }
+  /// Adds the products of a lane's four bytes, below `2^BITS`, and four of `x` to the lane.
+  template <int BITS>
+  static I dot(I sum, I bytes, const std::int8_t* x) {
+    const I other = _mm256_loadu_si256(reinterpret_cast<const I*>(x));
+#if defined(__AVXVNNI__)
+    return _mm256_dpbusd_avx_epi32(sum, bytes, other);
+#else
+    if constexpr (BITS < 8) {
+      const I pairs = _mm256_maddubs_epi16(bytes, other);
+      return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    } else {
+      // The sum of two products would not fit in 16 bits.
+      const I even = _mm256_madd_epi16(
+          _mm256_and_si256(bytes, _mm256_set1_epi16(0xFF)), _mm256_srai_epi16(_mm256_slli_epi16(other, 8), 8));
+      const I odd = _mm256_madd_epi16(_mm256_srli_epi16(bytes, 8), _mm256_srai_epi16(other, 8));
+      return _mm256_add_epi32(sum, _mm256_add_epi32(even, odd));
+    }
+#endif
+  }
   /// Number `INDEX` of every lane, of four bits: sign, two bits of exponent, one of mantissa.
   template <int INDEX>
   static F e2m1(I words) {

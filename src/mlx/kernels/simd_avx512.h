@@ -143,6 +143,31 @@ struct Vec {
       return _mm512_cvtepi32_ps(_mm512_and_si512(shifted, mask));
     }
   }
+  // For integers that are multiplied as such.
+  static I no_integers() { return _mm512_setzero_si512(); }
+  static F numbers(I integers) { return _mm512_cvtepi32_ps(integers); }
+  /// The lower four bits of every byte, and the upper ones.
+  static I low_nibbles(I words) { return _mm512_and_si512(words, _mm512_set1_epi8(15)); }
+  static I high_nibbles(I words) { return low_nibbles(_mm512_srli_epi16(words, 4)); }
+  /// Adds the products of a lane's four bytes, below `2^BITS`, and four of `x` to the lane.
+  template <int BITS>
+  static I dot(I sum, I bytes, const std::int8_t* x) {
+    const I other = _mm512_loadu_si512(x);
+#if defined(__AVX512VNNI__)
+    return _mm512_dpbusd_epi32(sum, bytes, other);
+#else
+    if constexpr (BITS < 8) {
+      const I pairs = _mm512_maddubs_epi16(bytes, other);
+      return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+    } else {
+      // The sum of two products would not fit in 16 bits.
+      const I even = _mm512_madd_epi16(
+          _mm512_and_si512(bytes, _mm512_set1_epi16(0xFF)), _mm512_srai_epi16(_mm512_slli_epi16(other, 8), 8));
+      const I odd = _mm512_madd_epi16(_mm512_srli_epi16(bytes, 8), _mm512_srai_epi16(other, 8));
+      return _mm512_add_epi32(sum, _mm512_add_epi32(even, odd));
+    }
+#endif
+  }
   /// Number `INDEX` of every lane, of four bits: sign, two bits of exponent, one of mantissa.
   template <int INDEX>
   static F e2m1(I words) {

@@ -100,6 +100,27 @@ struct Vec {
     }
     return vcvtq_f32_u32(vandq_u32(shifted, vdupq_n_u32((1u << BITS) - 1)));
   }
+  // For integers that are multiplied as such.
+  static I no_integers() { return vdupq_n_u32(0); }
+  static F numbers(I integers) { return vcvtq_f32_s32(vreinterpretq_s32_u32(integers)); }
+  /// The lower four bits of every byte, and the upper ones.
+  static I low_nibbles(I words) { return vandq_u32(words, vdupq_n_u32(0x0F0F0F0Fu)); }
+  static I high_nibbles(I words) { return low_nibbles(vshrq_n_u32(words, 4)); }
+  /// Adds the products of a lane's four bytes, below `2^BITS`, and four of `x` to the lane.
+  template <int BITS>
+  static I dot(I sum, I bytes, const std::int8_t* x) {
+    const uint8x16_t weights = vreinterpretq_u8_u32(bytes);
+    const int8x16_t other = vld1q_s8(x);
+    // Bytes as 16 bits: products of such pairs are added up in 32.
+    const auto half = [](uint8x8_t a, int8x8_t b) {
+      const int16x8_t wide = vreinterpretq_s16_u16(vmovl_u8(a)), by = vmovl_s8(b);
+      return vpaddq_s32(
+          vmull_s16(vget_low_s16(wide), vget_low_s16(by)), vmull_high_s16(wide, by));
+    };
+    const int32x4_t low = half(vget_low_u8(weights), vget_low_s8(other));
+    const int32x4_t high = half(vget_high_u8(weights), vget_high_s8(other));
+    return vaddq_u32(sum, vreinterpretq_u32_s32(vpaddq_s32(low, high)));
+  }
   /// Number `INDEX` of every lane, of four bits: sign, two bits of exponent, one of mantissa.
   template <int INDEX>
   static F e2m1(I words) {

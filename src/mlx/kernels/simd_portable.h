@@ -95,6 +95,23 @@ struct Vec {
   static F value(I words) {
     return __builtin_convertvector(words >> (BITS * INDEX) & ((1u << BITS) - 1), F);
   }
+  // For integers that are multiplied as such.
+  static I no_integers() { return I{}; }
+  static F numbers(I integers) { return __builtin_convertvector(reinterpret_cast<S>(integers), F); }
+  /// The lower four bits of every byte, and the upper ones.
+  static I low_nibbles(I words) { return words & 0x0F0F0F0Fu; }
+  static I high_nibbles(I words) { return words >> 4 & 0x0F0F0F0Fu; }
+  /// Adds the products of a lane's four bytes, below `2^BITS`, and four of `x` to the lane.
+  template <int BITS>
+  static I dot(I sum, I bytes, const std::int8_t* x) {
+    for (int j = 0; j < LANES; j++) {
+      for (int i = 0; i < 4; i++) {
+        const auto byte = static_cast<std::int32_t>(bytes[j] >> (8 * i) & 0xFF);
+        sum[j] += static_cast<std::uint32_t>(byte * x[4 * j + i]);
+      }
+    }
+    return sum;
+  }
   /// Number `INDEX` of every lane, of four bits: sign, two bits of exponent, one of mantissa.
   template <int INDEX>
   static F e2m1(I words) {

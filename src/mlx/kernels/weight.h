@@ -1,13 +1,20 @@
 // A matrix of a checkpoint, as products want it.
 #pragma once
 
+#include <array>
+#include <memory>
 #include <optional>
+#include <vector>
 
 #include "mlx/array.h"
 
 #include "operands.h"
 
 namespace mlxcel {
+
+namespace kernels {
+struct Operand;
+}
 
 /// A matrix `[rows, columns]`, dense or quantized, to be multiplied as its transpose; or one for each
 /// expert, `[experts, rows, columns]`, and so with everything below.
@@ -24,6 +31,8 @@ struct Weight {
   int group = 0;
   int bits = 0;
   kernels::Mode mode = kernels::Mode::affine;
+  /// The same as our kernels read it, once one of them was asked for.
+  mutable std::shared_ptr<const kernels::Operand> operand = {};
 
   int experts() const { return values.ndim() == 3 ? values.shape(0) : 1; }
   int rows() const { return values.shape(-2); }
@@ -75,6 +84,39 @@ mlx::core::array gated_product(
     const Weight& gate,
     const Weight& up,
     kernels::Activation activation);
+
+/// `(activation(x Gᵀ) · x Uᵀ) Dᵀ`, and `residual` if there is one: the layer that is called MLP.
+mlx::core::array gated_mlp(
+    const mlx::core::array& x,
+    const Weight& gate,
+    const Weight& up,
+    kernels::Activation activation,
+    const Weight& down,
+    const mlx::core::array* residual);
+
+/// What becomes of the heads of queries and keys.
+struct HeadsFormat {
+  /// Features of a head.
+  int dim;
+  /// Of the norms.
+  float eps;
+  /// As in `rotate_heads`.
+  bool traditional;
+  float amplitude;
+
+  bool operator==(const HeadsFormat&) const = default;
+};
+
+/// Queries, keys and values of tokens `x`, `[tokens, columns]`: a product each. The heads of the first
+/// two are normalized where there are norms (`[dim]` both, root-mean-square), then turned where there are
+/// frequencies, token `i` standing at `positions[i]` (int32): `[tokens, heads, 1, dim]`.
+std::vector<mlx::core::array> project_heads(
+    const mlx::core::array& x,
+    const std::array<const Weight*, 3>& weights,
+    const std::vector<mlx::core::array>& norms,
+    const mlx::core::array* frequencies,
+    const mlx::core::array& positions,
+    HeadsFormat format);
 
 /// Each token with its experts: `choices` (uint32, `[tokens, k]`) names the matrices that row `t` of `x`
 /// (`[tokens, columns]`), or row `t · k + i` of it (`[tokens · k, columns]`), is multiplied with:

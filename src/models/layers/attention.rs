@@ -1,7 +1,7 @@
 //! Attention over a sequence's own past.
 
 use crate::mlx::fast::Scores;
-use crate::mlx::{Activation, Array, MlxError};
+use crate::mlx::{Activation, Array, HeadNorms, MlxError, Projections};
 use crate::models::batch::Batch;
 use crate::models::builder::Builder;
 use crate::models::config::dimension;
@@ -82,6 +82,20 @@ pub struct QueryKeyNorms {
     pub q_norm: Norm,
     /// That of the keys.
     pub k_norm: Norm,
+}
+
+impl QueryKeyNorms {
+    /// Both, where they are root-mean-square norms of single heads.
+    fn of_heads(&self) -> Option<HeadNorms<'_>> {
+        let (Norm::Rms(queries), Norm::Rms(keys)) = (&self.q_norm, &self.k_norm) else {
+            return None;
+        };
+        (self.over == NormOver::Heads && queries.eps() == keys.eps()).then_some(HeadNorms {
+            queries: queries.weight(),
+            keys: keys.weight(),
+            eps: queries.eps(),
+        })
+    }
 }
 
 /// Queries that grow with their position, beyond the context of the first training (as in Llama 4):
@@ -279,6 +293,52 @@ impl Attention {
         batch: &mut Batch<'_, '_>,
         layer: usize,
     ) -> Result<Array, MlxError> {
+        let (mut queries, keys, values, gate) = match self.projections() {
+            Some(projections) => {
+                let [queries, keys, values] = projections.of(x, batch.positions())?;
+                (queries, keys, values, None)
+            }
+            None => self.projected(x, batch.positions())?,
+        };
+        if let Some(growth) = self.growth
+            && let Some(factors) = growth.factors(batch)?
+        {
+            queries = queries.multiply(&factors.astype(queries.dtype()?)?)?;
+        }
+        let attended = attend(batch, layer, [queries, keys, values], &self.scores)?;
+        match gate {
+            Some(gate) => gate.activate_times(Activation::Sigmoid, &attended),
+            None => Ok(attended),
+        }
+    }
+
+    /// The projections, where nothing keeps them from being computed at once: an update, a gate, or norms over
+    /// more than a head.
+    fn projections(&self) -> Option<Projections<'_>> {
+        let norms = match &self.norms {
+            None => None,
+            Some(norms) => Some(norms.of_heads()?),
+        };
+        let matrices = [
+            self.q_proj.matrix()?,
+            self.k_proj.matrix()?,
+            self.v_proj.matrix()?,
+        ];
+        (!self.gated).then_some(Projections {
+            matrices,
+            head_dim: self.shape.head_dim,
+            norms,
+            rope: self.rope.as_ref().map(Rope::params),
+        })
+    }
+
+    /// Queries, keys, values, `[tokens, heads, 1, head_dim]`, and the gate.
+    #[track_caller]
+    fn projected(
+        &self,
+        x: &Array,
+        positions: &Array,
+    ) -> Result<(Array, Array, Array, Option<Array>), MlxError> {
         let AttentionShape {
             heads,
             kv_heads,
@@ -306,19 +366,10 @@ impl Attention {
             keys = norms.k_norm.forward(&keys)?;
         }
         if let Some(rope) = &self.rope {
-            queries = rope.forward(&queries, batch.positions())?;
-            keys = rope.forward(&keys, batch.positions())?;
+            queries = rope.forward(&queries, positions)?;
+            keys = rope.forward(&keys, positions)?;
         }
-        if let Some(growth) = self.growth
-            && let Some(factors) = growth.factors(batch)?
-        {
-            queries = queries.multiply(&factors.astype(queries.dtype()?)?)?;
-        }
-        let attended = attend(batch, layer, [queries, keys, values], &self.scores)?;
-        match gate {
-            Some(gate) => gate.activate_times(Activation::Sigmoid, &attended),
-            None => Ok(attended),
-        }
+        Ok((queries, keys, values, gate))
     }
 
     /// The queries, `[tokens, heads · head_dim]`, and the gate in the same shape.

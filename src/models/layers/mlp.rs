@@ -1,6 +1,6 @@
 //! Feed-forward layers.
 
-use crate::mlx::{Activation, Array, MlxError, gated_product};
+use crate::mlx::{Activation, Array, Matrix, MlxError, gated_mlp, gated_product};
 use crate::models::LoadError;
 use crate::models::builder::Builder;
 
@@ -81,13 +81,30 @@ impl Mlp {
     }
 }
 
+impl Mlp {
+    /// The matrices of gate, up and down, where there are no others.
+    fn matrices(&self) -> Option<[&Matrix; 3]> {
+        Some([
+            self.gate.as_ref()?.matrix()?,
+            self.up.matrix()?,
+            self.down.matrix()?,
+        ])
+    }
+}
+
 impl FeedForward for Mlp {
     fn forward(&self, x: &Array) -> Result<Array, MlxError> {
-        self.down.forward(&self.opened(x)?)
+        match self.matrices() {
+            Some(matrices) => gated_mlp(x, matrices, self.activation, None),
+            None => self.down.forward(&self.opened(x)?),
+        }
     }
 
     fn forward_add(&self, x: &Array, residual: &Array) -> Result<Array, MlxError> {
-        self.down.forward_add(&self.opened(x)?, residual)
+        match self.matrices() {
+            Some(matrices) => gated_mlp(x, matrices, self.activation, Some(residual)),
+            None => self.down.forward_add(&self.opened(x)?, residual),
+        }
     }
 }
 

@@ -14,6 +14,14 @@ impl RmsNorm {
         Self { weight, eps }
     }
 
+    pub(super) fn weight(&self) -> &Array {
+        &self.weight
+    }
+
+    pub(super) fn eps(&self) -> f32 {
+        self.eps
+    }
+
     /// `[.., features]` to the same.
     #[track_caller]
     pub fn forward(&self, x: &Array) -> Result<Array, MlxError> {

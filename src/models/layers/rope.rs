@@ -77,6 +77,10 @@ impl Rope {
         }))
     }
 
+    pub(super) fn params(&self) -> &RopeParams {
+        &self.0
+    }
+
     /// `[tokens, heads, 1, head_dim]`, token `i` standing at `positions[i]`, to the same.
     #[track_caller]
     pub fn forward(&self, x: &Array, positions: &Array) -> Result<Array, MlxError> {

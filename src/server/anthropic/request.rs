@@ -197,12 +197,7 @@ fn subject(body: &mut Body, model: &ServedModel) -> Result<Subject, ApiError> {
         }
         Some(ThinkingConfig::Adaptive { display: shown }) => {
             // Thoughts are switched on where they can be: whether to have some is the model's then.
-            let on = Thinking {
-                enabled: Some(true),
-                ..thinking
-            };
-            let can = on.variables(&model.text.dialect.habits()).is_ok();
-            thinking.enabled = can.then_some(true);
+            thinking = thinking.where_possible(&model.text.dialect.habits());
             display = shown;
         }
         Some(ThinkingConfig::BetweenTools) => {

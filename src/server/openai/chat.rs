@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use super::logprobs::{self, ChatLogprobs, MAX_TOP};
 use super::message::{CallIds, Message, MessageDelta};
 use super::ranges::integer;
+use super::reasoning::{Reasoning, ReasoningFields};
 use super::tools::Tools;
 use super::usage::{TimingsOut, Usage};
 use super::{FINGERPRINT, completions::StreamOptions};
@@ -17,7 +18,6 @@ use crate::server::conversation::Conversation;
 use crate::server::error::ApiError;
 use crate::server::generate::{Delta, Summary};
 use crate::server::model::Piece;
-use crate::server::thinking::{Effort, Thinking};
 
 /// What chat has beyond the fields of sampling. `messages`, `tools` and `response_format` are taken
 /// out of the body by themselves: they can be large, and are checked with paths of their own.
@@ -39,8 +39,6 @@ pub struct ChatFields {
     pub add_generation_prompt: Option<bool>,
     /// Whether an answer may make several calls; absent is yes.
     pub parallel_tool_calls: Option<bool>,
-    reasoning_effort: Option<Effort>,
-    enable_thinking: Option<bool>,
     user: Option<String>,
     safety_identifier: Option<String>,
     prompt_cache_key: Option<String>,
@@ -66,19 +64,15 @@ impl ChatFields {
     }
 }
 
-impl ChatFields {
-    /// Whether to think, and how hard.
-    pub fn thinking(&self) -> Thinking {
-        Thinking {
-            effort: self.reasoning_effort,
-            enabled: self.enable_thinking,
-        }
-    }
-}
-
 /// Takes what is to be continued out of the body.
 pub fn conversation(body: &mut Body, fields: ChatFields) -> Result<Conversation, ApiError> {
-    let thinking = fields.thinking();
+    let reasoning: ReasoningFields = body.read()?;
+    let Reasoning {
+        thinking,
+        budget,
+        telling,
+        names,
+    } = reasoning.resolve(body.read()?)?;
     metadata::checked(fields.metadata)?;
     let missing = || ApiError::missing("messages", "`messages` is required");
     let messages = body.take("messages").ok_or_else(missing)?;
@@ -91,9 +85,11 @@ pub fn conversation(body: &mut Body, fields: ChatFields) -> Result<Conversation,
     Ok(Conversation {
         tools,
         thinking,
+        thinking_budget: budget,
+        telling,
         template_kwargs: fields.chat_template_kwargs.unwrap_or_default(),
         add_generation_prompt: fields.add_generation_prompt.unwrap_or(true),
-        ..Conversation::new(messages, &[])
+        ..Conversation::new(messages, names)
     })
 }
 

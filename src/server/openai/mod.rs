@@ -9,6 +9,7 @@ pub mod message;
 pub mod messages;
 pub mod metadata;
 pub mod ranges;
+pub mod reasoning;
 pub mod refused;
 pub mod response_format;
 pub mod sampling;

@@ -193,6 +193,11 @@ const COMPLETIONS: &[Refused] = &[
         "text is only continued, not filled in",
     ),
     (
+        "reasoning_format",
+        |v| v == "none",
+        "the output is told as it is; send messages to /v1/chat/completions",
+    ),
+    (
         "add_special_tokens",
         |v| v == true,
         "send token ids to have no special tokens added",
@@ -355,6 +360,7 @@ mod tests {
             ("add_special_tokens", json!(false), json!(true)),
         ];
         let completions_only = [
+            ("reasoning_format", json!("none"), json!("deepseek")),
             ("suffix", json!(""), json!("x")),
             ("add_special_tokens", json!(true), json!(false)),
         ];

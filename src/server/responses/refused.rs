@@ -44,6 +44,16 @@ const RESPONSES: &[Refused] = &[
     ("n_predict", |_| false, "send `max_output_tokens`"),
     ("reasoning_effort", |_| false, "send `reasoning.effort`"),
     (
+        "reasoning_format",
+        |v| v == "auto" || v == "deepseek",
+        "thoughts are reasoning items",
+    ),
+    (
+        "include_reasoning",
+        |v| v == true,
+        "thoughts are reasoning items",
+    ),
+    (
         "logprobs",
         |v| v == false,
         "send `include: [\"message.output_text.logprobs\"]` and `top_logprobs`",

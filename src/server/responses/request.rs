@@ -17,6 +17,7 @@ use crate::server::model::ServedModel;
 use crate::server::openai::completions::{StreamOptions, include_usage};
 use crate::server::openai::logprobs::MAX_TOP;
 use crate::server::openai::ranges::integer;
+use crate::server::openai::reasoning::BudgetFields;
 use crate::server::openai::sampling::SamplingFields;
 use crate::server::openai::{constraint, messages, metadata};
 use crate::server::terms::Terms;
@@ -68,6 +69,8 @@ pub struct ResponseFields {
 #[schema(as = ResponseReasoningFields)]
 struct ReasoningFields {
     effort: Option<Effort>,
+    /// Most tokens of a thought; -1 is any number.
+    max_tokens: Option<i64>,
     summary: Option<String>,
     generate_summary: Option<String>,
     context: Option<String>,
@@ -185,6 +188,8 @@ fn subject(
     store: &Store,
     owner: KeyId,
 ) -> Result<Subject, ApiError> {
+    let budget: BudgetFields = body.read()?;
+    let most = fields.reasoning.as_ref().and_then(|it| it.max_tokens);
     let mut input = fields.previous(store, owner)?;
     let find = |id: &str| store.item(owner, id);
     input.extend(input::items(body.take("input"), find)?);
@@ -198,6 +203,7 @@ fn subject(
     let conversation = Conversation {
         tools: offer.tools,
         thinking: fields.thinking()?,
+        thinking_budget: budget.resolve(most)?,
         template_kwargs: fields.chat_template_kwargs.clone().unwrap_or_default(),
         ..Conversation::new(messages, NAMES)
     };

@@ -14,6 +14,7 @@ use crate::server::anthropic::request::{MessageFields, PromptFields};
 use crate::server::error::Envelope;
 use crate::server::openai::chat::{ChatChunk, ChatFields};
 use crate::server::openai::completions::CompletionFields;
+use crate::server::openai::reasoning::{BudgetFields, ReasoningFields};
 use crate::server::openai::sampling::SamplingFields;
 use crate::server::responses::request::ResponseFields;
 
@@ -40,6 +41,10 @@ pub struct ChatRequest {
     cache_salt: Option<String>,
     #[serde(flatten)]
     chat: ChatFields,
+    #[serde(flatten)]
+    reasoning: ReasoningFields,
+    #[serde(flatten)]
+    budget: BudgetFields,
     #[serde(flatten)]
     sampling: SamplingFields,
 }
@@ -110,6 +115,8 @@ pub struct CountRequest {
     text: Option<serde_json::Value>,
     #[serde(flatten)]
     response: ResponseFields,
+    #[serde(flatten)]
+    budget: BudgetFields,
 }
 
 /// A text, or items: messages, calls, their results, thoughts.

@@ -3,6 +3,7 @@
 mod ending;
 mod fuzz;
 mod operations;
+mod reasoning;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
