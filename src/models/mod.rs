@@ -31,12 +31,14 @@ mod kv_cache;
 mod kv_format;
 mod layers;
 mod lfm2;
+mod lfm2_moe;
 mod llama;
 mod load;
 mod mamba2;
 mod memory;
 mod mimo;
 mod minicpm;
+mod minimax_m2;
 mod ministral3;
 mod mixtral;
 #[cfg(test)]
