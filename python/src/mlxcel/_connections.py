@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ class PerLoopTransport(httpx2.AsyncBaseTransport):
         self._pools: dict[object, tuple[AsyncPool, AsyncGenerator[None]]] = {}
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        loop = (os.getpid(), current_token())
+        loop = _this_loop()
         entry = self._pools.get(loop)
         if entry is None:
             pool = AsyncPool(*self._settings)
@@ -61,7 +62,7 @@ class PerLoopTransport(httpx2.AsyncBaseTransport):
             return await entry[0].send(request)
 
     async def aclose(self) -> None:
-        entry = self._pools.get((os.getpid(), current_token()))
+        entry = self._pools.get(_this_loop())
         if entry is not None:
             await entry[1].aclose()
 
@@ -73,3 +74,10 @@ class PerLoopTransport(httpx2.AsyncBaseTransport):
         finally:
             self._pools.pop(loop, None)
             await pool.aclose()
+
+
+def _this_loop() -> object:
+    try:
+        return os.getpid(), asyncio.get_running_loop()
+    except RuntimeError:
+        return os.getpid(), current_token()  # trio's

@@ -5,7 +5,7 @@ httpcore2 has the same with locks, traces and objects of its own around it, whic
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import h11
@@ -14,6 +14,7 @@ import httpx2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from types import TracebackType
 
 __all__ = ["AsyncConnection", "Connection", "Origin", "as_httpx2_errors", "origin_of"]
 
@@ -36,19 +37,26 @@ def origin_of(url: httpx2.URL) -> Origin:
     return url.scheme, url.host, url.port or _PORTS.get(url.scheme, 0)
 
 
-@contextmanager
-def as_httpx2_errors() -> Iterator[None]:
-    """Errors of network streams and of h11 come out as those of httpx2."""
-    try:
-        yield
-    except _NETWORK_ERRORS as error:
-        # httpx2's errors bear the names of those of httpcore2 that they stand for.
-        kind: type[Exception] = getattr(httpx2, type(error).__name__)
-        raise kind(str(error)) from error
-    except h11.LocalProtocolError as error:
-        raise httpx2.LocalProtocolError(str(error)) from error
-    except h11.RemoteProtocolError as error:
-        raise httpx2.RemoteProtocolError(str(error)) from error
+class as_httpx2_errors:  # noqa: N801 - used like a function, and on the way of every request
+    """Around a piece of work: errors of network streams and of h11 come out as those of httpx2."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(exc, _NETWORK_ERRORS):
+            # httpx2's errors bear the names of those of httpcore2 that they stand for.
+            kind: type[Exception] = getattr(httpx2, type(exc).__name__)
+            raise kind(str(exc)) from exc
+        if isinstance(exc, h11.LocalProtocolError):
+            raise httpx2.LocalProtocolError(str(exc)) from exc
+        if isinstance(exc, h11.RemoteProtocolError):
+            raise httpx2.RemoteProtocolError(str(exc)) from exc
 
 
 class _Exchange:

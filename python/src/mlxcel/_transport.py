@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ._server_protocol import Server
 
-__all__ = ["Endpoint", "async_http_client", "http_client", "tls_context"]
+__all__ = ["AsyncLocalClient", "Endpoint", "LocalClient", "async_http_client", "http_client", "tls_context"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def http_client(
         raise TypeError(f"LLM wants an httpx2.BaseTransport as transport, not {type(transport).__name__}")
     if server is not None:
         transport = SupervisedTransport(transport, server)
-    return _Client(transport, timeout)
+    return LocalClient(transport, timeout)
 
 
 def async_http_client(
@@ -72,10 +72,10 @@ def async_http_client(
         )
     if server is not None:
         transport = AsyncSupervisedTransport(transport, server)
-    return _AsyncClient(transport, timeout)
+    return AsyncLocalClient(transport, timeout)
 
 
-class _Client(httpx2.Client):
+class LocalClient(httpx2.Client):
     """Sends past the steps for credentials, cookies, redirects and hooks: it has none."""
 
     def __init__(self, transport: httpx2.BaseTransport, timeout: httpx2.Timeout) -> None:
@@ -96,8 +96,8 @@ class _Client(httpx2.Client):
         return response
 
 
-class _AsyncClient(httpx2.AsyncClient):
-    """The async twin of `_Client`."""
+class AsyncLocalClient(httpx2.AsyncClient):
+    """The async twin of `LocalClient`."""
 
     def __init__(self, transport: httpx2.AsyncBaseTransport, timeout: httpx2.Timeout) -> None:
         super().__init__(transport=transport, timeout=timeout, trust_env=False)
