@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 REQUESTS = 24
-# Each with memory for about two of the longest requests, or for more that share a beginning.
+# Each with memory for a few of the longest requests, or for more that share a beginning.
 FAMILIES = {
     "deepseek_v3": (deepseek_v3.FAMILY, "2MiB"),
-    "gemma3_text": (gemma3_text.FAMILY, "4MiB"),
-    "gpt_oss": (gpt_oss.FAMILY, "2MiB"),
-    "qwen3_5": (qwen3_5.FAMILY, "1200KiB"),
-    "qwen3_next": (qwen3_next.FAMILY, "2MiB"),
+    "gemma3_text": (gemma3_text.FAMILY, "6MiB"),
+    "gpt_oss": (gpt_oss.FAMILY, "4MiB"),
+    "qwen3_5": (qwen3_5.FAMILY, "4MiB"),
+    "qwen3_next": (qwen3_next.FAMILY, "4MiB"),
 }
 SAMPLE = ("gpt_oss", "qwen3_5")
 CROWDED = ("--n-parallel", "8", "--ctx-size", "1024", "--kv-cache-budget")
