@@ -48,6 +48,7 @@ mod nesting;
 mod olmo2;
 mod olmo3;
 mod olmoe;
+mod pages;
 mod phi;
 mod phi3;
 mod quantization;
