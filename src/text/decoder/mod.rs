@@ -5,15 +5,15 @@
 //! whole). [`Decoder`] is the pipeline, [`DecoderState`] what must be remembered between tokens;
 //! fed with all tokens and finished, the pieces join to exactly what the library returns.
 
+mod bytes;
+mod clean_up;
+
 use tokenizers::Decoder as _;
 use tokenizers::decoders::DecoderWrapper;
 
-/// A whole text as transformers' `clean_up_tokenization` leaves it.
-pub(super) fn clean_up(text: String) -> String {
-    CLEAN_UP
-        .iter()
-        .fold(text, |text, (from, to)| text.replace(from, to))
-}
+use self::bytes::{Utf8Lossy, byte_level, fallback_byte};
+pub(super) use self::clean_up::clean_up;
+use self::clean_up::{CLEAN_UP, replace};
 
 /// What a decoder does, stage by stage.
 #[derive(Debug)]
@@ -48,20 +48,6 @@ enum TextStage {
         to: &'static str,
     },
 }
-
-/// What `clean_up_tokenization` of transformers writes for what, in this order.
-const CLEAN_UP: [(&str, &str); 10] = [
-    (" .", "."),
-    (" ?", "?"),
-    (" !", "!"),
-    (" ,", ","),
-    (" ' ", "'"),
-    (" n't", "n't"),
-    (" 'm", "'m"),
-    (" 's", "'s"),
-    (" 've", "'ve"),
-    (" 're", "'re"),
-];
 
 /// What the tokens so far leave behind for the next one.
 #[derive(Debug, Clone, Default)]
@@ -315,28 +301,6 @@ impl Decoder {
     }
 }
 
-/// Takes what is certain out of `held`, with `from` replaced; leaves what `from` may begin with.
-fn replace(held: &mut String, from: &str, to: &str) -> String {
-    let begins = (1..from.len())
-        .rev()
-        .filter(|length| from.is_char_boundary(*length));
-    let mut rest = held.as_str();
-    let mut certain = String::new();
-    while let Some((before, after)) = rest.split_once(from) {
-        certain.push_str(before);
-        certain.push_str(to);
-        rest = after;
-    }
-    let kept = begins
-        .map(|length| &from[..length])
-        .find(|begin| rest.ends_with(begin))
-        .map_or(0, str::len);
-    let (before, kept) = rest.split_at(rest.len() - kept);
-    certain.push_str(before);
-    *held = kept.to_owned();
-    certain
-}
-
 /// Runs one of the library's decoders over one token, as the first or as a later one.
 fn each(decoder: &DecoderWrapper, token: String, first: bool) -> Result<String, String> {
     let mut tokens = if first {
@@ -358,75 +322,6 @@ fn replaces_one_char(decoder: &DecoderWrapper) -> bool {
             .as_str()
             .is_some_and(|p| p.chars().count() == 1)
     })
-}
-
-/// The byte of a `<0xNN>` token, by the rule of the library's `ByteFallback`.
-fn fallback_byte(token: &str) -> Option<u8> {
-    if token.len() != 6 || !token.starts_with("<0x") || !token.ends_with('>') {
-        return None;
-    }
-    token
-        .get(3..5)
-        .and_then(|hex| u8::from_str_radix(hex, 16).ok())
-}
-
-/// Maps a token from GPT-2's printable alphabet back to bytes; a token with any other character
-/// (an added token) stands for itself, as in the library.
-fn byte_level(token: &str) -> Vec<u8> {
-    token
-        .chars()
-        .map(byte_of_char)
-        .collect::<Option<Vec<u8>>>()
-        .unwrap_or_else(|| token.as_bytes().to_vec())
-}
-
-/// The inverse of `bytes_to_unicode` in GPT-2's `encoder.py`: printable Latin-1 stands for itself,
-/// the other 68 bytes, in order, for U+0100 and on.
-fn byte_of_char(c: char) -> Option<u8> {
-    let code = u32::from(c);
-    match code {
-        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => u8::try_from(code).ok(),
-        0x100..=0x120 => u8::try_from(code - 0x100).ok(),
-        0x121..=0x142 => u8::try_from(code - 0x121 + 0x7f).ok(),
-        0x143 => Some(0xad),
-        _ => None,
-    }
-}
-
-/// `String::from_utf8_lossy` for bytes that come in pieces.
-#[derive(Debug, Clone, Default)]
-struct Utf8Lossy {
-    /// The start of a character, at most three bytes.
-    pending: Vec<u8>,
-}
-
-impl Utf8Lossy {
-    fn push(&mut self, bytes: &[u8], out: &mut String) {
-        self.pending.extend_from_slice(bytes);
-        let mut held = 0;
-        let mut chunks = self.pending.utf8_chunks().peekable();
-        while let Some(chunk) = chunks.next() {
-            out.push_str(chunk.valid());
-            let invalid = chunk.invalid();
-            if chunks.peek().is_none() && unfinished(invalid) {
-                held = invalid.len();
-            } else if !invalid.is_empty() {
-                out.push(char::REPLACEMENT_CHARACTER);
-            }
-        }
-        self.pending.drain(..self.pending.len() - held);
-    }
-
-    fn finish(&mut self, out: &mut String) {
-        if !std::mem::take(&mut self.pending).is_empty() {
-            out.push(char::REPLACEMENT_CHARACTER);
-        }
-    }
-}
-
-/// Whether more bytes could complete this invalid sequence.
-fn unfinished(bytes: &[u8]) -> bool {
-    str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
 
 #[cfg(test)]
