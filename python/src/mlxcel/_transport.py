@@ -152,6 +152,7 @@ def tls_context(verify: bool | str | os.PathLike[str] | ssl.SSLContext) -> ssl.S
 def _pool_settings(endpoint: Endpoint) -> tuple[str | None, ssl.SSLContext]:
     # Loading the authorities takes 20 ms, for nothing where there is no TLS. The
     # context then trusts nobody, so it could not be misused for a redirect.
-    if endpoint.root_url.startswith("https:"):
-        return endpoint.socket, tls_context(endpoint.verify)
-    return endpoint.socket, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls = endpoint.root_url.startswith("https:")
+    context = tls_context(endpoint.verify) if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["http/1.1"])
+    return endpoint.socket, context
