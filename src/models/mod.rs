@@ -6,6 +6,8 @@ mod builder;
 mod cohere;
 mod cohere2;
 mod config;
+#[cfg(test)]
+mod config_forms;
 mod deepseek_v2;
 mod deepseek_v3;
 mod dense;
@@ -29,12 +31,14 @@ mod kv_cache;
 mod kv_format;
 mod layers;
 mod lfm2;
+mod lfm2_moe;
 mod llama;
 mod load;
 mod mamba2;
 mod memory;
 mod mimo;
 mod minicpm;
+mod minimax_m2;
 mod ministral3;
 mod mixtral;
 #[cfg(test)]

@@ -18,7 +18,6 @@ pub mod defaults;
 mod descriptors;
 pub mod dialect;
 pub mod error;
-mod fields;
 pub mod generate;
 pub mod lifeline;
 pub mod listener;
