@@ -68,7 +68,7 @@ fn main() {
                 let start = Instant::now();
                 let turn = Turn {
                     sampler: sampler.clone(),
-                    mask: None,
+                    grammar: None,
                     logprobs: None,
                 };
                 let logits = forward(&*model, &mut state, &tokens, 1);

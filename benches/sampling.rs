@@ -73,7 +73,7 @@ fn main() {
                 let start = Instant::now();
                 let turn = |sampler: &Arc<Mutex<Sampler>>| Turn {
                     sampler: sampler.clone(),
-                    mask: None,
+                    grammar: None,
                     logprobs: None,
                 };
                 let picks = sample(&logits, samplers.iter().map(turn).collect()).unwrap();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use mlxcel::text::{ChatTemplate, TemplateError, TemplateInput};
@@ -9,14 +10,25 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 #[derive(Deserialize)]
-struct Case {
-    template: String,
-    name: String,
-    messages: Value,
+struct Cases {
+    conversations: HashMap<String, Value>,
+    variants: HashMap<String, Variant>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Variant {
     tools: Option<Value>,
     add_generation_prompt: bool,
     #[serde(default)]
     kwargs: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    template: String,
+    conversation: String,
+    variant: String,
     expected: Option<String>,
     error: Option<String>,
 }
@@ -57,19 +69,23 @@ fn render(template: &ChatTemplate, tools: Option<&Value>) -> Result<String, Temp
 #[test]
 fn every_case_renders_like_transformers() {
     let path = fixtures().join("templates");
-    let cases: Vec<Case> =
-        serde_json::from_str(&std::fs::read_to_string(path.join("cases.json")).unwrap()).unwrap();
-    assert!(cases.len() > 500);
+    let Cases {
+        conversations,
+        variants,
+        cases,
+    } = serde_json::from_str(&std::fs::read_to_string(path.join("cases.json")).unwrap()).unwrap();
+    assert!(cases.len() > 900);
     for case in cases {
         let source = std::fs::read_to_string(path.join(format!("{}.jinja", case.template)));
         let template = load(&[("chat_template.jinja", &source.unwrap())]);
+        let variant = &variants[&case.variant];
         let rendered = template.render(&TemplateInput {
-            messages: &case.messages,
-            tools: case.tools.as_ref(),
-            add_generation_prompt: case.add_generation_prompt,
-            kwargs: &case.kwargs,
+            messages: &conversations[&case.conversation],
+            tools: variant.tools.as_ref(),
+            add_generation_prompt: variant.add_generation_prompt,
+            kwargs: &variant.kwargs,
         });
-        let place = format!("{} {}", case.template, case.name);
+        let place = format!("{} {} {}", case.template, case.conversation, case.variant);
         match (case.expected, case.error) {
             (Some(expected), _) => {
                 let rendered = rendered.unwrap_or_else(|error| panic!("{place}: {error}"));
@@ -91,6 +107,69 @@ fn every_case_renders_like_transformers() {
     }
 }
 
+#[derive(Deserialize)]
+struct Snippets {
+    messages: Value,
+    kwargs: Map<String, Value>,
+    snippets: Vec<Snippet>,
+}
+
+#[derive(Deserialize)]
+struct Snippet {
+    source: String,
+    expected: Option<String>,
+    error: Option<String>,
+}
+
+#[test]
+fn every_snippet_renders_like_transformers() {
+    let path = fixtures().join("templates/snippets.json");
+    let fixture = std::fs::read_to_string(path).unwrap();
+    let Snippets {
+        messages,
+        kwargs,
+        snippets,
+    } = serde_json::from_str(&fixture).unwrap();
+    let render = |source: &str| {
+        let template = ChatTemplate::load(folder(&[("chat_template.jinja", source)]).path());
+        let template = template.map_err(|error| TemplateError::Failed(error.to_string()))?;
+        template.unwrap().render(&TemplateInput {
+            messages: &messages,
+            tools: None,
+            add_generation_prompt: false,
+            kwargs: &kwargs,
+        })
+    };
+    let mut wrong = Vec::new();
+    for Snippet {
+        source,
+        expected,
+        error,
+    } in snippets
+    {
+        let found = render(&source);
+        let same = match (&found, &expected, &error) {
+            (Ok(found), Some(expected), _) => found == expected,
+            (Err(TemplateError::Raised(message)), None, Some(error)) => message == error,
+            // Errors of Python have Python's words.
+            (Err(TemplateError::Failed(_)), None, Some(_)) => true,
+            _ => false,
+        };
+        if !same {
+            let expected = expected.or(error).unwrap_or_default();
+            wrong.push(format!(
+                "{source}\n  ours:   {found:?}\n  theirs: {expected:?}"
+            ));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{}\n{} differ",
+        wrong.join("\n"),
+        wrong.len()
+    );
+}
+
 #[test]
 fn the_jinja_file_comes_before_the_configuration() {
     let config = r#"{"chat_template": "from config", "eos_token": "</s>"}"#;
@@ -101,6 +180,20 @@ fn the_jinja_file_comes_before_the_configuration() {
         ("chat_template.jinja", "from file {{ eos_token }}"),
     ]);
     assert_eq!(render(&template, None).unwrap(), "from file </s>");
+}
+
+#[test]
+fn chat_template_json_comes_last() {
+    let older = ("chat_template.json", r#"{"chat_template": "from json"}"#);
+    assert_eq!(render(&load(&[older]), None).unwrap(), "from json");
+    let config = (
+        "tokenizer_config.json",
+        r#"{"chat_template": "from config"}"#,
+    );
+    assert_eq!(
+        render(&load(&[older, config]), None).unwrap(),
+        "from config"
+    );
 }
 
 #[test]

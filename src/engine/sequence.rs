@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::grammar::{GrammarError, Hold, Matcher, SharedMatcher};
 use super::handle::Submission;
 use super::request::{
     EngineError, Event, Finish, FinishReason, Request, Timings, Token, TokenLogprobs,
 };
-use super::sampler::batch::Turn;
+use super::sampler::batch::{Pick, PickError, Turn, lock};
 use super::sampler::{SampleError, Sampler, prompt_logprobs};
 use super::scheduler::Running;
 use super::siblings::Left;
@@ -35,9 +36,14 @@ pub(super) struct Sequence {
     /// What the model remembers of `tokens`. Empty until it runs, and again when it is preempted.
     pub state: SequenceState,
     sampler: Arc<Mutex<Sampler>>,
+    grammar: Option<SharedMatcher>,
+    /// What the grammar says of the next token.
+    hold: Hold,
     /// Most tokens to generate, the context considered.
     limit: usize,
     cached_tokens: usize,
+    /// Generated tokens that were counted.
+    counted: usize,
     /// Of the prompt's tokens after the first, as far as they are known.
     prompt_logprobs: Vec<TokenLogprobs>,
     started: Option<Instant>,
@@ -55,7 +61,10 @@ impl Sequence {
         let request = &mut submission.request;
         let tokens = std::mem::take(&mut request.prompt);
         let room = context.saturating_sub(tokens.len());
+        let (grammar, hold) = grammar(request);
         Self {
+            grammar,
+            hold,
             sampler: sampler(request, &tokens),
             limit: request.max_tokens.map_or(room, |most| most.min(room)),
             arrival,
@@ -64,6 +73,7 @@ impl Sequence {
             branch: None,
             state,
             cached_tokens: 0,
+            counted: 0,
             prompt_logprobs: Vec::new(),
             started: None,
             first_token: None,
@@ -104,8 +114,11 @@ impl Sequence {
     /// Called when the prompt is computed and no token is chosen yet.
     pub fn fork(&mut self) -> Vec<Self> {
         let siblings = self.submission.take_siblings();
-        let fork = |(index, submission): (usize, Submission)| {
+        let fork = |(index, mut submission): (usize, Submission)| {
+            let (grammar, hold) = grammar(&mut submission.request);
             let sequence = Self {
+                grammar,
+                hold,
                 sampler: sampler(&submission.request, &self.tokens),
                 arrival: (self.arrival.0, self.arrival.1 + 1 + index),
                 tokens: self.tokens.clone(),
@@ -114,6 +127,7 @@ impl Sequence {
                 state: self.state.clone(),
                 limit: self.limit,
                 cached_tokens: self.prompt_len,
+                counted: 0,
                 prompt_logprobs: self.prompt_logprobs.clone(),
                 started: self.started,
                 first_token: None,
@@ -142,6 +156,7 @@ impl Sequence {
             Left::First => true,
             Left::Sibling => {
                 self.sampler = sampler(&self.submission.request, &self.tokens);
+                (self.grammar, self.hold) = grammar(&mut self.submission.request);
                 if self.started.is_some() {
                     self.send_started();
                 }
@@ -252,48 +267,82 @@ impl Sequence {
     }
 
     /// What the sampler needs to choose the next token.
-    pub fn turn(&mut self) -> Result<Turn, EngineError> {
-        let request = &mut self.submission.request;
-        let mask = match &mut request.grammar {
-            Some(matcher) => Some(matcher.mask().map_err(grammar)?.to_vec()),
-            None => None,
-        };
-        Ok(Turn {
+    pub fn turn(&self) -> Turn {
+        Turn {
             sampler: self.sampler.clone(),
-            mask,
-            logprobs: request.logprobs,
-        })
+            grammar: self.grammar.clone(),
+            logprobs: self.request().logprobs,
+        }
+    }
+
+    /// The grammar whose mask the next choice needs, if it needs one.
+    pub fn held(&self) -> Option<&SharedMatcher> {
+        self.grammar.as_ref().filter(|_| self.hold == Hold::Held)
     }
 
     /// Whether the token after the next can be computed before the next is known: it will not be the
     /// last, as far as one can tell, and constrains nothing.
     pub fn goes_on_blindly(&self) -> bool {
-        self.request().grammar.is_none() && self.generated() + 1 < self.limit
+        self.hold == Hold::Free && self.generated() + 1 < self.limit
     }
 
     /// Takes and sends the token that was chosen; the end, if this was the last.
     pub fn advance(
         &mut self,
-        picked: Result<Token, SampleError>,
+        picked: Result<Pick, PickError>,
     ) -> Result<Option<FinishReason>, EngineError> {
-        let token = picked.map_err(failed)?;
+        picked.map(|pick| self.take(pick)).map_err(unpicked)
+    }
+
+    /// Takes the tokens that the grammar leaves no choice about, so that the next pass computes all of
+    /// them; the end, if one of them was the last.
+    ///
+    /// They are those that would be chosen one after the other. Logprobs can only be told by doing so.
+    /// No pass that chooses for this sequence may be under way.
+    pub fn fast_forward(&mut self) -> Result<Option<FinishReason>, EngineError> {
+        if self.request().logprobs.is_some() {
+            return Ok(None);
+        }
+        let Some(grammar) = self.held().cloned() else {
+            return Ok(None);
+        };
+        let mut matcher = grammar.lock();
+        loop {
+            let forced = matcher.forced().map_err(lost)?;
+            if forced.is_empty() {
+                return Ok(None);
+            }
+            for id in forced {
+                matcher.commit(id).map_err(lost)?;
+                lock(&self.sampler).accept(id);
+                let token = Token { id, logprobs: None };
+                let hold = matcher.hold();
+                if let Some(reason) = self.take(Pick { token, hold }) {
+                    return Ok(Some(reason));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, Pick { token, hold }: Pick) -> Option<FinishReason> {
         let id = token.id;
-        let request = &mut self.submission.request;
+        self.hold = hold;
         self.first_token.get_or_insert_with(Instant::now);
         self.tokens.push(id);
-        if request.stop_tokens.contains(&id) {
-            return Ok(Some(FinishReason::Stop));
-        }
-        let mut finished = false;
-        if let Some(matcher) = &mut request.grammar {
-            matcher.commit(id).map_err(grammar)?;
-            finished = matcher.is_finished();
+        if self.request().stop_tokens.contains(&id) {
+            return Some(FinishReason::Stop);
         }
         self.submission.outlet.send(Event::Token(token));
-        if finished {
-            return Ok(Some(FinishReason::Stop));
+        if hold == Hold::Over {
+            return Some(FinishReason::Stop);
         }
-        Ok((self.generated() >= self.limit).then_some(FinishReason::Length))
+        (self.generated() >= self.limit).then_some(FinishReason::Length)
+    }
+
+    /// Generated tokens since the last call.
+    pub fn uncounted(&mut self) -> usize {
+        let generated = self.generated();
+        generated - std::mem::replace(&mut self.counted, generated)
     }
 
     /// Tokens of the output so far.
@@ -338,7 +387,21 @@ fn sampler(request: &Request, prompt: &[u32]) -> Arc<Mutex<Sampler>> {
     Arc::new(Mutex::new(sampler))
 }
 
-fn grammar(error: super::grammar::GrammarError) -> EngineError {
+/// The request's grammar, and what it says of the first token.
+fn grammar(request: &mut Request) -> (Option<SharedMatcher>, Hold) {
+    let matcher = request.grammar.take();
+    let hold = matcher.as_ref().map_or(Hold::Free, Matcher::hold);
+    (matcher.map(SharedMatcher::new), hold)
+}
+
+fn unpicked(error: PickError) -> EngineError {
+    match error {
+        PickError::Sample(error) => failed(error),
+        PickError::Grammar(error) => lost(error),
+    }
+}
+
+fn lost(error: GrammarError) -> EngineError {
     EngineError::Grammar(error.to_string())
 }
 

@@ -2,9 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::request::{EngineError, FinishReason, Token};
-use super::sampler::SampleError;
-use super::sampler::batch::{Picks, Turn, sample};
+use super::grammar::Masks;
+use super::request::{EngineError, FinishReason};
+use super::sampler::batch::{Pick, PickError, Picks, Turn, sample};
 use super::scheduler::Share;
 use super::sequence::{Arrival, Sequence};
 use crate::mlx::{Array, MlxError};
@@ -15,7 +15,7 @@ use crate::models::{Logits, Model, Row, token_ids};
 pub(super) enum Outcome {
     /// It holds more of its prompt.
     Held,
-    /// It has its next token.
+    /// It has its next token, or several.
     Chosen,
     /// It is at its end.
     Ended(FinishReason),
@@ -35,7 +35,20 @@ pub(super) struct Done {
 ///
 /// What fails the pass fails everybody who had a share in it, as nobody's state can be trusted any
 /// more; what fails one sequence's choice of a token fails that one.
-pub(super) fn compute(model: &dyn Model, running: &mut [Sequence], plan: &[Share]) -> Done {
+///
+/// `masks` makes those that are needed for that while the model computes.
+pub(super) fn compute(
+    model: &dyn Model,
+    running: &mut [Sequence],
+    plan: &[Share],
+    masks: &Masks,
+) -> Done {
+    for share in plan {
+        let sequence = &running[share.sequence];
+        if share.tokens == sequence.standing().pending {
+            sequence.held().into_iter().for_each(|it| masks.make(it));
+        }
+    }
     let wanted: Vec<Logits> = plan
         .iter()
         .map(|share| running[share.sequence].logits(share.tokens))
@@ -80,21 +93,21 @@ pub(super) fn compute(model: &dyn Model, running: &mut [Sequence], plan: &[Share
             0 => sequence.fork(),
             _ => Vec::new(),
         };
-        let from = parted.len();
-        outcomes[index] = turn_of(sequence, &mut turns);
-        if matches!(outcomes[index], Outcome::Chosen) {
+        let (outcome, turn) = turn_of(sequence);
+        outcomes[index] = outcome;
+        if let Some(turn) = turn {
+            turns.push(turn);
             rows.push(position - 1);
             choosing.push(Chooser::Running(index));
         }
-        parted.extend(siblings.into_iter().map(|mut sibling| {
-            let outcome = turn_of(&mut sibling, &mut turns);
-            (sibling, outcome)
-        }));
-        for (index, (_, outcome)) in parted.iter().enumerate().skip(from) {
-            if matches!(outcome, Outcome::Chosen) {
+        for mut sibling in siblings {
+            let (outcome, turn) = turn_of(&mut sibling);
+            if let Some(turn) = turn {
+                turns.push(turn);
                 rows.push(position - 1);
-                choosing.push(Chooser::Parted(index));
+                choosing.push(Chooser::Parted(parted.len()));
             }
+            parted.push((sibling, outcome));
         }
     }
     let picked = match choose(logits.as_ref(), &rows, turns) {
@@ -112,11 +125,11 @@ pub(super) fn compute(model: &dyn Model, running: &mut [Sequence], plan: &[Share
     for (chooser, picked) in choosing.into_iter().zip(picked) {
         match chooser {
             Chooser::Running(index) => {
-                outcomes[index] = advance(&mut running[plan[index].sequence], picked);
+                outcomes[index] = go_on(&mut running[plan[index].sequence], picked);
             }
             Chooser::Parted(index) => {
                 let (sibling, outcome) = &mut parted[index];
-                *outcome = advance(sibling, picked);
+                *outcome = go_on(sibling, picked);
             }
         }
     }
@@ -130,26 +143,38 @@ enum Chooser {
     Parted(usize),
 }
 
-/// Adds the sequence's turn where it is to choose a token.
-fn turn_of(sequence: &mut Sequence, turns: &mut Vec<Turn>) -> Outcome {
-    let end = match sequence.generated() {
-        0 => sequence.end_prompt(),
-        _ => None,
-    };
-    if let Some(reason) = end {
-        return Outcome::Ended(reason);
-    }
-    match guarded(|| sequence.turn()) {
-        Ok(turn) => {
-            turns.push(turn);
-            Outcome::Chosen
+/// What the step does for a sequence that is up to date, and its turn if it is to choose a token.
+fn turn_of(sequence: &mut Sequence) -> (Outcome, Option<Turn>) {
+    if sequence.generated() == 0 {
+        if let Some(reason) = sequence.end_prompt() {
+            return (Outcome::Ended(reason), None);
         }
-        Err(error) => Outcome::Failed(error),
+        let outcome = fast_forward(sequence);
+        if sequence.generated() > 0 {
+            return (outcome, None);
+        }
+    }
+    (Outcome::Chosen, Some(sequence.turn()))
+}
+
+fn advance(sequence: &mut Sequence, picked: Result<Pick, PickError>) -> Outcome {
+    outcome(guarded(|| sequence.advance(picked)))
+}
+
+/// Advances by the token that was chosen and by those that have to follow it.
+fn go_on(sequence: &mut Sequence, picked: Result<Pick, PickError>) -> Outcome {
+    match advance(sequence, picked) {
+        Outcome::Chosen => fast_forward(sequence),
+        end => end,
     }
 }
 
-fn advance(sequence: &mut Sequence, picked: Result<Token, SampleError>) -> Outcome {
-    match guarded(|| sequence.advance(picked)) {
+fn fast_forward(sequence: &mut Sequence) -> Outcome {
+    outcome(guarded(|| sequence.fast_forward()))
+}
+
+fn outcome(result: Result<Option<FinishReason>, EngineError>) -> Outcome {
+    match result {
         Ok(None) => Outcome::Chosen,
         Ok(Some(reason)) => Outcome::Ended(reason),
         Err(error) => Outcome::Failed(error),
@@ -211,7 +236,7 @@ fn choose(
     logits: Option<&Array>,
     rows: &[usize],
     turns: Vec<Turn>,
-) -> Result<Vec<Result<Token, SampleError>>, EngineError> {
+) -> Result<Vec<Result<Pick, PickError>>, EngineError> {
     let Some(logits) = logits else {
         return Ok(Vec::new());
     };
@@ -246,12 +271,13 @@ impl Flight {
         model: &dyn Model,
         running: &mut [Sequence],
         before: Option<&Self>,
+        masks: &Masks,
     ) -> Result<Self, EngineError> {
         let launch = || -> Result<Self, EngineError> {
-            let mut turns = Vec::with_capacity(running.len());
-            for sequence in running.iter_mut() {
-                turns.push(sequence.turn()?);
+            for sequence in running.iter() {
+                sequence.held().into_iter().for_each(|it| masks.make(it));
             }
+            let turns = running.iter().map(Sequence::turn).collect();
             let build = || {
                 let tokens = match before {
                     Some(before) => before.picks.ids().clone(),
@@ -284,8 +310,9 @@ impl Flight {
         guarded(launch)
     }
 
-    /// Waits for the tokens, and gives everybody who is still there its own.
-    pub fn land(self, running: &mut [Sequence]) -> Vec<(Arrival, Outcome)> {
+    /// Waits for the tokens, and gives everybody who is still there its own. `last` says that no other
+    /// pass is under way.
+    pub fn land(self, running: &mut [Sequence], last: bool) -> Vec<(Arrival, Outcome)> {
         let Self { rows, picks } = self;
         let picked = match guarded(|| picks.wait().map_err(compute_error)) {
             Ok(picked) => picked,
@@ -297,7 +324,11 @@ impl Flight {
         let mut outcomes = Vec::with_capacity(rows.len());
         for (row, picked) in rows.into_iter().zip(picked) {
             if let Some(sequence) = running.iter_mut().find(|it| it.arrival == row) {
-                outcomes.push((row, advance(sequence, picked)));
+                let outcome = match last {
+                    true => go_on(sequence, picked),
+                    false => advance(sequence, picked),
+                };
+                outcomes.push((row, outcome));
             }
         }
         outcomes

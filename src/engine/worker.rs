@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use super::grammar::Masks;
 use super::handle::{Counters, Submission};
 use super::memory;
 use super::prefix_cache::{PrefixCache, WORTHWHILE};
@@ -45,6 +46,7 @@ pub(super) struct Worker {
     capacity: Capacity,
     cache: Option<PrefixCache>,
     pace: Pace,
+    masks: Masks,
     arrivals: u64,
     /// How many outputs without a place the counters know of.
     counted: usize,
@@ -73,6 +75,7 @@ impl Worker {
             capacity,
             cache,
             pace: Pace::default(),
+            masks: Masks::default(),
             arrivals: 0,
             counted: 0,
             flight: None,
@@ -325,7 +328,8 @@ impl Worker {
             .map(|share| self.running[share.sequence].prompt_part(share.tokens))
             .sum();
         self.counters.prompt_tokens.add(prompt as u64);
-        let Done { outcomes, parted } = compute(&*self.model, &mut self.running, &plan);
+        let Done { outcomes, parted } =
+            compute(&*self.model, &mut self.running, &plan, &self.masks);
         let tokens = plan.iter().map(|share| share.tokens).sum();
         self.pace.record(tokens, began.elapsed());
 
@@ -355,7 +359,8 @@ impl Worker {
             if fits || !goes_on {
                 self.running.push(sequence);
             } else {
-                self.counters.completion_tokens.add(1);
+                let tokens = sequence.uncounted();
+                self.counters.completion_tokens.add(tokens as u64);
                 outcomes.pop();
                 sequence.reset(self.model.new_state());
                 let at = self
@@ -387,7 +392,7 @@ impl Worker {
 
     /// Starts a pass in which everybody decodes, and does not wait for it.
     fn launch(&mut self, before: Option<&Flight>) {
-        match Flight::launch(&*self.model, &mut self.running, before) {
+        match Flight::launch(&*self.model, &mut self.running, before, &self.masks) {
             Ok(flight) => self.flight = Some(flight),
             Err(error) => {
                 let failed =
@@ -406,7 +411,8 @@ impl Worker {
         if same && blind && self.nobody_can_enter() {
             self.launch(Some(&flight));
         }
-        let outcomes = flight.land(&mut self.running);
+        let last = self.flight.is_none();
+        let outcomes = flight.land(&mut self.running, last);
         self.settle(outcomes);
         self.land_for_nobody();
     }
@@ -416,30 +422,24 @@ impl Worker {
         if self.running.is_empty()
             && let Some(flight) = self.flight.take()
         {
-            flight.land(&mut []);
+            flight.land(&mut [], true);
         }
     }
 
     /// Ends what came to its end, and lets the others be.
     fn settle(&mut self, outcomes: Vec<(Arrival, Outcome)>) {
         for (arrival, outcome) in outcomes {
+            let place = self.running.iter().position(|it| it.arrival == arrival);
+            let Some(place) = place else { continue };
+            let tokens = self.running[place].uncounted();
+            self.counters.completion_tokens.add(tokens as u64);
             let result = match outcome {
-                Outcome::Held => continue,
-                Outcome::Chosen => {
-                    self.counters.completion_tokens.add(1);
-                    continue;
-                }
+                Outcome::Held | Outcome::Chosen => continue,
                 Outcome::Ended(reason) => Ok(reason),
                 Outcome::Failed(error) => Err(error),
             };
-            let place = self.running.iter().position(|it| it.arrival == arrival);
-            if let Some(place) = place {
-                let sequence = self.running.remove(place);
-                if result.is_ok() && sequence.generated() > 0 {
-                    self.counters.completion_tokens.add(1);
-                }
-                self.end(sequence, result);
-            }
+            let sequence = self.running.remove(place);
+            self.end(sequence, result);
         }
     }
 

@@ -100,6 +100,8 @@ fn may_be_json(headers: &HeaderMap) -> bool {
 pub struct Body {
     object: Value,
     known: HashSet<&'static str>,
+    /// Unknown fields of objects within it.
+    inside: Vec<String>,
 }
 
 impl Body {
@@ -113,6 +115,7 @@ impl Body {
         Ok(Self {
             object,
             known: HashSet::new(),
+            inside: Vec::new(),
         })
     }
 
@@ -133,9 +136,23 @@ impl Body {
                     let path = format!("{path}.{field}");
                     ApiError::missing(&path, format!("`{path}` is required"))
                 }
-                None => ApiError::wrong_type(&path, format!("`{path}`: {message}")),
+                // The type is right, the word is none of the known ones.
+                None if message.starts_with("unknown variant") => {
+                    ApiError::invalid(&path, format!("`{path}`: {}", plain(&message)))
+                }
+                None => ApiError::wrong_type(&path, format!("`{path}`: {}", plain(&message))),
             }
         })
+    }
+
+    /// Looks for unknown fields in the object `name`, which is read as a `T`.
+    pub fn look_into<'a, T: Deserialize<'a>>(&mut self, name: &'static str) {
+        let known = names::<T>();
+        let fields = self.object.get(name).and_then(Value::as_object);
+        let unknown = fields.into_iter().flat_map(Map::keys);
+        let unknown = unknown.filter(|field| !known.contains(&field.as_str()));
+        let unknown: Vec<String> = unknown.map(|field| format!("{name}.{field}")).collect();
+        self.inside.extend(unknown);
     }
 
     /// Marks a field as understood and returns its value; `null` counts as absent.
@@ -162,6 +179,7 @@ impl Body {
         let keys = self.object.as_object().into_iter().flat_map(Map::keys);
         Ignored(
             keys.filter(|key| !self.known.contains(key.as_str()))
+                .chain(&self.inside)
                 .cloned()
                 .collect(),
         )
@@ -170,6 +188,22 @@ impl Body {
     fn map_mut(&mut self) -> Option<&mut Map<String, Value>> {
         self.object.as_object_mut()
     }
+}
+
+/// Serde's words for types, in those of JSON.
+fn plain(message: &str) -> String {
+    let Some((found, expected)) = message.rsplit_once("expected ") else {
+        return message.to_owned();
+    };
+    let expected = match expected {
+        "i64" | "i32" | "u32" | "u64" | "usize" => "an integer",
+        "f64" | "f32" => "a number",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        shape if shape.starts_with("struct ") => "an object",
+        other => other,
+    };
+    format!("{found}expected {expected}")
 }
 
 /// Fields of a request that nothing knew.
@@ -228,6 +262,45 @@ mod tests {
     struct Group {
         name: String,
         size: Option<u32>,
+    }
+
+    #[test]
+    fn types_are_named_in_the_words_of_json() {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Word {
+            Yes,
+        }
+        #[derive(Deserialize)]
+        #[allow(dead_code)]
+        struct Fields {
+            count: Option<i64>,
+            share: Option<f64>,
+            list: Option<Vec<String>>,
+            group: Option<Group>,
+            word: Option<Word>,
+        }
+        for (body, code, expected) in [
+            (r#"{"count": 1.5}"#, "invalid_type", "expected an integer"),
+            (r#"{"share": "a"}"#, "invalid_type", "expected a number"),
+            (r#"{"list": 3}"#, "invalid_type", "expected a list"),
+            (r#"{"group": 3}"#, "invalid_type", "expected an object"),
+            (r#"{"word": "no"}"#, "invalid_value", "expected `yes`"),
+        ] {
+            let read = Body::parse(body.as_bytes()).unwrap().read::<Fields>();
+            let error = read.err().unwrap();
+            assert_eq!(error.code(), Some(code), "{body}");
+            assert!(error.message().ends_with(expected), "{}", error.message());
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_within_an_object_is_named_too() {
+        let mut body = Body::parse(br#"{"group": {"name": "a", "x": 1}, "other": 3}"#).unwrap();
+        body.look_into::<Group>("group");
+        body.look_into::<Group>("other");
+        body.know(["group", "other"]);
+        assert_eq!(body.ignored().header(), "group.x");
     }
 
     #[test]

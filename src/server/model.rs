@@ -180,6 +180,12 @@ impl ServedModel {
         compiler.compile(spec).map_err(failed)
     }
 
+    /// Whether a grammar was compiled lately.
+    pub fn knows(&self, spec: &GrammarSpec) -> bool {
+        let compiler = self.grammar.get();
+        compiler.is_some_and(|compiler| compiler.knows(spec))
+    }
+
     /// Tokens that break DRY's sequences; `None` is the usual strings. Slow, like [`Self::compile`].
     pub fn breakers(&self, strings: Option<&[String]>) -> Result<Arc<Breakers>, ApiError> {
         let find = AssertUnwindSafe(|| self.breakers.find(&self.text.tokenizer, strings));

@@ -38,12 +38,21 @@ pub trait Shape: Send + 'static {
 
 /// An event that carries JSON.
 pub fn data(value: &impl Serialize) -> Event {
+    fill(Event::default(), value)
+}
+
+/// One with a name, which stands first as in the APIs that name theirs: some readers count on it.
+pub fn named(name: &str, value: &impl Serialize) -> Event {
+    fill(Event::default().event(name), value)
+}
+
+fn fill(event: Event, value: &impl Serialize) -> Event {
     match serde_json::to_string(value) {
-        Ok(json) => Event::default().data(json),
+        Ok(json) => event.data(json),
         // The shapes are plain structs with string keys; this is for one that would not be.
         Err(error) => {
             let error = ApiError::internal(error.to_string());
-            Event::default().data(serde_json::json!(Envelope { error: &error }).to_string())
+            event.data(serde_json::json!(Envelope { error: &error }).to_string())
         }
     }
 }

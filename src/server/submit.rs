@@ -45,11 +45,18 @@ pub async fn offload<T: Send + 'static>(
     }
     // The semaphore is never closed. The permit goes with the work, which outlives its client.
     let permit = HEAVY.acquire().await;
-    let done = tokio::task::spawn_blocking(move || {
+    beside(move || {
         let _permit = permit;
         work()
     })
-    .await;
+    .await
+}
+
+/// Does what takes some milliseconds on a thread that no connection waits for.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| {
         Err(ApiError::internal(format!(
             "the preparation failed: {error}"
@@ -179,9 +186,15 @@ impl Job {
         let Some(spec) = spec else {
             return Ok(self);
         };
+        let known = model.knows(&spec);
         let (model, outputs) = (model.clone(), self.prompts.len() * self.sampling.n);
         let compile = move || (0..outputs).map(|_| model.compile(&spec)).collect();
-        let grammars = offload(usize::MAX, compile).await?;
+        // What is compiled already does not wait for what is not.
+        let grammars = match known {
+            true => beside(compile).await,
+            false => offload(usize::MAX, compile).await,
+        };
+        let grammars = grammars?;
         Ok(Self { grammars, ..self })
     }
 }

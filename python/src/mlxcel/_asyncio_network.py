@@ -25,6 +25,8 @@ __all__ = ["AsyncioBackend"]
 
 _UNREAD = 256 * 1024
 """Bytes that may lie here before the server has to wait."""
+_HELD_UP = 0.1
+"""Seconds after which an end of a connection may have been missed by a loop that was kept busy."""
 
 
 class AsyncioBackend(httpcore2.AsyncNetworkBackend):
@@ -63,6 +65,7 @@ class _Wire(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
         self._held = bytearray()
+        self._heard = 0.0
         self._over = False
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -75,6 +78,7 @@ class _Wire(asyncio.Protocol, httpcore2.AsyncNetworkStream):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
+        self._heard = self._loop.time()
         if len(self._received) > _UNREAD:
             self._transport.pause_reading()
         _wake(self._waiter)
@@ -153,7 +157,11 @@ class _Wire(asyncio.Protocol, httpcore2.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
-            return bool(self._over or self._received) or is_readable(self.get_extra_info("socket"))
+            # The loop tells at once, unless it was kept from it.
+            unheard = self._loop.time() - self._heard > _HELD_UP
+            return (
+                self._over or bool(self._received) or (unheard and is_readable(self.get_extra_info("socket")))
+            )
         return self._transport.get_extra_info(info)
 
 

@@ -17,10 +17,9 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletionChunk
 
 from ._reply import Reply
+from ._sdk import headers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ._sdk import AsyncLocalOpenAI, LocalOpenAI
 
 __all__ = ["create", "create_async"]
@@ -66,32 +65,23 @@ def _request(
     route: Route,
     arguments: dict[str, Any],
 ) -> httpx2.Request:
-    timeout = arguments.pop("timeout")
-    headers = _headers(client, arguments.pop("extra_headers", None))
+    timeout: httpx2.Timeout = arguments.pop("timeout")
+    headers = arguments.pop("extra_headers", None)
     query = arguments.pop("extra_query", None)
     extra = arguments.pop("extra_body", None)
-    body = {**arguments, **extra} if extra else arguments
+    url = _url(client.base_url, _ROUTES[route][0])
+    content = _JSON.encode({**arguments, **extra} if extra else arguments).encode()
+    if client.steady_headers is not None and not headers and not query:
+        times = {"timeout": timeout.as_dict()}
+        return httpx2.Request("POST", url, headers=client.steady_headers, content=content, extensions=times)
     return http.build_request(
         "POST",
-        _url(client.base_url, _ROUTES[route][0]),
-        content=_JSON.encode(body).encode(),
-        headers=headers,
+        url,
+        content=content,
+        headers=headers_of(client, headers),
         params=None if query is None else client.qs.stringify(query),
         timeout=timeout,
     )
-
-
-def _headers(
-    client: LocalOpenAI | AsyncLocalOpenAI, extra: Mapping[str, str | openai.Omit] | None
-) -> httpx2.Headers:
-    given = {**client._auth_headers({"bearer_auth": True}), **client.default_headers}
-    headers = httpx2.Headers({name: value for name, value in given.items() if isinstance(value, str)})
-    for name, value in (extra or {}).items():
-        if isinstance(value, openai.Omit):
-            headers.pop(name, None)
-        else:
-            headers[name] = value
-    return headers
 
 
 @lru_cache(maxsize=64)

@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import anyio
 import httpcore2
 
+from ._http1 import AsyncConnection, Connection, origin_of
 from ._network import AnyBackend, Backend
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable
+
+    import httpx2
+
+    from ._http1 import Origin
 
 __all__ = ["AsyncPool", "Pool"]
 
@@ -28,7 +32,7 @@ _MOST_IDLE = 100
 _IDLE_SECONDS = 5.0
 _ALL_IN_USE = f"all of the {_MOST} connections are in use"
 
-ConnectionT = TypeVar("ConnectionT", httpcore2.HTTPConnection, httpcore2.AsyncHTTPConnection)
+ConnectionT = TypeVar("ConnectionT", Connection, AsyncConnection)
 
 
 class _Shelf(Generic[ConnectionT]):
@@ -45,10 +49,10 @@ class _Shelf(Generic[ConnectionT]):
         with self._lock:
             self._all.add(connection)
 
-    def take(self, origin: httpcore2.Origin) -> ConnectionT | None:
+    def take(self, origin: Origin) -> ConnectionT | None:
         """The one that was used last, if it leads there."""
         with self._lock:
-            if self._idle and self._idle[-1][1].can_handle_request(origin):
+            if self._idle and self._idle[-1][1].origin == origin:
                 return self._idle.pop()[1]
         return None
 
@@ -57,7 +61,7 @@ class _Shelf(Generic[ConnectionT]):
         now = time.monotonic()
         going = []
         with self._lock:
-            if connection.is_idle() and not (connection.is_closed() or spent or self._closed):
+            if not (spent or self._closed) and connection.ready_again():
                 self._idle.append((now, connection))
             else:
                 going.append(connection)
@@ -80,83 +84,94 @@ class Pool:
     """Connections of threads."""
 
     def __init__(self, uds: str | None, ssl_context: ssl.SSLContext) -> None:
-        self._settings: dict[str, Any] = {
-            "uds": uds,
-            "ssl_context": ssl_context,
-            "network_backend": Backend(),
-        }
+        self._uds = uds
+        self._ssl_context = ssl_context
+        self._backend = Backend()
         self._room = threading.BoundedSemaphore(_MOST)
-        self._shelf: _Shelf[httpcore2.HTTPConnection] = _Shelf()
+        self._shelf: _Shelf[Connection] = _Shelf()
 
-    def send(self, request: httpcore2.Request) -> tuple[httpcore2.Response, Callable[[], None]]:
-        """The response, and what to call once its body is closed: then the connection is free again."""
-        if not self._room.acquire(timeout=request.extensions.get("timeout", {}).get("pool")):
+    def send(self, request: httpx2.Request) -> httpx2.Response:
+        """The response. Its connection is free again once its body is closed."""
+        timeouts = request.extensions.get("timeout", {})
+        if not self._room.acquire(timeout=timeouts.get("pool")):
             raise httpcore2.PoolTimeout(_ALL_IN_USE)
         try:
-            while (connection := self._shelf.take(request.url.origin)) and connection.has_expired():
-                self._close(self._shelf.put(connection, spent=True))
-            if connection is None:
-                connection = httpcore2.HTTPConnection(request.url.origin, **self._settings)
-                self._shelf.add(connection)
+            connection = self._connection(request, timeouts.get("connect"))
         except BaseException:
             self._room.release()
             raise
         try:
-            return connection.handle_request(request), partial(self._give_back, connection)
+            return connection.send(request, partial(self._give_back, connection))
         except BaseException:
-            self._give_back(connection)
+            self._give_back(connection, spent=True)
             raise
 
     def close(self) -> None:
         """Close all connections, those that are used too."""
-        self._close(self._shelf.clear())
+        for connection in self._shelf.clear():
+            connection.close()
 
-    def _give_back(self, connection: httpcore2.HTTPConnection) -> None:
+    def _connection(self, request: httpx2.Request, timeout: float | None) -> Connection:
+        origin = origin_of(request.url)
+        while (connection := self._shelf.take(origin)) is not None:
+            if not connection.is_dead():
+                return connection
+            self._put(connection, spent=True)
+        connection = Connection(origin, self._connected(request, origin, timeout))
+        self._shelf.add(connection)
+        return connection
+
+    def _connected(
+        self, request: httpx2.Request, origin: Origin, timeout: float | None
+    ) -> httpcore2.NetworkStream:
+        scheme, host, port = origin
+        if self._uds is not None:
+            stream = self._backend.connect_unix_socket(self._uds, timeout)
+        else:
+            stream = self._backend.connect_tcp(host, port, timeout)
+        if scheme != "https":
+            return stream
+        return stream.start_tls(self._ssl_context, _server_name(request, host), timeout)
+
+    def _give_back(self, connection: Connection, *, spent: bool = False) -> None:
         try:
-            self._close(self._shelf.put(connection))
+            self._put(connection, spent=spent)
         finally:
             self._room.release()
 
-    def _close(self, connections: list[httpcore2.HTTPConnection]) -> None:
-        for connection in connections:
-            connection.close()
+    def _put(self, connection: Connection, *, spent: bool) -> None:
+        for old in self._shelf.put(connection, spent=spent):
+            old.close()
 
 
 class AsyncPool:
     """Connections of one event loop."""
 
     def __init__(self, uds: str | None, ssl_context: ssl.SSLContext) -> None:
-        self._settings: dict[str, Any] = {
-            "uds": uds,
-            "ssl_context": ssl_context,
-            "network_backend": _backend_of_this_loop(),
-        }
+        self._uds = uds
+        self._ssl_context = ssl_context
+        self._backend = _backend_of_this_loop()
         self._room = anyio.Semaphore(_MOST, fast_acquire=True)
-        self._shelf: _Shelf[httpcore2.AsyncHTTPConnection] = _Shelf()
+        self._shelf: _Shelf[AsyncConnection] = _Shelf()
 
-    async def send(
-        self, request: httpcore2.Request
-    ) -> tuple[httpcore2.Response, Callable[[], Awaitable[None]]]:
+    async def send(self, request: httpx2.Request) -> httpx2.Response:
         """The async twin of `Pool.send`."""
-        await self._enter(request.extensions.get("timeout", {}).get("pool"))
+        timeouts = request.extensions.get("timeout", {})
+        await self._enter(timeouts.get("pool"))
         try:
-            while (connection := self._shelf.take(request.url.origin)) and connection.has_expired():
-                await self._close(self._shelf.put(connection, spent=True))
-            if connection is None:
-                connection = httpcore2.AsyncHTTPConnection(request.url.origin, **self._settings)
-                self._shelf.add(connection)
+            connection = await self._connection(request, timeouts.get("connect"))
         except BaseException:
             self._room.release()
             raise
         try:
-            return await connection.handle_async_request(request), partial(self._give_back, connection)
+            return await connection.send(request, partial(self._give_back, connection))
         except BaseException:
-            await self._give_back(connection)
+            await self._give_back(connection, spent=True)
             raise
 
     async def aclose(self) -> None:
         """Close all connections, those that are used too."""
-        await self._close(self._shelf.clear())
+        await _closed(self._shelf.clear())
 
     async def _enter(self, timeout: float | None) -> None:
         try:
@@ -168,17 +183,45 @@ class AsyncPool:
             except TimeoutError:
                 raise httpcore2.PoolTimeout(_ALL_IN_USE) from None
 
-    async def _give_back(self, connection: httpcore2.AsyncHTTPConnection) -> None:
+    async def _connection(self, request: httpx2.Request, timeout: float | None) -> AsyncConnection:
+        origin = origin_of(request.url)
+        while (connection := self._shelf.take(origin)) is not None:
+            if not connection.is_dead():
+                return connection
+            await _closed(self._shelf.put(connection, spent=True))
+        connection = AsyncConnection(origin, await self._connected(request, origin, timeout))
+        self._shelf.add(connection)
+        return connection
+
+    async def _connected(
+        self, request: httpx2.Request, origin: Origin, timeout: float | None
+    ) -> httpcore2.AsyncNetworkStream:
+        scheme, host, port = origin
+        if self._uds is not None:
+            stream = await self._backend.connect_unix_socket(self._uds, timeout)
+        else:
+            stream = await self._backend.connect_tcp(host, port, timeout)
+        if scheme != "https":
+            return stream
+        return await stream.start_tls(self._ssl_context, _server_name(request, host), timeout)
+
+    async def _give_back(self, connection: AsyncConnection, *, spent: bool = False) -> None:
         try:
-            await self._close(self._shelf.put(connection))
+            await _closed(self._shelf.put(connection, spent=spent))
         finally:
             self._room.release()
 
-    async def _close(self, connections: list[httpcore2.AsyncHTTPConnection]) -> None:
-        if connections:
-            with anyio.CancelScope(shield=True):
-                for connection in connections:
-                    await connection.aclose()
+
+async def _closed(connections: list[AsyncConnection]) -> None:
+    if connections:
+        with anyio.CancelScope(shield=True):
+            for connection in connections:
+                await connection.close()
+
+
+def _server_name(request: httpx2.Request, host: str) -> str:
+    name: Any = request.extensions.get("sni_hostname")
+    return str(name or host)
 
 
 def _backend_of_this_loop() -> httpcore2.AsyncNetworkBackend:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ._spelling import warn_of_a_slip
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
@@ -161,6 +163,7 @@ def _body(params: Mapping[str, Any], fields: frozenset[str], *, stream: bool) ->
         elif name in fields:
             top[name] = value
         else:
+            warn_of_a_slip(name, fields)
             extra[name] = value
     extra.update(params.get("extra_body") or {})
     if extra:

@@ -10,29 +10,34 @@ interpreter that it is asked from, which the SDK would tell in each request.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import httpx2
 import openai
 
+from ._transport import AsyncLocalClient, LocalClient
 from ._version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import httpx2
-
     from ._transport import Endpoint
 
-__all__ = ["AsyncLocalOpenAI", "LocalOpenAI", "async_client", "sync_client"]
+__all__ = ["AsyncLocalOpenAI", "LocalOpenAI", "async_client", "headers_of", "sync_client"]
 
 _NO_KEY = "no-key"
 """Stands for "no key" where the SDK insists on one; never sent."""
+
+SteadyHeaders: TypeAlias = "list[tuple[str, str]] | None"
+"""What each request for text carries; None where the HTTP client is the caller's, whose own may change."""
 
 _USER_AGENT = f"mlxcel-python/{__version__}"
 
 
 class LocalOpenAI(openai.OpenAI):
     """`openai.OpenAI` that takes nothing from the environment."""
+
+    steady_headers: SteadyHeaders = None
 
     def __init__(
         self,
@@ -69,6 +74,8 @@ class LocalOpenAI(openai.OpenAI):
 class AsyncLocalOpenAI(openai.AsyncOpenAI):
     """`openai.AsyncOpenAI` that takes nothing from the environment."""
 
+    steady_headers: SteadyHeaders = None
+
     def __init__(
         self,
         *,
@@ -103,7 +110,7 @@ class AsyncLocalOpenAI(openai.AsyncOpenAI):
 
 def sync_client(endpoint: Endpoint, http_client: httpx2.Client, timeout: httpx2.Timeout) -> LocalOpenAI:
     """The SDK on our transport. No retries: a repeated generation queues behind the one still running."""
-    return LocalOpenAI(
+    client = LocalOpenAI(
         api_key=endpoint.api_key,
         base_url=endpoint.v1_url,
         http_client=http_client,
@@ -111,13 +118,15 @@ def sync_client(endpoint: Endpoint, http_client: httpx2.Client, timeout: httpx2.
         default_headers=endpoint.headers,
         max_retries=0,
     )
+    client.steady_headers = _steady(client, http_client)
+    return client
 
 
 def async_client(
     endpoint: Endpoint, http_client: httpx2.AsyncClient, timeout: httpx2.Timeout
 ) -> AsyncLocalOpenAI:
     """The async twin of `sync_client`."""
-    return AsyncLocalOpenAI(
+    client = AsyncLocalOpenAI(
         api_key=endpoint.api_key,
         base_url=endpoint.v1_url,
         http_client=http_client,
@@ -125,3 +134,29 @@ def async_client(
         default_headers=endpoint.headers,
         max_retries=0,
     )
+    client.steady_headers = _steady(client, http_client)
+    return client
+
+
+def headers_of(
+    client: LocalOpenAI | AsyncLocalOpenAI, extra: Mapping[str, str | openai.Omit] | None = None
+) -> httpx2.Headers:
+    """The SDK's headers of a request, and those of one call, which win."""
+    given = {**client._auth_headers({"bearer_auth": True}), **client.default_headers}
+    headers = httpx2.Headers({name: value for name, value in given.items() if isinstance(value, str)})
+    for name, value in (extra or {}).items():
+        if isinstance(value, openai.Omit):
+            headers.pop(name, None)
+        else:
+            headers[name] = value
+    return headers
+
+
+def _steady(
+    client: LocalOpenAI | AsyncLocalOpenAI, http_client: httpx2.Client | httpx2.AsyncClient
+) -> SteadyHeaders:
+    if not isinstance(http_client, LocalClient | AsyncLocalClient):
+        return None
+    headers = httpx2.Headers(http_client.headers)
+    headers.update(headers_of(client))
+    return headers.multi_items()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _requests
 from ._toolbox import Toolbox
-from .errors import MlxcelConfigError, MlxcelToolArgumentsError, MlxcelToolStepsError
+from .errors import MlxcelConfigError, MlxcelStateError, MlxcelToolArgumentsError, MlxcelToolStepsError
 from .tools import ToolOutcome, ToolRun, ToolStep
 
 if TYPE_CHECKING:
@@ -111,7 +111,9 @@ class ToolLoop:
         return step
 
     def run(self) -> ToolRun[Any]:
-        """All of it, once the last step is an answer."""
+        """All of it. Raises MlxcelStateError before the last step is an answer."""
+        if not self.steps or self.steps[-1].result.tool_calls:
+            raise MlxcelStateError("the run was left before its answer, so it has no result")
         return ToolRun.of(self.steps, self.messages)
 
     def _ended(self, result: Result[Any]) -> ToolRun[Any]:

@@ -10,10 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._tool_loop import denied, failed, returned
+from .events import TextDelta
 from .tools import ToolStart
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 
     from ._tool_calls import ToolCall
     from ._tool_loop import ToolLoop
@@ -32,30 +33,52 @@ class BlockingRun:
     """A run in the caller's thread; functions in threads beside it, or one after the other in it."""
 
     def __init__(
-        self, loop: ToolLoop, *, parallel: bool, approve: Approval | None, on_event: OnEvent
+        self,
+        loop: ToolLoop,
+        chat: Callable[[ToolLoop], Result[Any]],
+        stream: Callable[[ToolLoop], EventStream[Any]],
+        *,
+        parallel: bool,
+        approve: Approval | None,
+        on_event: OnEvent,
     ) -> None:
         self._loop = loop
+        self._chat = chat
+        self._stream = stream
         self._parallel = parallel
         self._approve = approve
         self._tell: Callable[[ToolEvent], object] = on_event or _unheard
         self._listens = on_event is not None
 
-    def finish(
-        self, chat: Callable[[ToolLoop], Result[Any]], stream: Callable[[ToolLoop], EventStream[Any]]
-    ) -> ToolRun[Any]:
+    def finish(self) -> ToolRun[Any]:
         """Go on until the model answers without a call."""
-        while True:
-            result = self._listen(stream(self._loop)) if self._listens else chat(self._loop)
-            step = self._step(result)
-            self._tell(step)
-            if not result.tool_calls:
-                return self._loop.run()
+        if self._listens:
+            for _ in self.texts():
+                pass
+        else:
+            while self._goes_on(self._chat(self._loop)):
+                pass
+        return self._loop.run()
 
-    def _listen(self, stream: EventStream[Any]) -> Result[Any]:
-        with stream:
-            for event in stream:
-                self._tell(event)
-            return stream.result()
+    def texts(self) -> Generator[str]:
+        """The same, with the text of each answer as it is written."""
+        goes_on = True
+        while goes_on:
+            with self._stream(self._loop) as stream:
+                for event in stream:
+                    self._tell(event)
+                    if isinstance(event, TextDelta):
+                        yield event.text
+                result = stream.result()
+            goes_on = self._goes_on(result)
+
+    def run(self) -> ToolRun[Any]:
+        """All of it, once it is at its end."""
+        return self._loop.run()
+
+    def _goes_on(self, result: Result[Any]) -> bool:
+        self._tell(self._step(result))
+        return bool(result.tool_calls)
 
     def _step(self, result: Result[Any]) -> ToolStep:
         loop = self._loop
@@ -119,37 +142,55 @@ class AsyncRun:
     """A run in a task; plain functions in threads, so that the event loop goes on."""
 
     def __init__(
-        self, loop: ToolLoop, *, parallel: bool, approve: Approval | None, on_event: OnEvent
+        self,
+        loop: ToolLoop,
+        chat: Callable[[ToolLoop], Awaitable[Result[Any]]],
+        stream: Callable[[ToolLoop], AsyncEventStream[Any]],
+        *,
+        parallel: bool,
+        approve: Approval | None,
+        on_event: OnEvent,
     ) -> None:
         self._loop = loop
+        self._chat = chat
+        self._stream = stream
         self._parallel = parallel
         self._approve = approve
         self._on_event = on_event
 
-    async def finish(
-        self,
-        chat: Callable[[ToolLoop], Awaitable[Result[Any]]],
-        stream: Callable[[ToolLoop], AsyncEventStream[Any]],
-    ) -> ToolRun[Any]:
+    async def finish(self) -> ToolRun[Any]:
         """Go on until the model answers without a call."""
-        while True:
-            if self._on_event is None:
-                result = await chat(self._loop)
-            else:
-                result = await self._listen(stream(self._loop))
-            await self._tell(await self._step(result))
-            if not result.tool_calls:
-                return self._loop.run()
+        if self._on_event is not None:
+            async for _ in self.texts():
+                pass
+        else:
+            while await self._goes_on(await self._chat(self._loop)):
+                pass
+        return self._loop.run()
+
+    async def texts(self) -> AsyncGenerator[str]:
+        """The same, with the text of each answer as it is written."""
+        goes_on = True
+        while goes_on:
+            async with self._stream(self._loop) as stream:
+                async for event in stream:
+                    await self._tell(event)
+                    if isinstance(event, TextDelta):
+                        yield event.text
+                result = await stream.result()
+            goes_on = await self._goes_on(result)
+
+    def run(self) -> ToolRun[Any]:
+        """All of it, once it is at its end."""
+        return self._loop.run()
+
+    async def _goes_on(self, result: Result[Any]) -> bool:
+        await self._tell(await self._step(result))
+        return bool(result.tool_calls)
 
     async def _tell(self, event: ToolEvent) -> None:
         if self._on_event is not None and inspect.isawaitable(told := self._on_event(event)):
             await told
-
-    async def _listen(self, stream: AsyncEventStream[Any]) -> Result[Any]:
-        async with stream:
-            async for event in stream:
-                await self._tell(event)
-            return await stream.result()
 
     async def _step(self, result: Result[Any]) -> ToolStep:
         loop = self._loop

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 
@@ -15,11 +16,11 @@ from .errors import MlxcelConfigError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from ._server_protocol import Server
 
-__all__ = ["Endpoint", "async_http_client", "http_client", "tls_context"]
+__all__ = ["AsyncLocalClient", "Endpoint", "LocalClient", "async_http_client", "http_client", "tls_context"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def http_client(
         raise TypeError(f"LLM wants an httpx2.BaseTransport as transport, not {type(transport).__name__}")
     if server is not None:
         transport = SupervisedTransport(transport, server)
-    return httpx2.Client(transport=transport, timeout=timeout, trust_env=False)
+    return LocalClient(transport, timeout)
 
 
 def async_http_client(
@@ -71,7 +72,59 @@ def async_http_client(
         )
     if server is not None:
         transport = AsyncSupervisedTransport(transport, server)
-    return httpx2.AsyncClient(transport=transport, timeout=timeout, trust_env=False)
+    return AsyncLocalClient(transport, timeout)
+
+
+class LocalClient(httpx2.Client):
+    """Sends past the steps for credentials, cookies, redirects and hooks: it has none."""
+
+    def __init__(self, transport: httpx2.BaseTransport, timeout: httpx2.Timeout) -> None:
+        super().__init__(transport=transport, timeout=timeout, trust_env=False)
+        self._way = transport
+
+    def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
+        if options or self.is_closed:
+            return super().send(request, stream=stream, **options)
+        with _naming(request):
+            response = self._way.handle_request(request)
+            response.request = request
+            if not stream:
+                try:
+                    response.read()
+                finally:
+                    response.close()
+        return response
+
+
+class AsyncLocalClient(httpx2.AsyncClient):
+    """The async twin of `LocalClient`."""
+
+    def __init__(self, transport: httpx2.AsyncBaseTransport, timeout: httpx2.Timeout) -> None:
+        super().__init__(transport=transport, timeout=timeout, trust_env=False)
+        self._way = transport
+
+    async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
+        if options or self.is_closed:
+            return await super().send(request, stream=stream, **options)
+        with _naming(request):
+            response = await self._way.handle_async_request(request)
+            response.request = request
+            if not stream:
+                try:
+                    await response.aread()
+                finally:
+                    await response.aclose()
+        return response
+
+
+@contextmanager
+def _naming(request: httpx2.Request) -> Iterator[None]:
+    """Errors tell which request they are of."""
+    try:
+        yield
+    except httpx2.RequestError as error:
+        error.request = request
+        raise
 
 
 def tls_context(verify: bool | str | os.PathLike[str] | ssl.SSLContext) -> ssl.SSLContext:

@@ -285,6 +285,39 @@ class AsyncLLM(AsyncAsking, AsyncRoutes):
         raised. `approve` is asked before each call, see `Approval`; `on_event` is told everything as it
         happens, see `ToolEvent`. `timeout` is for each answer.
         """
+        run = self._tool_run(
+            messages,
+            tools,
+            response_format=response_format,
+            max_steps=max_steps,
+            max_malformed=max_malformed,
+            parallel=parallel,
+            on_error=on_error,
+            approve=approve,
+            on_event=on_event,
+            model=model,
+            timeout=timeout,
+            **params,
+        )
+        return await run.finish()
+
+    def _tool_run(
+        self,
+        messages: Messages,
+        tools: Iterable[AnyTool],
+        *,
+        response_format: ResponseFormat | None = None,
+        max_steps: int = 10,
+        max_malformed: int = 3,
+        parallel: bool = True,
+        on_error: str = "report",
+        approve: Approval | None = None,
+        on_event: Callable[[ToolEvent], object] | None = None,
+        model: str | None = None,
+        timeout: TimeoutArgument = CLIENTS,
+        **params: Any,
+    ) -> AsyncRun:
+        """What `run_tools` finishes at once, and a `Chat` streams."""
         loop = ToolLoop(
             messages, tools, params, max_steps=max_steps, max_malformed=max_malformed, on_error=on_error
         )
@@ -292,10 +325,13 @@ class AsyncLLM(AsyncAsking, AsyncRoutes):
         def asked(loop: ToolLoop) -> Generation:
             return self._chat(loop.messages, loop.params(), response_format)
 
-        run = AsyncRun(loop, parallel=parallel, approve=approve, on_event=on_event)
-        return await run.finish(
+        return AsyncRun(
+            loop,
             lambda loop: self._answer(asked(loop), model, timeout),
             lambda loop: self._stream(asked(loop), model, timeout, AsyncEventStream),
+            parallel=parallel,
+            approve=approve,
+            on_event=on_event,
         )
 
     async def close(self) -> None:

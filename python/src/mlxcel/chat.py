@@ -13,7 +13,7 @@ from . import _requests
 from ._boundary import boundary
 from ._toolbox import made
 from ._window import budget_of, context_of, surely_fits, window
-from .chat_streams import AsyncChatStream, ChatStream
+from .chat_streams import AsyncChatStream, AsyncToolTexts, ChatStream, ToolTexts
 from .errors import MlxcelConfigError, MlxcelUnsupportedError
 from .parts import user_message
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ._generation import Generation
     from ._requests import Messages
     from .async_llm import AsyncLLM
+    from .chat_streams import AsyncTexts, Keep
     from .llm import LLM
     from .parts import Source
     from .results import Result
@@ -110,13 +111,6 @@ class _ChatBase(Generic[LLMT]):
     def _merged(self, params: dict[str, Any]) -> dict[str, Any]:
         return {**self._params, **params}
 
-    def _streamed(self, params: dict[str, Any]) -> dict[str, Any]:
-        if self._tools is not None:
-            raise MlxcelConfigError(
-                "a chat with tools answers by send(): give it on_event=… to see the text as it is written"
-            )
-        return self._merged(params)
-
     def _counted(self, messages: list[dict[str, Any]], params: dict[str, Any]) -> Generation:
         """The request whose prompt is counted."""
         given = {name: params[name] for name in _TEMPLATED if name in params}
@@ -178,9 +172,13 @@ class Chat(_ChatBase["LLM"]):
         self, text: str, *, images: Iterable[Source] = (), files: Iterable[Source] = (), **params: Any
     ) -> ChatStream:
         """Say something and get the answer as it is written; it is part of the conversation once whole."""
-        user, merged = user_message(text, images, files), self._streamed(params)
-        stream = self._llm.chat_stream(self._window([*self.messages, user], merged), **merged)
-        return ChatStream(stream, lambda result: self._take(user, [result.as_message()]))
+        user, merged = user_message(text, images, files), self._merged(params)
+        sent = self._window([*self.messages, user], merged)
+        if self._tools is None:
+            stream = self._llm.chat_stream(sent, **merged)
+            return ChatStream(stream, lambda result: self._take(user, [result.as_message()]))
+        run = self._llm._tool_run(sent, self._tools, **merged)
+        return ChatStream(ToolTexts(run), lambda run: self._take(user, run.messages[len(sent) :]))
 
     def _window(self, messages: list[dict[str, Any]], params: dict[str, Any]) -> list[dict[str, Any]]:
         sent = messages
@@ -245,14 +243,17 @@ class AsyncChat(_ChatBase["AsyncLLM"]):
         self, text: str, *, images: Iterable[Source] = (), files: Iterable[Source] = (), **params: Any
     ) -> AsyncChatStream:
         """Say something and get the answer as it is written; it is part of the conversation once whole."""
-        user, merged = user_message(text, images, files), self._streamed(params)
+        user, merged = user_message(text, images, files), self._merged(params)
 
-        async def begin() -> AsyncTextStream:
+        async def begin() -> tuple[AsyncTexts, Keep]:
             sent = await self._window([*self.messages, user], merged)
-            stream: AsyncTextStream = self._llm.chat_stream(sent, **merged)
-            return stream
+            if self._tools is None:
+                stream: AsyncTextStream = self._llm.chat_stream(sent, **merged)
+                return stream, lambda result: self._take(user, [result.as_message()])
+            run = self._llm._tool_run(sent, self._tools, **merged)
+            return AsyncToolTexts(run), lambda run: self._take(user, run.messages[len(sent) :])
 
-        return AsyncChatStream(begin, lambda result: self._take(user, [result.as_message()]))
+        return AsyncChatStream(begin)
 
     async def _window(self, messages: list[dict[str, Any]], params: dict[str, Any]) -> list[dict[str, Any]]:
         sent = messages

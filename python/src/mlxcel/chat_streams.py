@@ -3,24 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
+
+from ._boundary import boundary
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
+    from ._tool_run import AsyncRun, BlockingRun
     from .results import Result
-    from .streams import AsyncTextStream, TextStream
+    from .tools import ToolRun
 
 __all__ = ["AsyncChatStream", "ChatStream"]
 
+Keep: TypeAlias = "Callable[[Any], None]"
+
+
+class Texts(Protocol):
+    """What a turn is read from: a `TextStream`, or the `ToolTexts` of one with tools."""
+
+    @property
+    def text(self) -> str: ...
+    def __next__(self) -> str: ...
+    def result(self) -> Result: ...
+    def close(self) -> None: ...
+
+
+class AsyncTexts(Protocol):
+    """The async twin of `Texts`."""
+
+    @property
+    def text(self) -> str: ...
+    async def __anext__(self) -> str: ...
+    async def __aenter__(self) -> object: ...
+    async def result(self) -> Result: ...
+    async def close(self) -> None: ...
+
 
 class ChatStream(Iterator[str]):
-    """Pieces of an answer, which the conversation takes at its end. Leaving it early leaves the turn out."""
+    """Pieces of an answer, which the conversation takes at its end. Leaving it early leaves the turn out.
 
-    def __init__(self, stream: TextStream, keep: Callable[[Result], None]) -> None:
+    With tools, the text of all answers of the turn; the functions are called in between.
+    """
+
+    def __init__(self, stream: Texts, keep: Keep) -> None:
         self._stream = stream
-        self._keep: Callable[[Result], None] | None = keep
+        self._keep: Keep | None = keep
 
     def __next__(self) -> str:
         try:
@@ -30,7 +59,7 @@ class ChatStream(Iterator[str]):
             raise
 
     def result(self) -> Result:
-        """Read what is left and return the whole answer."""
+        """Read what is left and return the whole answer, with tools a `ToolRun`."""
         self._stream.result()
         return self._kept()
 
@@ -44,7 +73,7 @@ class ChatStream(Iterator[str]):
         self._stream.close()
 
     def _kept(self) -> Result:
-        result: Result = self._stream.result()
+        result = self._stream.result()
         if (keep := self._keep) is not None:
             self._keep = None
             keep(result)
@@ -65,23 +94,21 @@ class ChatStream(Iterator[str]):
 class AsyncChatStream(AsyncIterator[str]):
     """The async twin of `ChatStream`. The request is sent when it is entered or first iterated."""
 
-    def __init__(
-        self, begin: Callable[[], Awaitable[AsyncTextStream]], keep: Callable[[Result], None]
-    ) -> None:
+    def __init__(self, begin: Callable[[], Awaitable[tuple[AsyncTexts, Keep]]]) -> None:
         self._begin = begin
-        self._stream: AsyncTextStream | None = None
-        self._keep: Callable[[Result], None] | None = keep
+        self._stream: AsyncTexts | None = None
+        self._keep: Keep | None = None
 
     async def __anext__(self) -> str:
         stream = await self._begun()
         try:
-            return await anext(stream)
+            return await stream.__anext__()
         except StopAsyncIteration:
             await self._kept()
             raise
 
     async def result(self) -> Result:
-        """Read what is left and return the whole answer."""
+        """Read what is left and return the whole answer, with tools a `ToolRun`."""
         await (await self._begun()).result()
         return await self._kept()
 
@@ -95,13 +122,13 @@ class AsyncChatStream(AsyncIterator[str]):
         if self._stream is not None:
             await self._stream.close()
 
-    async def _begun(self) -> AsyncTextStream:
+    async def _begun(self) -> AsyncTexts:
         if self._stream is None:
-            self._stream = await self._begin()
+            self._stream, self._keep = await self._begin()
         return self._stream
 
     async def _kept(self) -> Result:
-        result: Result = await (await self._begun()).result()
+        result = await (await self._begun()).result()
         if (keep := self._keep) is not None:
             self._keep = None
             keep(result)
@@ -118,3 +145,54 @@ class AsyncChatStream(AsyncIterator[str]):
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+class ToolTexts:
+    """Text of all answers of a run of tools; a run that failed or was left has no result."""
+
+    def __init__(self, run: BlockingRun) -> None:
+        self._run = run
+        self._pieces = run.texts()
+        self.text = ""
+
+    @boundary
+    def __next__(self) -> str:
+        piece = next(self._pieces)
+        self.text += piece
+        return piece
+
+    @boundary
+    def result(self) -> ToolRun[Any]:
+        for piece in self._pieces:
+            self.text += piece
+        return self._run.run()
+
+    def close(self) -> None:
+        self._pieces.close()
+
+
+class AsyncToolTexts:
+    """The async twin of `ToolTexts`."""
+
+    def __init__(self, run: AsyncRun) -> None:
+        self._run = run
+        self._pieces = run.texts()
+        self.text = ""
+
+    @boundary
+    async def __anext__(self) -> str:
+        piece = await anext(self._pieces)
+        self.text += piece
+        return piece
+
+    @boundary
+    async def result(self) -> ToolRun[Any]:
+        async for piece in self._pieces:
+            self.text += piece
+        return self._run.run()
+
+    async def close(self) -> None:
+        await self._pieces.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self

@@ -96,7 +96,7 @@ class ToolRun(Result[T]):
             reasoning=last.reasoning,
             refusal=last.refusal,
             tool_calls=last.tool_calls,
-            raw=last.raw,
+            raw=last._raw,
         )
         run._parsed, run._fault = last._parsed, last._fault
         run.messages = list(messages)

@@ -106,7 +106,7 @@ def llama(
 
 
 @given(text=texts())
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_llamas_tokenizer_is_that_of_transformers(llama: Served, text: str) -> None:
     for special in (True, False):
         ids = llama.transformers(text, add_special_tokens=special)["input_ids"]
@@ -115,7 +115,7 @@ def test_llamas_tokenizer_is_that_of_transformers(llama: Served, text: str) -> N
 
 
 @given(data=st.data())
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_any_tokens_are_decoded_as_transformers_does(llama: Served, data: st.DataObject) -> None:
     ids = data.draw(st.lists(st.integers(0, len(llama.transformers) - 1), max_size=30))
     assert detokenize(llama.http, ids) == llama.transformers.decode(ids)
@@ -158,7 +158,7 @@ def single(text: str) -> str:
 
 
 @given(text=texts())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_ids_are_those_of_sentencepiece(model: Served, text: str) -> None:
     text = SYMBOL.sub("", text).lstrip(" ")
     if model.normalizes:
@@ -168,7 +168,7 @@ def test_ids_are_those_of_sentencepiece(model: Served, text: str) -> None:
 
 @pytest.mark.parametrize("model", ["gemma", "unigram plain"], indirect=True)
 @given(text=texts())
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_a_model_without_a_class_is_what_transformers_makes_of_it(model: Served, text: str) -> None:
     ids = model.transformers(text)["input_ids"]
     assert tokenize(model.http, text) == ids

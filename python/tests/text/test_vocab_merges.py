@@ -59,7 +59,7 @@ def served_and_reference(
 
 
 @given(text=texts())
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_ids_and_texts_are_those_of_transformers(
     served_and_reference: tuple[httpx2.Client, Any], text: str
 ) -> None:

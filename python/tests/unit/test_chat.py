@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 
-from mlxcel import LLM, AsyncChat, AsyncLLM, Chat, MlxcelConfigError, file_part, image_part
+from mlxcel import (
+    LLM,
+    AsyncChat,
+    AsyncLLM,
+    Chat,
+    MlxcelConfigError,
+    MlxcelStateError,
+    MlxcelToolStepsError,
+    ToolOutcome,
+    ToolRun,
+    file_part,
+    image_part,
+)
 from mlxcel._window import budget_of, context_of, surely_fits, window
 from mlxcel.testing import Exchange, FixtureServer, Reply
 
@@ -196,29 +208,79 @@ def test_the_same_awaited() -> None:
         asyncio.run(main())
 
 
-def test_tools_are_called_within_a_turn() -> None:
-    def add(a: int, b: int) -> int:
-        """Add."""
-        return a + b
+def add(a: int, b: int) -> int:
+    """Add."""
+    return a + b
 
-    def answer(exchange: Exchange) -> None:
+
+class Adder:
+    """Calls a tool for what the user says, and says what it came to."""
+
+    def __call__(self, exchange: Exchange) -> None:
         if exchange.path == "/props":
             exchange.json(404, {})
-            return
-        told = exchange.body["messages"][-1]
-        call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}}
-        message: dict[str, Any] = {"role": "assistant", "content": "3"}
-        if told["role"] == "user":
-            message = {"role": "assistant", "content": None, "tool_calls": [call]}
-        choice = {"index": 0, "finish_reason": "stop", "message": message}
-        exchange.json(200, {"choices": [choice], "usage": Reply().usage})
+        elif exchange.body["messages"][-1]["role"] == "user":
+            exchange.play(Reply("Let me see. ", tool_calls=[("add", {"a": 1, "b": 2})]))
+        else:
+            exchange.play(Reply(["It is ", "3."]))
 
-    with FixtureServer(answer) as server, LLM(base_url=server.base_url) as llm:
+
+ROLES = ["user", "assistant", "tool", "assistant"]
+
+
+def test_tools_are_called_within_a_turn() -> None:
+    with FixtureServer(Adder()) as server, LLM(base_url=server.base_url) as llm:
         chat = Chat(llm, tools=[add], max_steps=3)
-        assert chat.send("1 + 2?") == "3"
-        assert [m["role"] for m in chat.messages] == ["user", "assistant", "tool", "assistant"]
-        with pytest.raises(MlxcelConfigError, match="on_event"):
-            chat.stream("again")
+        assert chat.send("1 + 2?") == "It is 3."
+        assert [m["role"] for m in chat.messages] == ROLES
+
+
+def test_a_turn_with_tools_is_streamed_through_the_calls() -> None:
+    with FixtureServer(Adder()) as server, LLM(base_url=server.base_url) as llm:
+        chat, seen = Chat(llm, tools=[add]), list[object]()
+        with chat.stream("1 + 2?", on_event=seen.append) as stream:
+            assert "".join(stream) == stream.text == "Let me see. It is 3."
+            run = stream.result()
+        assert isinstance(run, ToolRun)
+        assert run == "It is 3."
+        assert [outcome.value for outcome in seen if isinstance(outcome, ToolOutcome)] == [3]
+        assert [m["role"] for m in chat.messages] == ROLES
+        assert chat.messages == run.messages
+        assert chat.stream("1 + 2?").result() == "It is 3."
+        assert [m["role"] for m in chat.messages] == ROLES * 2
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 2])
+def test_a_turn_with_tools_that_is_left_early_leaves_no_trace(pieces: int) -> None:
+    with FixtureServer(Adder()) as server, LLM(base_url=server.base_url) as llm:
+        chat = Chat(llm, tools=[add])
+        with chat.stream("1 + 2?") as stream:
+            for _ in range(pieces):
+                next(stream)
+        with pytest.raises(MlxcelStateError, match="left before its answer"):
+            stream.result()
+        stopped = chat.stream("1 + 2?", max_steps=1)
+        with pytest.raises(MlxcelToolStepsError):
+            stopped.result()
+        with pytest.raises(MlxcelStateError, match="left before its answer"):
+            next(stopped)
+        assert chat.messages == []
+
+
+async def test_the_async_chat_streams_through_the_calls_too() -> None:
+    with FixtureServer(Adder()) as server:
+        async with AsyncLLM(base_url=server.base_url) as llm:
+            chat, seen = AsyncChat(llm, tools=[add]), list[object]()
+            async with chat.stream("1 + 2?", on_event=seen.append) as stream:
+                assert "".join([piece async for piece in stream]) == stream.text == "Let me see. It is 3."
+            assert [outcome.value for outcome in seen if isinstance(outcome, ToolOutcome)] == [3]
+            assert [m["role"] for m in chat.messages] == ROLES
+            assert await chat.stream("1 + 2?").result() == "It is 3."
+            async with chat.stream("1 + 2?") as stream:
+                assert await anext(stream) == "Let "
+            with pytest.raises(MlxcelStateError, match="left before its answer"):
+                await stream.result()
+            assert [m["role"] for m in chat.messages] == ROLES * 2
 
 
 def said(*roles: str) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import Any
 
 import openai
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlxcel import _requests
+from mlxcel import LLM, _requests
+from mlxcel.testing import FixtureServer
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 
@@ -32,6 +34,17 @@ def test_openai_fields_go_to_the_top_and_others_into_extra_body() -> None:
     request = completion(temperature=0.5, top_k=3, min_p=0.1, dry_multiplier=1, brand_new=True)
     assert request["temperature"] == 0.5
     assert request["extra_body"] == {"top_k": 3, "min_p": 0.1, "dry_multiplier": 1, "brand_new": True}
+
+
+def test_a_slip_is_sent_with_a_warning_in_the_line_of_the_caller() -> None:
+    with FixtureServer("x") as server, LLM(base_url=server.base_url) as llm:
+        with pytest.warns(UserWarning, match="temprature=.* was temperature= meant") as caught:
+            llm.chat("p", temprature=0)
+        assert caught[0].filename == __file__
+        assert server.requests[-1].body["temprature"] == 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            llm.chat("p", top_k=3, min_tokens=1, stop_token_ids=[3], num_ctx=5, seeds=[1])
 
 
 def test_response_format() -> None:

@@ -1,26 +1,38 @@
 //! Structured output: which tokens may come next, by a JSON schema, a regular expression, a choice or a
 //! grammar, through llguidance.
 
+mod ahead;
 mod arguments;
+mod cache;
+mod error;
 mod gbnf;
 mod lark;
+mod matcher;
 mod message;
 mod pythonic;
 mod qwen_xml;
 mod schema;
 mod vocabulary;
+mod watch;
 
 use std::sync::Arc;
 
 use llguidance::api::{GrammarWithLexer, ParserLimits, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
-use llguidance::toktrie::{InferenceCapabilities, SimpleVob, TokEnv};
+use llguidance::toktrie::{InferenceCapabilities, TokEnv};
 use llguidance::{JsonCompileOptions, ParserFactory};
 use serde_json::{Value, json};
 
+pub use self::ahead::{Masks, SharedMatcher};
+use self::cache::Cache;
+pub use self::error::GrammarError;
+use self::error::{compile_error, said};
+use self::matcher::Compiled;
+pub use self::matcher::{Hold, Matcher};
 pub use self::message::{Answer, Calls, Mark, MessageSpec, Part, Thought};
 pub use self::qwen_xml::bare_texts;
 use self::vocabulary::Vocabulary;
+use self::watch::{Beginning, Lookout, Watch};
 use crate::text::Tokenizer;
 
 /// Whitespace between JSON tokens: a space, or a line break with its indentation. Anything longer
@@ -95,39 +107,21 @@ fn grammar_lark(grammar: String) -> Result<String, GrammarError> {
     Ok(grammar)
 }
 
-/// Why a grammar cannot be used, or could not go on.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GrammarError {
-    /// The schema asks for what cannot be enforced.
-    #[error("the JSON schema uses {keyword}, which cannot be enforced: {reason}")]
-    Unsupported {
-        /// The keyword.
-        keyword: String,
-        /// Why.
-        reason: String,
-    },
-    /// The schema is not one, or nothing satisfies it.
-    #[error("the JSON schema is invalid: {0}")]
-    Invalid(String),
-    /// The grammar takes more time or memory than it may.
-    #[error("the schema or grammar is too complex: {0}")]
-    TooComplex(String),
-    /// The regular expression or the grammar is none.
-    #[error("the grammar is invalid: {0}")]
-    Grammar(String),
-    /// The model's vocabulary cannot be used.
-    #[error("structured output is impossible with this tokenizer: {0}")]
-    Vocabulary(String),
-    /// The output left the grammar, or the grammar failed in the middle.
-    #[error("the grammar failed: {0}")]
-    Failed(String),
-}
-
 /// Turns schemas into matchers for one model. Built once; sharing it is cheap for its users.
 pub struct GrammarCompiler {
     factory: ParserFactory,
     tokenizer: Arc<Tokenizer>,
+    vocab_size: usize,
     stop_ids: Arc<[u32]>,
+    cache: Cache<Template, GrammarError>,
+}
+
+/// What outputs start from.
+enum Template {
+    /// A grammar of the whole output.
+    Whole(Box<Compiled>),
+    /// What begins somewhere within it.
+    Watched(Arc<Lookout>),
 }
 
 impl GrammarCompiler {
@@ -161,16 +155,35 @@ impl GrammarCompiler {
         Ok(Self {
             factory,
             tokenizer,
+            vocab_size,
             stop_ids,
+            cache: Cache::new(Template::bytes),
         })
     }
 
-    /// Compiles a grammar: milliseconds for usual schemas, and bounded for any.
+    /// Whether a grammar was compiled lately, so that it costs next to nothing.
+    pub fn knows(&self, spec: &GrammarSpec) -> bool {
+        self.cache.has(spec)
+    }
+
+    /// Compiles a grammar: milliseconds for usual schemas, and bounded for any. What was compiled
+    /// lately is kept.
     ///
     /// # Errors
     /// [`GrammarError::Unsupported`] names a keyword, [`GrammarError::Invalid`],
     /// [`GrammarError::Grammar`], [`GrammarError::TooComplex`].
     pub fn compile(&self, spec: &GrammarSpec) -> Result<Matcher, GrammarError> {
+        let template = self.cache.get(spec, || self.template(spec))?;
+        let stop_ids = Arc::clone(&self.stop_ids);
+        Ok(match &*template {
+            Template::Whole(compiled) => Matcher::held(compiled.start(), stop_ids),
+            Template::Watched(lookout) => {
+                Matcher::watched(Watch::new(Arc::clone(lookout)), stop_ids)
+            }
+        })
+    }
+
+    fn template(&self, spec: &GrammarSpec) -> Result<Template, GrammarError> {
         let grammar = match spec {
             GrammarSpec::JsonObject => {
                 GrammarWithLexer::from_json_schema(with_options(json!({"type": "object"})))
@@ -181,6 +194,11 @@ impl GrammarCompiler {
             GrammarSpec::Grammar(grammar) => {
                 GrammarWithLexer::from_lark(grammar_lark(grammar.clone())?)
             }
+            GrammarSpec::Message(message) if watch::is_watched(message) => {
+                return self
+                    .lookout(message)
+                    .map(|it| Template::Watched(Arc::new(it)));
+            }
             GrammarSpec::Message(message) => {
                 GrammarWithLexer::from_lark(message.lark(&self.tokenizer, prepare)?)
             }
@@ -189,6 +207,39 @@ impl GrammarCompiler {
             spec,
             GrammarSpec::JsonObject | GrammarSpec::JsonSchema(_) | GrammarSpec::Message(_)
         );
+        let compiled = self.compiled(grammar, json)?;
+        Ok(Template::Whole(Box::new(compiled)))
+    }
+
+    /// What a free message is watched for.
+    fn lookout(&self, message: &MessageSpec) -> Result<Lookout, GrammarError> {
+        let calls = message.calls.as_ref().map(|calls| {
+            let (marker, rest) = watch::behind_marker(calls).ok_or_else(|| {
+                let reason = "calls do not all begin with one marker";
+                GrammarError::Vocabulary(reason.to_owned())
+            })?;
+            let lark = rest.lark(&self.tokenizer, prepare)?;
+            let grammar = self.compiled(GrammarWithLexer::from_lark(lark), true)?;
+            let (tokenizer, many) = (&self.tokenizer, calls.between.is_some());
+            Ok(Beginning::new(
+                tokenizer,
+                self.vocab_size,
+                marker,
+                grammar,
+                many,
+            ))
+        });
+        let tokenizer = Arc::clone(&self.tokenizer);
+        Lookout::new(
+            tokenizer,
+            self.vocab_size,
+            message.thought.as_ref(),
+            calls.transpose()?,
+        )
+    }
+
+    /// Compiles what is a JSON schema or has one in it, or else is the user's own grammar.
+    fn compiled(&self, grammar: GrammarWithLexer, json: bool) -> Result<Compiled, GrammarError> {
         let compile_error = |message: String| match compile_error(message.as_str()) {
             error if json => error,
             GrammarError::TooComplex(line) => GrammarError::TooComplex(line),
@@ -196,6 +247,7 @@ impl GrammarCompiler {
         };
         let grammar = TopLevelGrammar::from_grammar(grammar);
         let parser = isolated(|| self.factory.create_parser(grammar)).map_err(compile_error)?;
+        let bytes = parser.parser.lexer_stats().num_bytes;
         let mut inner = llguidance::Matcher::new(Ok(parser));
         if let Some(error) = inner.get_error() {
             return Err(compile_error(error));
@@ -204,12 +256,16 @@ impl GrammarCompiler {
         let mask = inner
             .compute_mask()
             .map_err(|error| compile_error(error.to_string()))?;
-        Ok(Matcher {
-            inner,
-            mask,
-            fresh: true,
-            stop_ids: Arc::clone(&self.stop_ids),
-        })
+        Ok(Compiled::new(inner, mask, bytes))
+    }
+}
+
+impl Template {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Whole(compiled) => compiled.bytes(),
+            Self::Watched(lookout) => lookout.bytes_taken(),
+        }
     }
 }
 
@@ -244,74 +300,6 @@ fn limits() -> ParserLimits {
     }
 }
 
-/// The state of one constrained generation.
-pub struct Matcher {
-    inner: llguidance::Matcher,
-    mask: SimpleVob,
-    /// Whether `mask` is that of the current state.
-    fresh: bool,
-    stop_ids: Arc<[u32]>,
-}
-
-impl Matcher {
-    /// The tokens that may come next: bit `id % 32` of word `id / 32`. A stop token is allowed when
-    /// the output may end here, and nothing else is once it must.
-    ///
-    /// # Errors
-    /// [`GrammarError::Failed`] if the state is beyond the limits; the matcher is of no use then.
-    pub fn mask(&mut self) -> Result<&[u32], GrammarError> {
-        if !self.fresh {
-            self.mask = self.inner.compute_mask_or_eos().map_err(failed)?;
-            self.fresh = true;
-        }
-        Ok(self.mask.as_slice())
-    }
-
-    /// Advances by the token that was chosen.
-    ///
-    /// # Errors
-    /// [`GrammarError::Failed`] for a token that the mask does not allow.
-    pub fn commit(&mut self, token: u32) -> Result<(), GrammarError> {
-        if self.is_finished() && self.stop_ids.contains(&token) {
-            return Ok(());
-        }
-        self.fresh = false;
-        self.inner.consume_token(token).map_err(failed)
-    }
-
-    /// Whether the output is complete and nothing but a stop token may follow.
-    pub fn is_finished(&self) -> bool {
-        self.inner.is_stopped() && !self.inner.is_error()
-    }
-}
-
-impl std::fmt::Debug for Matcher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Matcher")
-            .field("state", &self.inner.stop_reason())
-            .finish_non_exhaustive()
-    }
-}
-
-fn failed(error: impl std::fmt::Display) -> GrammarError {
-    GrammarError::Failed(first_line(&error.to_string()).to_owned())
-}
-
-/// What follows the first line of a message of llguidance is its state.
-fn first_line(message: &str) -> &str {
-    message.lines().next().unwrap_or_default()
-}
-
-/// A message of llguidance's without the grammar that it repeats, in one line.
-fn said(message: &str) -> String {
-    const MOST: usize = 300;
-    let line = message.lines().map(str::trim).collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
-}
-
 /// Runs llguidance's recursive code on a stack that the longest schema cannot exhaust (a stack
 /// overflow would end the process), and turns a panic on odd input into an error.
 fn isolated<T: Send, E: std::fmt::Display>(
@@ -327,50 +315,6 @@ fn isolated<T: Send, E: std::fmt::Display>(
             .join()
             .unwrap_or_else(|_| Err("llguidance panicked".to_owned()))
     })
-}
-
-/// Sorts llguidance's messages into our errors. The keyword check in [`schema`] has caught most.
-fn compile_error(message: impl Into<String>) -> GrammarError {
-    let message = message.into();
-    let line = first_line(&message).to_owned();
-    let unsupported = |keyword: &str| GrammarError::Unsupported {
-        keyword: keyword.to_owned(),
-        reason: line.clone(),
-    };
-    let lower = message.to_lowercase();
-    let any = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    if line.contains("NoExtension") {
-        GrammarError::Invalid("no value satisfies it".to_owned())
-    } else if lower.contains("oneof constraints") {
-        unsupported("oneOf")
-    } else if lower.contains("unknown format") {
-        unsupported("format")
-    } else if any(&[
-        "regex parse error",
-        "unsupported regex",
-        "look-around",
-        "lookaround",
-    ]) {
-        unsupported("pattern")
-    } else if lower.contains("unimplemented keys") {
-        unsupported(
-            line.split_once(": ")
-                .map_or(line.as_str(), |(_, keys)| keys),
-        )
-    } else if any(&[
-        "fuel",
-        "too complex",
-        "toocomplex",
-        "too large",
-        "too big",
-        "too many",
-        "limit",
-        "exceeded",
-    ]) {
-        GrammarError::TooComplex(line)
-    } else {
-        GrammarError::Invalid(line)
-    }
 }
 
 #[cfg(test)]

@@ -33,7 +33,9 @@ fn model(family: &str) -> Model {
 }
 
 fn allowed(matcher: &mut Matcher) -> Vec<u32> {
-    let words = matcher.mask().unwrap();
+    let Some(words) = matcher.mask().unwrap() else {
+        return (0..10_000).collect();
+    };
     (0..words.len() as u32 * 32)
         .filter(|id| words[*id as usize / 32] & (1 << (id % 32)) != 0)
         .collect()
@@ -586,10 +588,83 @@ mod messages {
             (["Let me see.\n", F, "\n", G].concat().as_str(), true),
             ("<tool_call>hello</tool_call>", false),
             (&F.replace('1', "null"), false),
-            ([F, "after"].concat().as_str(), false),
+            // The output is free again behind a call.
+            ([F, "after"].concat().as_str(), true),
+            ([F, "after", G, "!"].concat().as_str(), true),
+            (
+                [F, "after", &F.replace('1', "null")].concat().as_str(),
+                false,
+            ),
         ] {
             assert_eq!(model.accepts(&spec, text), accepted, "{text:?}");
         }
+        let one = self::spec(None, Some(Answer::Text), Some(calls(false)));
+        assert!(model.accepts(&one, F) && model.accepts(&one, "hello"));
+        assert!(!model.accepts(&one, &[F, "after"].concat()));
+    }
+
+    #[test]
+    fn a_free_output_has_no_masks_and_a_call_in_it_has() {
+        let model = tiny();
+        let spec = spec(None, Some(Answer::Text), Some(calls(true)));
+        let mut matcher = model.compiler.compile(&spec).unwrap();
+        let feed = |matcher: &mut Matcher, text: &str| {
+            for id in model.tokenizer.encode(text, false).unwrap() {
+                matcher.commit(id).unwrap();
+            }
+        };
+        feed(&mut matcher, "I will add them. <tool");
+        assert!(matcher.mask().unwrap().is_none() && matcher.hold() == Hold::Free);
+        feed(&mut matcher, "<tool_call>");
+        assert_eq!(matcher.hold(), Hold::Held);
+        let forced = matcher.forced().unwrap();
+        assert!(model.text(&forced).starts_with("{\"name"), "{forced:?}");
+        for id in forced {
+            matcher.commit(id).unwrap();
+        }
+        feed(&mut matcher, "f\", \"arguments\": {\"a\": 12}}</tool_call>");
+        assert!(matcher.mask().unwrap().is_none() && matcher.hold() == Hold::Free);
+    }
+
+    #[test]
+    fn a_marker_that_is_spelled_begins_a_call_too() {
+        let model = tiny();
+        let mut calls = calls(true);
+        calls.mark = Mark::Marker("zqt".to_owned());
+        for call in &mut calls.each {
+            call[0] = marker("zqt");
+        }
+        let spec = spec(None, Some(Answer::Text), Some(calls));
+        let mut matcher = model.compiler.compile(&spec).unwrap();
+        let ids = |text: &str| model.tokenizer.encode(text, false).unwrap();
+        for id in [ids("hello z"), ids("zq")].concat() {
+            assert_eq!(matcher.hold(), Hold::Free);
+            matcher.commit(id).unwrap();
+        }
+        // Tokens that end the marker and go on are of no use to the grammar.
+        let allowed = allowed(&mut matcher);
+        let (end, longer) = (ids("t")[0], ids("th")[0]);
+        assert_eq!(model.text(&[longer]), "th");
+        assert!(allowed.contains(&end) && allowed.contains(&ids("x")[0]));
+        assert!(!allowed.contains(&longer));
+        matcher.commit(end).unwrap();
+        assert_eq!(matcher.hold(), Hold::Held);
+    }
+
+    #[test]
+    fn a_marker_in_a_thought_is_none() {
+        let model = tiny();
+        for (opened, before) in [(true, ""), (false, "\n<think>")] {
+            let spec = spec(Some(thought(opened)), Some(Answer::Text), Some(calls(true)));
+            let said = |thought: &str| [before, thought, "</think>", F].concat();
+            assert!(model.accepts(&spec, &said("shall I <tool_call>? no")));
+            let wrong = said("hm").replace('1', "null");
+            assert!(!model.accepts(&spec, &wrong));
+        }
+        // Where no thought begins, the answer does.
+        let spec = spec(Some(thought(false)), Some(Answer::Text), Some(calls(true)));
+        assert!(model.accepts(&spec, &["<thin", F].concat()));
+        assert!(!model.accepts(&spec, "no <think><tool_call>? no"));
     }
 
     #[test]

@@ -90,9 +90,14 @@ impl Sampler {
         } else {
             self.draw(&logits, best)
         };
+        self.accept(token);
+        Ok(token)
+    }
+
+    /// Remembers a token that had to come next.
+    pub fn accept(&mut self, token: u32) {
         self.history.push(token);
         self.position += 1;
-        Ok(token)
     }
 
     /// Steps 2 to 5, on a copy if there is anything to do.

@@ -6,7 +6,9 @@ use proptest::prelude::*;
 
 use super::batch::{Turn, sample};
 use super::*;
+use crate::engine::grammar::{GrammarCompiler, GrammarSpec, Hold, SharedMatcher};
 use crate::mlx::Array;
+use crate::text::Tokenizer;
 
 fn seeded(params: SamplingParams) -> Sampler {
     let seed = Some(7);
@@ -316,7 +318,7 @@ proptest! {
             .map(|_| {
                 let turn = |sampler: &Arc<Mutex<Sampler>>| Turn {
                     sampler: sampler.clone(),
-                    mask: None,
+                    grammar: None,
                     logprobs: None,
                 };
                 let picks = sample(&logits, samplers.iter().map(turn).collect()).unwrap();
@@ -326,7 +328,7 @@ proptest! {
             .collect();
         for (step, picks) in queued.into_iter().enumerate() {
             let ids = picks.ids().to_vec_f32().unwrap();
-            let tokens: Vec<u32> = picks.wait().unwrap().into_iter().map(|t| t.unwrap().id).collect();
+            let tokens: Vec<u32> = picks.wait().unwrap().into_iter().map(|t| t.unwrap().token.id).collect();
             let want: Vec<u32> = alone.iter().map(|tokens| tokens[step]).collect();
             prop_assert_eq!(&tokens, &want);
             prop_assert_eq!(ids, want.iter().map(|&id| id as f32).collect::<Vec<_>>());
@@ -336,31 +338,74 @@ proptest! {
 
 #[test]
 fn a_batch_reports_each_rows_failure_and_logprobs_and_goes_on() {
-    let turn = |mask: Option<Vec<u32>>| Turn {
-        sampler: Arc::new(Mutex::new(seeded(greedy()))),
-        mask,
+    let turn = |logit_bias: &[(u32, f32)]| Turn {
+        sampler: Arc::new(Mutex::new(seeded(SamplingParams {
+            logit_bias: logit_bias.to_vec(),
+            ..greedy()
+        }))),
+        grammar: None,
         logprobs: Some(1),
     };
+    const NEVER: f32 = f32::NEG_INFINITY;
     let values = [0.0, f32::NAN, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0];
     let logits = Array::from_f32(&values, &[4, 2]).unwrap();
     let turns = vec![
-        turn(None),
-        turn(None),
-        turn(Some(vec![0])),
-        turn(Some(vec![1])),
+        turn(&[]),
+        turn(&[]),
+        turn(&[(0, NEVER), (1, NEVER)]),
+        turn(&[(1, NEVER)]),
     ];
     let picks = sample(&logits, turns).unwrap();
     let outcomes = picks.wait().unwrap();
-    assert_eq!(outcomes[0], Err(SampleError::NotANumber));
-    let best = outcomes[1].as_ref().unwrap();
+    assert_eq!(outcomes[0], Err(SampleError::NotANumber.into()));
+    let best = &outcomes[1].as_ref().unwrap().token;
     assert_eq!(best.id, 1);
     assert_eq!(best.logprobs, Some(logprobs(&[1.0, 2.0], 1, 1)));
-    assert_eq!(outcomes[2], Err(SampleError::NothingAllowed));
-    let masked = outcomes[3].as_ref().unwrap();
-    assert_eq!(masked.id, 0);
+    assert_eq!(outcomes[2], Err(SampleError::NothingAllowed.into()));
+    let biased = &outcomes[3].as_ref().unwrap().token;
+    assert_eq!(biased.id, 0);
     let own = logprobs(&[1.0, 2.0], 0, 1);
-    assert_eq!(masked.logprobs, Some(own), "a mask does not change them");
+    assert_eq!(biased.logprobs, Some(own), "a bias does not change them");
 
-    let error = sample(&logits, vec![turn(None)]).err().unwrap();
+    let error = sample(&logits, vec![turn(&[])]).err().unwrap();
     assert!(error.message().contains("[4, 2]"), "{error}");
+}
+
+#[test]
+fn queued_batches_follow_their_rows_grammars() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tokenizers/byte-level");
+    let tokenizer = Arc::new(Tokenizer::load(&dir).unwrap());
+    let vocab = tokenizer.vocab_size();
+    let stop = tokenizer.token_id("<|end|>").unwrap();
+    let compiler = GrammarCompiler::new(tokenizer.clone(), vocab, &[stop]).unwrap();
+    let texts = ["qz", "q"];
+    let turns: Vec<Turn> = texts
+        .iter()
+        .map(|text| Turn {
+            sampler: Arc::new(Mutex::new(seeded(greedy()))),
+            grammar: Some(SharedMatcher::new(
+                compiler
+                    .compile(&GrammarSpec::Regex((*text).to_owned()))
+                    .unwrap(),
+            )),
+            logprobs: None,
+        })
+        .collect();
+    let logits = Array::from_f32(&vec![0.0; 2 * vocab], &[2, vocab as i32]).unwrap();
+    // The second is begun before the first is read.
+    let queued: Vec<_> = (0..2)
+        .map(|_| sample(&logits, turns.clone()).unwrap())
+        .collect();
+    let mut found = vec![Vec::new(); 2];
+    let mut holds = Vec::new();
+    for picks in queued {
+        for (row, pick) in picks.wait().unwrap().into_iter().enumerate() {
+            let pick = pick.unwrap();
+            found[row].push(pick.token.id);
+            holds.push(pick.hold);
+        }
+    }
+    assert_eq!(holds, [Hold::Held, Hold::Over, Hold::Over, Hold::Over]);
+    assert_eq!(tokenizer.decode(&found[0], false).unwrap(), "qz");
+    assert_eq!(found[1][1], stop);
 }

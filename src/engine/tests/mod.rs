@@ -1,9 +1,10 @@
 //! The engine with a model of the tests' own: every kind of state, and faults by force.
 
+mod constrained;
 mod model;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use self::model::FAILS;
@@ -23,6 +24,8 @@ struct Setup {
     places: usize,
     kv_bytes: u64,
     prefix_cache: bool,
+    /// Counts the model's passes.
+    passes: Arc<AtomicUsize>,
 }
 
 impl Default for Setup {
@@ -31,6 +34,7 @@ impl Default for Setup {
             places: 4,
             kv_bytes: 1 << 20,
             prefix_cache: true,
+            passes: Arc::default(),
         }
     }
 }
@@ -48,7 +52,7 @@ fn engine(setup: Setup) -> (EngineHandle, Arc<AtomicBool>) {
             kv_bytes: setup.kv_bytes,
             prefix_cache: setup.prefix_cache.then_some(setup.kv_bytes),
         };
-        Ok((Box::new(Hybrid::new(switch)?), capacity))
+        Ok((Box::new(Hybrid::new(switch, setup.passes)?), capacity))
     };
     (spawn(64, load).unwrap(), deadly)
 }
@@ -240,6 +244,7 @@ async fn with_little_memory_requests_wait_or_start_again_and_nobody_can_tell() {
             places: 8,
             kv_bytes: 10 * 256 * 32,
             prefix_cache,
+            ..Setup::default()
         });
         let streams: Vec<_> = prompts
             .iter()

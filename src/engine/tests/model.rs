@@ -1,7 +1,7 @@
 //! A small model with a layer of every kind of state, whose faults can be forced.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::mlx::fast::{Scores, attention};
 use crate::mlx::{Array, MlxError};
@@ -27,10 +27,12 @@ pub struct Hybrid {
     decay: Array,
     /// Makes the next state that is asked for a panic: outside of a step, it ends the thread.
     pub deadly: Arc<AtomicBool>,
+    /// Counts the passes.
+    pub passes: Arc<AtomicUsize>,
 }
 
 impl Hybrid {
-    pub fn new(deadly: Arc<AtomicBool>) -> Result<Self, MlxError> {
+    pub fn new(deadly: Arc<AtomicBool>, passes: Arc<AtomicUsize>) -> Result<Self, MlxError> {
         let vocab = VOCAB as i32;
         let numbers = |seed: u32, count: i32| -> Vec<f32> {
             let number = |i: i32| {
@@ -66,6 +68,7 @@ impl Hybrid {
             head: Array::from_f32(&numbers(2, FEATURES * vocab), &[FEATURES, vocab])?,
             decay: Array::from_f32(&[0.9], &[1])?,
             deadly,
+            passes,
         })
     }
 
@@ -117,6 +120,7 @@ impl Model for Hybrid {
     }
 
     fn forward(&self, tokens: &Array, rows: &mut [Row<'_>]) -> Result<Option<Array>, MlxError> {
+        self.passes.fetch_add(1, Ordering::AcqRel);
         for token in tokens.to_vec_f32()? {
             if token == FAILS as f32 {
                 // What MLX itself refuses.

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::error::Failure;
 use super::message::{Block, Message, StopReason, Usage};
-use crate::server::sse::data;
+use crate::server::sse::named;
 
 /// What happens to a message.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -111,6 +111,6 @@ impl Event {
 
     /// As it is sent: its type is also the event's name.
     pub fn write(&self) -> sse::Event {
-        data(self).event(self.name())
+        named(self.name(), self)
     }
 }

@@ -117,6 +117,7 @@ pub fn read(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Asked, Ap
     model.check_name(&body)?;
     let terms = terms.read(&mut body)?;
     refused::known(&mut body)?;
+    body.look_into::<Metadata>("metadata");
     let fields: MessageFields = body.read()?;
     let mut sampling: SamplingFields = body.read()?;
     // Anthropic's way to have a prompt kept, and no answer made.
@@ -170,6 +171,7 @@ struct Subject {
 }
 
 fn subject(body: &mut Body, model: &ServedModel) -> Result<Subject, ApiError> {
+    body.look_into::<OutputConfig>("output_config");
     let fields: PromptFields = body.read()?;
     if let Some(control) = body.take("cache_control") {
         input::cache_control("", &json!({"cache_control": control}))?;

@@ -55,6 +55,10 @@ fn writing(format: ToolFormat, thoughts: Option<ReasoningTags>) -> Writing {
     }
 }
 
+fn allows(mask: Option<&[u32]>, id: u32) -> bool {
+    mask.is_none_or(|mask| mask[id as usize / 32] & (1 << (id % 32)) != 0)
+}
+
 /// Draws tokens by the grammar's masks alone; what is read from the text, if it came to its end.
 fn walk(
     (format, tokenizer): &(ToolFormat, Arc<Tokenizer>),
@@ -69,7 +73,7 @@ fn walk(
     let mut ids = Vec::new();
     while !matcher.is_finished() {
         let mask = matcher.mask().unwrap();
-        let allowed = |id: &u32| mask[*id as usize / 32] & (1 << (id % 32)) != 0;
+        let allowed = |id: &u32| allows(mask, *id);
         let choices: Vec<u32> = (0..tokenizer.vocab_size() as u32).filter(allowed).collect();
         let id = choices[random.random_range(0..choices.len())];
         if id == stop {
@@ -307,7 +311,7 @@ fn accepts(format: ToolFormat, wish: Wish<'_>, text: &str) -> bool {
     let (tokenizer, mut matcher, stop) = matcher(format, wish);
     let mut may_be = |id: u32| {
         let mask = matcher.mask().unwrap();
-        let allowed = mask[id as usize / 32] & (1 << (id % 32)) != 0;
+        let allowed = allows(mask, id);
         allowed && (id == stop || matcher.commit(id).is_ok())
     };
     let ids = tokenizer.encode(text, false).unwrap();
@@ -320,7 +324,7 @@ fn begins(format: ToolFormat, wish: Wish<'_>, text: &str) -> bool {
     let ids = tokenizer.encode(text, false).unwrap();
     ids.into_iter().all(|id| {
         let mask = matcher.mask().unwrap();
-        mask[id as usize / 32] & (1 << (id % 32)) != 0 && matcher.commit(id).is_ok()
+        allows(mask, id) && matcher.commit(id).is_ok()
     })
 }
 

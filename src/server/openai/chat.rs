@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::logprobs::{self, ChatLogprobs, MAX_TOP};
 use super::message::{CallIds, Message, MessageDelta};
 use super::ranges::integer;
-use super::reasoning::{Reasoning, ReasoningFields};
+use super::reasoning::{Reasoning, ReasoningFields, ReasoningObject};
 use super::tools::Tools;
 use super::usage::{TimingsOut, Usage};
 use super::{FINGERPRINT, completions::StreamOptions};
@@ -66,6 +66,7 @@ impl ChatFields {
 
 /// Takes what is to be continued out of the body.
 pub fn conversation(body: &mut Body, fields: ChatFields) -> Result<Conversation, ApiError> {
+    body.look_into::<ReasoningObject>("reasoning");
     let reasoning: ReasoningFields = body.read()?;
     let Reasoning {
         thinking,

@@ -77,17 +77,20 @@ pub struct StreamOptions {
     include_obfuscation: Option<bool>,
 }
 
-/// Whether a stream ends with its usage; `stream_options` without `stream` is an error, as at OpenAI.
+/// Whether a stream ends with its usage.
 pub fn include_usage(stream: bool, options: Option<StreamOptions>) -> Result<bool, ApiError> {
-    match options {
-        Some(_) if !stream => Err(ApiError::invalid(
-            "stream_options",
-            "`stream_options` needs `stream: true`",
-        )),
-        options => Ok(options
-            .and_then(|options| options.include_usage)
-            .unwrap_or(false)),
+    needs_stream(stream, options.is_some())?;
+    let asked = options.and_then(|options| options.include_usage);
+    Ok(asked.unwrap_or(false))
+}
+
+/// Refuses `stream_options` without `stream`, as OpenAI does.
+pub fn needs_stream(stream: bool, options: bool) -> Result<(), ApiError> {
+    if options && !stream {
+        let message = "`stream_options` needs `stream: true`";
+        return Err(ApiError::invalid("stream_options", message));
     }
+    Ok(())
 }
 
 /// A prompt as it was sent.

@@ -4,6 +4,18 @@ use serde_json::{Map, Value};
 
 use crate::server::error::ApiError;
 
+/// Parts that other servers read.
+const MEDIA: [&str; 8] = [
+    "image_url",
+    "input_audio",
+    "audio_url",
+    "video_url",
+    "file",
+    "image",
+    "input_image",
+    "input_file",
+];
+
 /// Checks the list and brings it into the form that templates are written for: roles `system`,
 /// `user`, `assistant` and `tool`, content as one string, tool-call arguments as objects.
 pub fn normalize(messages: Value) -> Result<Value, ApiError> {
@@ -42,6 +54,17 @@ fn message_at(path: &str, message: Value) -> Result<Value, ApiError> {
             return Err(ApiError::unsupported(
                 &path,
                 format!("`{path}` is not supported"),
+            ));
+        }
+    }
+    for name in ["name", "tool_call_id", "reasoning_content"] {
+        if let Some(value) = message.get(name)
+            && !matches!(value, Value::Null | Value::String(_))
+        {
+            let path = format!("{path}.{name}");
+            return Err(ApiError::wrong_type(
+                &path,
+                format!("`{path}` must be a string"),
             ));
         }
     }
@@ -119,7 +142,10 @@ fn text(path: &str, content: Value) -> Result<String, ApiError> {
             },
             Some(other) => {
                 let message = format!("`{path}` is of type `{other}`; this server reads text only");
-                return Err(ApiError::unsupported(&path, message));
+                return Err(match MEDIA.contains(&other) {
+                    true => ApiError::unsupported(&path, message),
+                    false => ApiError::invalid(&format!("{path}.type"), message),
+                });
             }
             None => {
                 let path = format!("{path}.type");
@@ -146,6 +172,23 @@ fn tool_calls(path: &str, calls: Option<Value>) -> Result<Option<Value>, ApiErro
         }
     };
     for (index, call) in calls.iter_mut().enumerate() {
+        let path_of = |what: &str| format!("{path}.tool_calls[{index}].{what}");
+        if call
+            .get("id")
+            .is_some_and(|id| !id.is_string() && !id.is_null())
+        {
+            let path = path_of("id");
+            let message = format!("`{path}` must be a string");
+            return Err(ApiError::wrong_type(&path, message));
+        }
+        match call.get("type").filter(|kind| !kind.is_null()) {
+            Some(kind) if kind != "function" => {
+                let path = path_of("type");
+                let message = format!("`{path}` is {kind}; only functions can be called");
+                return Err(ApiError::unsupported(&path, message));
+            }
+            _ => {}
+        }
         let name = call.pointer("/function/name").and_then(Value::as_str);
         if name.is_none() {
             let path = format!("{path}.tool_calls[{index}].function.name");
@@ -237,6 +280,26 @@ mod tests {
             (
                 json!([{"role": "user", "content": "a", "audio": {}}]),
                 "messages[0].audio",
+            ),
+            (
+                json!([{"role": "user", "content": [{"type": "hologram"}]}]),
+                "messages[0].content[0].type",
+            ),
+            (
+                json!([{"role": "user", "content": "a", "name": 3}]),
+                "messages[0].name",
+            ),
+            (
+                json!([{"role": "tool", "content": "a", "tool_call_id": 3}]),
+                "messages[0].tool_call_id",
+            ),
+            (
+                json!([{"role": "assistant", "tool_calls": [{"id": 1, "function": {"name": "f"}}]}]),
+                "messages[0].tool_calls[0].id",
+            ),
+            (
+                json!([{"role": "assistant", "tool_calls": [{"type": "custom", "custom": {}}]}]),
+                "messages[0].tool_calls[0].type",
             ),
         ] {
             assert_eq!(

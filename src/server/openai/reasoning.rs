@@ -77,9 +77,10 @@ enum ReasoningFormat {
     None,
 }
 
+/// All of it in one object.
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 #[schema(as = ChatReasoning)]
-struct ReasoningObject {
+pub struct ReasoningObject {
     effort: Option<Effort>,
     max_tokens: Option<i64>,
     /// Whether thoughts are left out of the answer.

@@ -26,6 +26,18 @@ pub fn parse(value: Option<Value>) -> Result<Option<GrammarSpec>, ApiError> {
             Some(schema) => GrammarSpec::JsonSchema(checked(schema, "response_format.schema")?),
         })),
         Some("json_schema") => {
+            for (name, right, kind) in [
+                ("name", Value::is_string as fn(&Value) -> bool, "a string"),
+                ("description", Value::is_string, "a string"),
+                ("strict", Value::is_boolean, "a boolean"),
+            ] {
+                let given = value.pointer(&format!("/json_schema/{name}"));
+                if given.is_some_and(|given| !given.is_null() && !right(given)) {
+                    let path = format!("response_format.json_schema.{name}");
+                    let message = format!("`{path}` must be {kind}");
+                    return Err(ApiError::wrong_type(&path, message));
+                }
+            }
             let path = "response_format.json_schema.schema";
             let schema = value.pointer_mut("/json_schema/schema").map(Value::take);
             let missing = || ApiError::missing(path, format!("`{path}` is required"));
@@ -89,6 +101,14 @@ mod tests {
             (
                 json!({"type": "json_schema"}),
                 "response_format.json_schema.schema",
+            ),
+            (
+                json!({"type": "json_schema", "json_schema": {"schema": {}, "strict": "yes"}}),
+                "response_format.json_schema.strict",
+            ),
+            (
+                json!({"type": "json_schema", "json_schema": {"schema": {}, "name": 1}}),
+                "response_format.json_schema.name",
             ),
             (
                 json!({"type": "json_schema", "json_schema": {"schema": 3}}),

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::item::{Item, Part};
 use super::response::{Response, Status};
 use crate::server::openai::logprobs::ChatToken;
-use crate::server::sse::data;
+use crate::server::sse::named;
 
 /// What happens to a response.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -208,7 +208,7 @@ impl Numbers {
             event,
             sequence_number,
         };
-        data(&numbered).event(event.name())
+        named(event.name(), &numbered)
     }
 }
 

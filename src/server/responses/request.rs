@@ -14,7 +14,7 @@ use crate::server::body::{Body, Ignored};
 use crate::server::conversation::{Conversation, FieldNames, Manner, Prepared};
 use crate::server::error::ApiError;
 use crate::server::model::ServedModel;
-use crate::server::openai::completions::{StreamOptions, include_usage};
+use crate::server::openai::completions::needs_stream;
 use crate::server::openai::logprobs::MAX_TOP;
 use crate::server::openai::ranges::integer;
 use crate::server::openai::reasoning::BudgetFields;
@@ -59,10 +59,18 @@ pub struct ResponseFields {
     safety_identifier: Option<String>,
     store: Option<bool>,
     stream: Option<bool>,
-    stream_options: Option<StreamOptions>,
+    stream_options: Option<StreamFields>,
     top_logprobs: Option<i64>,
     truncation: Option<Truncation>,
     user: Option<String>,
+}
+
+/// How it is streamed; nothing here pads its events.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[schema(as = ResponseStreamOptions)]
+#[allow(dead_code, reason = "only checked for its type")]
+struct StreamFields {
+    include_obfuscation: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -188,6 +196,8 @@ fn subject(
     store: &Store,
     owner: KeyId,
 ) -> Result<Subject, ApiError> {
+    body.look_into::<ReasoningFields>("reasoning");
+    body.look_into::<StreamFields>("stream_options");
     let budget: BudgetFields = body.read()?;
     let most = fields.reasoning.as_ref().and_then(|it| it.max_tokens);
     let mut input = fields.previous(store, owner)?;
@@ -235,7 +245,7 @@ impl ResponseFields {
 
     fn stream(&self) -> Result<bool, ApiError> {
         let stream = self.stream.unwrap_or(false);
-        include_usage(stream, self.stream_options)?;
+        needs_stream(stream, self.stream_options.is_some())?;
         if stream && self.background == Some(true) {
             let message =
                 "a background response is not streamed; send one of `background`, `stream`";

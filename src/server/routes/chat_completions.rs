@@ -17,7 +17,7 @@ use crate::server::model::ServedModel;
 use crate::server::openai::chat::{
     self, ChatChoice, ChatChunk, ChatCompletion, ChatFields, ChunkChoice, Head,
 };
-use crate::server::openai::completions::include_usage;
+use crate::server::openai::completions::{StreamOptions, include_usage};
 use crate::server::openai::message::CallIds;
 use crate::server::openai::sampling::SamplingFields;
 use crate::server::openai::usage::{Account, TimingsOut};
@@ -85,6 +85,7 @@ fn read(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Asked, ApiErr
     model.check_name(&body)?;
     let terms = terms.read(&mut body)?;
     refused::chat(&mut body)?;
+    body.look_into::<StreamOptions>("stream_options");
     let fields: ChatFields = body.read()?;
     let sampling: SamplingFields = body.read()?;
     let vocab = model.engine.model().vocab_size;

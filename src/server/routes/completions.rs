@@ -17,7 +17,7 @@ use crate::server::generate::{Delta, Summary};
 use crate::server::model::ServedModel;
 use crate::server::openai::chat::Head;
 use crate::server::openai::completions::{
-    Completion, CompletionChoice, CompletionFields, Prompt, include_usage, prompts,
+    Completion, CompletionChoice, CompletionFields, Prompt, StreamOptions, include_usage, prompts,
 };
 use crate::server::openai::logprobs::{CompletionLogprobs, CompletionOffsets};
 use crate::server::openai::sampling::SamplingFields;
@@ -96,6 +96,7 @@ fn prepare(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Prepared, 
     let terms = terms.read(&mut body)?;
     refused::completions(&mut body)?;
     let fields: CompletionFields = body.read()?;
+    body.look_into::<StreamOptions>("stream_options");
     let mut sampling: SamplingFields = body.read()?;
     sampling.prompt_only = true;
     let vocab = model.engine.model().vocab_size;

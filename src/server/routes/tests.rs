@@ -394,6 +394,64 @@ async fn unknown_fields_are_named_and_the_request_id_comes_back() {
 }
 
 #[tokio::test]
+async fn unknown_fields_within_others_are_named_too() {
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    for (path, body, named) in [
+        (
+            "/v1/chat/completions",
+            json!({"messages": messages, "max_tokens": 1, "stream": true,
+                "stream_options": {"usage": true}, "reasoning": {"effrt": "low"}}),
+            "stream_options.usage,reasoning.effrt",
+        ),
+        (
+            "/v1/completions",
+            json!({"prompt": "a", "max_tokens": 1, "stream": true, "stream_options": {"x": 1}}),
+            "stream_options.x",
+        ),
+        (
+            "/v1/responses",
+            json!({"input": "a", "max_output_tokens": 1, "stream": true, "reasoning": {"x": 1},
+                "stream_options": {"include_usage": true}}),
+            "reasoning.x,stream_options.include_usage",
+        ),
+        (
+            "/v1/messages",
+            json!({"model": "m", "messages": messages, "max_tokens": 1,
+                "metadata": {"x": 1}, "output_config": {"y": 1}}),
+            "metadata.x,output_config.y",
+        ),
+    ] {
+        let answer = post(path, body).await;
+        assert_eq!(answer.headers["x-mlxcel-ignored"], named, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_named_event_begins_with_its_name() {
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    for (path, body) in [
+        (
+            "/v1/responses",
+            json!({"input": "a", "max_output_tokens": 2, "stream": true}),
+        ),
+        (
+            "/v1/messages",
+            json!({"model": "m", "messages": messages, "max_tokens": 2, "stream": true}),
+        ),
+    ] {
+        let answer = post(path, body).await;
+        let events: Vec<&str> = answer.text.trim_end().split("\n\n").collect();
+        assert!(events.len() > 5, "{}", answer.text);
+        for event in events {
+            let (name, data) = event.split_once('\n').unwrap();
+            let name = name.strip_prefix("event: ").unwrap();
+            let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+            assert_eq!(data["type"], name);
+        }
+    }
+}
+
+#[tokio::test]
 async fn tokens_go_both_ways() {
     let text = "Grüße 👋🏽 <|im_end|>";
     let tokens = post("/tokenize", json!({"content": text})).await.json()["tokens"].clone();

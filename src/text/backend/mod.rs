@@ -1,5 +1,6 @@
 //! A model's tokenizer out of the files that its folder has.
 
+mod llama;
 mod model_proto;
 mod protobuf;
 mod sentencepiece;
@@ -37,9 +38,14 @@ pub(super) struct Backend {
 pub(super) fn load(dir: &Path, config: &TokenizerConfig) -> Result<Backend, TextError> {
     let path = dir.join("tokenizer.json");
     if let Some(json) = read_text(&path)? {
-        let tokenizer = json
+        let mut tokenizer: tokenizers::Tokenizer = json
             .parse()
             .map_err(|error: tokenizers::Error| invalid(&path, error))?;
+        if llama::applies(dir, config, &tokenizer)? {
+            let prefix = llama::prefix(config, true);
+            llama::surround(&mut tokenizer, None, config, prefix)
+                .map_err(|error| invalid(&path, error))?;
+        }
         return Ok(Backend {
             tokenizer,
             path,

@@ -7,17 +7,14 @@
 
 use std::collections::HashSet;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::{BPE, Merges};
 use tokenizers::models::unigram::Unigram;
 use tokenizers::normalizers::{NormalizerWrapper, Precompiled, Sequence};
 
 use super::model_proto::{Algorithm, ModelProto, Piece, PieceKind};
-use super::{TokenizerConfig, part};
-
-/// Stands for a space in pieces.
-const SPACE: &str = "▁";
+use super::{TokenizerConfig, llama, part};
 
 /// The names that the model's own tokens go by.
 pub(super) fn named_tokens(model: &ModelProto) -> Vec<(&'static str, String)> {
@@ -42,27 +39,13 @@ pub(super) fn build(
 ) -> Result<tokenizers::Tokenizer, String> {
     check(&model)?;
     rename_placeholders(&mut model.pieces, config);
-    let prefix = config
-        .flag("add_prefix_space")
-        .unwrap_or(model.normalizer.add_dummy_prefix);
-    let scheme = match (prefix, config.flag("legacy").unwrap_or(false)) {
-        (false, _) => "never",
-        (true, false) => "first",
-        // As it was before transformers 4.31: also after each special token.
-        (true, true) => "always",
-    };
+    let prefix = llama::prefix(config, model.normalizer.add_dummy_prefix);
     let algorithm = match model.trainer.algorithm {
         Algorithm::Bpe => ModelWrapper::from(bpe(&model)?),
         _ => ModelWrapper::from(unigram(&model)?),
     };
     let mut tokenizer = tokenizers::Tokenizer::new(algorithm);
-    tokenizer
-        .with_normalizer(normalizer(&model, prefix)?)
-        .map_err(|error| error.to_string())?;
-    tokenizer.with_pre_tokenizer(Some(part::<tokenizers::PreTokenizerWrapper>(json!({
-        "type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": false,
-    }))?));
-    tokenizer.with_decoder(Some(part::<tokenizers::DecoderWrapper>(decoder(prefix))?));
+    llama::surround(&mut tokenizer, normalizer(&model, prefix)?, config, prefix)?;
     let added = model.pieces.iter().filter_map(|piece| {
         let special = match piece.kind {
             PieceKind::Control => true,
@@ -201,16 +184,4 @@ fn normalizer(model: &ModelProto, prefix: bool) -> Result<Option<NormalizerWrapp
         steps.push(replace(" {2,}", " ")?);
     }
     Ok((!steps.is_empty()).then(|| Sequence::new(steps).into()))
-}
-
-fn decoder(prefix: bool) -> Value {
-    let mut stages = vec![
-        json!({"type": "Replace", "pattern": {"String": SPACE}, "content": " "}),
-        json!({"type": "ByteFallback"}),
-        json!({"type": "Fuse"}),
-    ];
-    if prefix {
-        stages.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
-    }
-    json!({"type": "Sequence", "decoders": stages})
 }

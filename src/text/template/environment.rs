@@ -4,7 +4,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, Value};
 
-use super::{json, methods, python};
+use super::{filters, json, methods, python};
 
 /// Instructions that one rendering may take: about a second. A message takes a few hundred at most.
 const FUEL: u64 = 10_000_000;
@@ -23,11 +23,13 @@ pub(super) fn environment() -> Environment<'static> {
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(methods::call);
     environment.set_formatter(write_value);
+    filters::register(&mut environment);
     environment.add_filter("tojson", json::tojson);
     environment.add_filter("string", |value: &Value| python::str(value));
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
-    environment.add_function("cycler", minijinja_contrib::globals::cycler);
+    environment.add_function("dict", dict);
+    environment.add_function("namespace", namespace);
     environment.add_function("joiner", minijinja_contrib::globals::joiner);
     environment
 }
@@ -53,6 +55,37 @@ fn raise_exception(message: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     kwargs.assert_all_used()?;
     let message = python::str(message);
     Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Raised(message)))
+}
+
+/// `dict(mapping or pairs, **kwargs)`.
+fn dict(from: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
+    let from = match from {
+        Some(pairs) if pairs.kind() != ValueKind::Map => {
+            let pairs = pairs.try_iter()?.map(|pair| {
+                let mut parts = pair.try_iter()?;
+                match (parts.next(), parts.next(), parts.next()) {
+                    (Some(key), Some(value), None) => Ok((key, value)),
+                    _ => Err(Error::new(ErrorKind::InvalidOperation, "dict: not a pair")),
+                }
+            });
+            Some(Value::from_pairs(pairs.collect::<Result<Vec<_>, Error>>()?))
+        }
+        other => other,
+    };
+    minijinja::functions::dict(from, kwargs)
+}
+
+/// `namespace(mapping or pairs, **kwargs)`.
+fn namespace(state: &mut State, from: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
+    let start = dict(from, kwargs)?;
+    for name in start.try_iter()? {
+        if name.as_str().is_some_and(|name| name.starts_with('_')) {
+            let message = format!("a namespace cannot have {name}: its names begin with a letter");
+            return Err(Error::new(ErrorKind::InvalidOperation, message));
+        }
+    }
+    let namespace = Value::from_function(minijinja::functions::namespace);
+    namespace.call(state, &[start])
 }
 
 fn strftime_now(format: &str) -> Result<String, Error> {

@@ -11,14 +11,15 @@ const MAX_DEPTH: usize = 200;
 /// `tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
 pub(super) fn tojson(
     value: &Value,
-    ensure_ascii: Option<bool>,
+    ensure_ascii: Option<Value>,
     indent: Option<Value>,
     kwargs: Kwargs,
 ) -> Result<String, Error> {
     let ensure_ascii = match ensure_ascii {
-        Some(ensure_ascii) => ensure_ascii,
-        None => kwargs.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        Some(ensure_ascii) => Some(ensure_ascii),
+        None => kwargs.get::<Option<Value>>("ensure_ascii")?,
     };
+    let ensure_ascii = ensure_ascii.is_some_and(|on| on.is_true());
     let indent = match indent {
         Some(indent) => Some(indent),
         None => kwargs.get::<Option<Value>>("indent")?,

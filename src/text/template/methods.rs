@@ -1,8 +1,14 @@
 //! Methods of Python's `str`, `list` and `dict` that templates call, beyond minijinja-contrib's.
 
-use minijinja::value::{Kwargs, Tuple, from_args};
+use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
+
+use super::python;
+use super::strings::{
+    MAX_WIDTH, any_of, is_decimal, justify, rsplit, split, split_args, split_lines, swap_case,
+    title, triple, window,
+};
 
 /// Calls `value.method(*args)`.
 pub(super) fn call(
@@ -26,7 +32,19 @@ pub(super) fn call(
             format!("{method}: templates cannot change values"),
         ));
     }
-    unknown_method_callback(state, value, method, args)
+    match (value.kind(), method) {
+        (ValueKind::Map | ValueKind::Seq, "copy") => {
+            let () = from_args(args)?;
+            Ok(value.clone())
+        }
+        (ValueKind::Seq, "index") => {
+            let (what,): (&Value,) = from_args(args)?;
+            let at = value.try_iter()?.position(|item| item == *what);
+            let missing = || Error::new(ErrorKind::InvalidOperation, "index: not in the list");
+            Ok(Value::from(at.ok_or_else(missing)?))
+        }
+        _ => unknown_method_callback(state, value, method, args),
+    }
 }
 
 fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
@@ -72,7 +90,78 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Valu
         }
         "casefold" => {
             let () = from_args(args)?;
-            Value::from(text.to_lowercase())
+            Value::from(text.to_lowercase().replace('ß', "ss").replace('ς', "σ"))
+        }
+        "title" => {
+            let () = from_args(args)?;
+            Value::from(title(text))
+        }
+        "swapcase" => {
+            let () = from_args(args)?;
+            Value::from(text.chars().flat_map(swap_case).collect::<String>())
+        }
+        "isspace" => {
+            let () = from_args(args)?;
+            Value::from(!text.is_empty() && text.chars().all(python::is_space))
+        }
+        "isdecimal" => {
+            let () = from_args(args)?;
+            Value::from(!text.is_empty() && text.chars().all(is_decimal))
+        }
+        "strip" | "lstrip" | "rstrip" => {
+            let (chars,): (Option<&str>,) = from_args(args)?;
+            let strips = |c: char| chars.map_or_else(|| python::is_space(c), |set| set.contains(c));
+            Value::from(match method {
+                "strip" => text.trim_matches(strips),
+                "lstrip" => text.trim_start_matches(strips),
+                _ => text.trim_end_matches(strips),
+            })
+        }
+        "startswith" | "endswith" => {
+            let (what, start, end): (&Value, Option<i64>, Option<i64>) = from_args(args)?;
+            let (_, part) = window(text, start, end);
+            let matches = |affix: &str| match method {
+                "startswith" => part.is_some_and(|part| part.starts_with(affix)),
+                _ => part.is_some_and(|part| part.ends_with(affix)),
+            };
+            Value::from(any_of(what, method, matches)?)
+        }
+        "count" => {
+            let (what, start, end): (&str, Option<i64>, Option<i64>) = from_args(args)?;
+            let part = window(text, start, end).1;
+            Value::from(part.map_or(0, |part| part.matches(what).count()))
+        }
+        "find" | "rfind" | "index" | "rindex" => {
+            let (what, start, end): (&str, Option<i64>, Option<i64>) = from_args(args)?;
+            let (before, part) = window(text, start, end);
+            let found = part.and_then(|part| {
+                let at = if method.starts_with('r') {
+                    part.rfind(what)
+                } else {
+                    part.find(what)
+                };
+                Some(before + part[..at?].chars().count())
+            });
+            match found {
+                Some(index) => Value::from(index),
+                None if method.ends_with("find") => Value::from(-1),
+                None => {
+                    let message = format!("{method}: substring not found");
+                    return Err(Error::new(ErrorKind::InvalidOperation, message));
+                }
+            }
+        }
+        "join" => {
+            let (values,): (&Value,) = from_args(args)?;
+            let mut parts = Vec::new();
+            for part in values.try_iter()?.checked() {
+                let part = part?;
+                let text = part.as_str().ok_or_else(|| {
+                    Error::new(ErrorKind::InvalidOperation, "join: an item is no string")
+                })?;
+                parts.push(text.to_owned());
+            }
+            Value::from(parts.join(text))
         }
         "zfill" => {
             let (width,): (usize,) = from_args(args)?;
@@ -84,136 +173,7 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Valu
             let (width, fill): (usize, Option<char>) = from_args(args)?;
             Value::from(justify(text, method, width, fill.unwrap_or(' ')))
         }
-        "index" => {
-            let (what,): (&str,) = from_args(args)?;
-            let at = text.find(what).ok_or_else(|| {
-                Error::new(ErrorKind::InvalidOperation, "index: substring not found")
-            })?;
-            Value::from(text[..at].chars().count())
-        }
         _ => return Ok(None),
     };
     Ok(Some(result))
-}
-
-/// Nothing a template prints is wider.
-const MAX_WIDTH: usize = 10_000;
-
-fn triple((before, separator, after): (&str, &str, &str)) -> Value {
-    Value::from(Tuple::from([before.into(), separator.into(), after.into()]))
-}
-
-fn split_args(args: &[Value]) -> Result<(Option<String>, Option<usize>), Error> {
-    let (separator, limit, kwargs): (Option<String>, Option<i64>, Kwargs) = from_args(args)?;
-    let separator = match separator {
-        Some(separator) => Some(separator),
-        None => kwargs.get::<Option<String>>("sep")?,
-    };
-    let limit = match limit {
-        Some(limit) => Some(limit),
-        None => kwargs.get::<Option<i64>>("maxsplit")?,
-    };
-    kwargs.assert_all_used()?;
-    Ok((
-        separator,
-        limit.and_then(|limit| usize::try_from(limit).ok()),
-    ))
-}
-
-fn split(text: &str, separator: Option<&str>, limit: Option<usize>) -> Result<Value, Error> {
-    let limit = limit.unwrap_or(usize::MAX);
-    let Some(separator) = separator else {
-        let mut parts = Vec::new();
-        let mut rest = text.trim_start();
-        while !rest.is_empty() {
-            let end = rest
-                .find(char::is_whitespace)
-                .filter(|_| parts.len() < limit);
-            let (part, after) = rest.split_at(end.unwrap_or(rest.len()));
-            parts.push(Value::from(part));
-            rest = after.trim_start();
-        }
-        return Ok(Value::from(parts));
-    };
-    check_separator(separator)?;
-    Ok(text
-        .splitn(limit.saturating_add(1), separator)
-        .map(Value::from)
-        .collect())
-}
-
-fn rsplit(text: &str, separator: Option<&str>, limit: Option<usize>) -> Result<Value, Error> {
-    let limit = limit.unwrap_or(usize::MAX);
-    let mut parts: Vec<Value> = match separator {
-        Some(separator) => {
-            check_separator(separator)?;
-            text.rsplitn(limit.saturating_add(1), separator)
-                .map(Value::from)
-                .collect()
-        }
-        None => {
-            let mut parts = Vec::new();
-            let mut rest = text.trim_end();
-            while !rest.is_empty() {
-                let last = rest.char_indices().rev().find(|(_, c)| c.is_whitespace());
-                let start = last
-                    .filter(|_| parts.len() < limit)
-                    .map_or(0, |(at, c)| at + c.len_utf8());
-                parts.push(Value::from(&rest[start..]));
-                rest = rest[..start].trim_end();
-            }
-            parts
-        }
-    };
-    parts.reverse();
-    Ok(Value::from(parts))
-}
-
-fn check_separator(separator: &str) -> Result<(), Error> {
-    if separator.is_empty() {
-        return Err(Error::new(
-            ErrorKind::InvalidOperation,
-            "split: empty separator",
-        ));
-    }
-    Ok(())
-}
-
-/// Splits at the line boundaries of `str.splitlines`, of which `\n`, `\r` and `\r\n` are only some.
-fn split_lines(text: &str, keepends: bool) -> Value {
-    let mut lines = Vec::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let boundary = |c: char| {
-            matches!(
-                c,
-                '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}'
-            ) || matches!(c, '\u{2028}' | '\u{2029}')
-        };
-        let end = rest.find(boundary).unwrap_or(rest.len());
-        let after = &rest[end..];
-        let mark = if after.starts_with("\r\n") {
-            2
-        } else {
-            after.chars().next().map_or(0, char::len_utf8)
-        };
-        lines.push(Value::from(
-            &rest[..if keepends { end + mark } else { end }],
-        ));
-        rest = &rest[end + mark..];
-    }
-    Value::from(lines)
-}
-
-fn justify(text: &str, method: &str, width: usize, fill: char) -> String {
-    let width = width.min(MAX_WIDTH);
-    let missing = width.saturating_sub(text.chars().count());
-    let left = match method {
-        "ljust" => 0,
-        "rjust" => missing,
-        // CPython's rounding: the odd one goes left only if the width is odd.
-        _ => missing / 2 + (missing & width & 1),
-    };
-    let run = |count: usize| std::iter::repeat_n(fill, count).collect::<String>();
-    run(left) + text + &run(missing - left)
 }

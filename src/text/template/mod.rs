@@ -2,10 +2,12 @@
 //! `utils/chat_template_utils.py` of transformers 5).
 
 mod environment;
+mod filters;
 mod json;
 mod methods;
 mod python;
 mod source;
+mod strings;
 
 use std::path::Path;
 
@@ -61,7 +63,8 @@ impl ChatTemplate {
     /// Loads the template of a model folder; `None` for a model without one.
     ///
     /// `chat_template.jinja` (with `additional_chat_templates/NAME.jinja`) comes before
-    /// `chat_template` of `tokenizer_config.json`, which is a string or a list of named templates.
+    /// `chat_template` of `tokenizer_config.json`, which is a string or a list of named templates, and
+    /// that before `chat_template.json`.
     ///
     /// # Errors
     /// [`TextError::Read`], and [`TextError::Invalid`] for a template with a syntax error.

@@ -9,12 +9,44 @@ use minijinja::value::ValueKind;
 pub(super) fn str(value: &Value) -> String {
     match value.as_str() {
         Some(text) => text.to_owned(),
+        None if value.is_undefined() => String::new(),
         None => {
             let mut text = String::new();
             write_repr(value, &mut text);
             text
         }
     }
+}
+
+/// `str.isspace` of one character: Unicode's white space, and the separators of ASCII.
+pub(super) fn is_space(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
+}
+
+/// Whether `str.splitlines` ends a line here.
+pub(super) fn is_line_break(c: char) -> bool {
+    matches!(
+        c,
+        '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}'
+    )
+}
+
+/// The lines of a text as `str.splitlines` has them, each with the line break behind it.
+pub(super) fn lines(text: &str) -> Vec<(&str, &str)> {
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.find(is_line_break).unwrap_or(rest.len()));
+        let length = if after.starts_with("\r\n") {
+            2
+        } else {
+            after.chars().next().map_or(0, char::len_utf8)
+        };
+        let (mark, after) = after.split_at(length);
+        lines.push((line, mark));
+        rest = after;
+    }
+    lines
 }
 
 /// A float in `value`, as opposed to an integer.
@@ -50,8 +82,9 @@ fn write_repr(value: &Value, out: &mut String) {
             list(out, open, close, items, |item, out| write_repr(&item, out));
         }
         _ => {
-            // Undefined prints nothing, the other kinds print like Python's.
-            if !value.is_undefined() {
+            if value.is_undefined() {
+                out.push_str("Undefined");
+            } else {
                 let _ = write!(out, "{value:?}");
             }
         }
@@ -95,7 +128,7 @@ fn prints(c: char) -> bool {
         )
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
         || matches!(c, '\u{fff9}'..='\u{fffb}' | '\u{e000}'..='\u{f8ff}')
-        || c >= '\u{e0000}';
+        || (c >= '\u{e0000}' && !matches!(c, '\u{e0100}'..='\u{e01ef}'));
     !hidden
 }
 

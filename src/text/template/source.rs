@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::TemplateError;
 use crate::text::TextError;
-use crate::text::files::{invalid, read_text};
+use crate::text::files::{invalid, read_json, read_text};
 use crate::text::special_tokens::TokenizerConfig;
 
 /// The templates of a model, at least one.
@@ -23,7 +23,14 @@ impl Sources {
     pub(super) fn load(dir: &Path, config: &TokenizerConfig) -> Result<Option<Self>, TextError> {
         let mut sources = jinja_files(dir)?;
         if sources.is_empty() {
-            sources = from_config(dir, config)?;
+            let path = dir.join("tokenizer_config.json");
+            sources = from_json(&path, config.get("chat_template"))?;
+        }
+        if sources.is_empty() {
+            // Of processors, which models with images have: it is often the only place.
+            let path = dir.join("chat_template.json");
+            let json = read_json(&path)?.unwrap_or_default();
+            sources = from_json(&path, json.get("chat_template"))?;
         }
         Ok(if sources.is_empty() {
             None
@@ -82,21 +89,20 @@ fn jinja_files(dir: &Path) -> Result<Vec<Source>, TextError> {
     Ok(sources)
 }
 
-fn from_config(dir: &Path, config: &TokenizerConfig) -> Result<Vec<Source>, TextError> {
-    let path = dir.join("tokenizer_config.json");
+fn from_json(path: &Path, templates: Option<&Value>) -> Result<Vec<Source>, TextError> {
     let source = |name: &str, text: &str| Source {
         name: name.to_owned(),
         text: text.to_owned(),
-        path: path.clone(),
+        path: path.to_owned(),
     };
-    match config.get("chat_template") {
+    match templates {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::String(text)) => Ok(vec![source("default", text)]),
         Some(Value::Array(list)) => list
             .iter()
             .map(|entry| Some(source(entry["name"].as_str()?, entry["template"].as_str()?)))
             .collect::<Option<_>>()
-            .ok_or_else(|| invalid(&path, "chat_template: an entry lacks its name or template")),
-        Some(_) => Err(invalid(&path, "chat_template is neither a text nor a list")),
+            .ok_or_else(|| invalid(path, "chat_template: an entry lacks its name or template")),
+        Some(_) => Err(invalid(path, "chat_template is neither a text nor a list")),
     }
 }
