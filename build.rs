@@ -52,6 +52,7 @@ fn main() {
     build_kernels(&root);
     cxx_build::bridge("src/mlx/bridge.rs")
         .file("src/mlx/bridge.cc")
+        .file("src/mlx/kernels/attention_primitive.cpp")
         .file("src/mlx/experts.cc")
         .file("src/mlx/kernels/expert_primitives.cpp")
         .file("src/mlx/composed.cc")
@@ -126,6 +127,7 @@ fn build_kernels(root: &Path) {
             .compile(&format!("mlxcel_{isa}"));
     }
     build()
+        .file(folder.join("attention_task.cpp"))
         .file(folder.join("table.cpp"))
         .file(folder.join("pool.cpp"))
         .compile("mlxcel_kernels");

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import dataclasses
 import os
 import random
 import statistics
@@ -22,9 +22,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import mlx.core as mx
+import figures
 import random_models
 import servers
+from figures import Figure
 from serve_vs_mlx_lm import DECODE_TOKENS, Peer, client, prompt_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,17 @@ if TYPE_CHECKING:
 
 KINDS = {4: "q4_0", 8: "q8_0", None: "f32"}
 PREFILL_WORDS = 128
+# What is measured, over whom, with which scales.
+AIMS = {
+    ("decode", "mlx_lm.server", "float32"): 18.0,
+    ("decode", "mlx_lm.server", "bfloat16"): 150.0,
+    ("prefill", "mlx_lm.server", "float32"): 40.0,
+    ("prefill", "mlx_lm.server", "bfloat16"): 40.0,
+    ("decode", "llama.cpp", "float32"): 0.7,
+    ("decode", "llama.cpp", "bfloat16"): 0.7,
+    ("prefill", "llama.cpp", "float32"): 0.5,
+    ("prefill", "llama.cpp", "bfloat16"): 0.5,
+}
 
 
 @contextlib.contextmanager
@@ -80,16 +92,6 @@ def decode(server: Peer, generator: random.Random) -> float:
     return DECODE_TOKENS / (took - first)
 
 
-def with_scales(folder: Path, dtype: mx.Dtype) -> None:
-    """Writes the checkpoint's floating-point numbers in another type."""
-    path = folder / "model.safetensors"
-    arrays = mx.load(str(path))
-    mx.save_safetensors(
-        str(path),
-        {name: array.astype(dtype) if array.dtype == mx.float32 else array for name, array in arrays.items()},
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -101,7 +103,7 @@ def main() -> None:
     parser.add_argument("--without-mlx-lm", action="store_true", help="llama.cpp only: quick")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     arguments = parser.parse_args()
-    shape = random_models.SHAPES[arguments.shape]
+    shape = dataclasses.replace(random_models.SHAPES[arguments.shape], dtype=arguments.scales)
     threads = len(os.sched_getaffinity(0))
     generator = random.Random(1)
     speeds: dict[str, dict[str, list[float]]] = {"decode": {}, "prefill": {}}
@@ -109,8 +111,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         folder = Path(temporary) / arguments.shape
         random_models.write(shape, folder)
-        if arguments.scales != "float32":
-            with_scales(folder, getattr(mx, arguments.scales))
         started = [stack.enter_context(servers.mlxcel(folder))]
         if not arguments.without_mlx_lm:
             started.append(stack.enter_context(servers.mlx_lm(folder)))
@@ -122,7 +122,7 @@ def main() -> None:
         for server in peers:
             complete(server, prompt_of(8, generator), 8)
         for _ in range(arguments.rounds):
-            loads.append(os.getloadavg()[0])
+            loads.append(figures.load())
             for server in peers:
                 speeds["decode"].setdefault(server.name, []).append(decode(server, generator))
                 took, prompt_tokens, _ = complete(server, prompt_of(PREFILL_WORDS, generator), 1)
@@ -130,16 +130,18 @@ def main() -> None:
             if llama_cpp:
                 speeds["decode"].setdefault("llama.cpp", []).append(llama_cpp("decode", DECODE_TOKENS))
                 speeds["prefill"].setdefault("llama.cpp", []).append(llama_cpp("prefill", prompt_tokens))
-    print(f"{arguments.shape}, {arguments.scales}, {threads} cores, load {statistics.median(loads):.1f}")
-    report = {"shape": arguments.shape, "scales": arguments.scales, "cores": threads, "load": loads}
+    found = []
     for what, by_name in speeds.items():
         medians = {name: statistics.median(values) for name, values in by_name.items()}
-        report[what] = {"tok/s": by_name, "median": medians}
         for name, median in medians.items():
-            print(f"{what:8} {name:10} {median:9.1f} tok/s   mlxcel is {medians['mlxcel'] / median:6.2f}x")
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+            print(f"{what:8} {name:14} {median:9.1f} tok/s")
+        ours = medians.pop("mlxcel")
+        found += [
+            Figure(f"{what} over {name}", ours / median, AIMS[what, name, arguments.scales])
+            for name, median in medians.items()
+        ]
+    title = f"{arguments.shape}, {arguments.scales}"
+    figures.report(title, loads, found, {"tok/s": speeds}, arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-//! Our kernels beside what the machine can do: GB/s for one row of activations, GFLOP/s for many, and
-//! the memory's speed and the processor's, all measured in the same run.
+//! Our kernels beside what the machine can do: GB/s for one row of activations, GFLOP/s for many, GB/s of
+//! keys and values for one query, and the memory's speed and the processor's, all measured in the same run.
 //!
-//!     cargo bench --bench kernels
+//!     cargo bench --bench kernels [products] [attention]
 
-use std::hint::black_box;
+mod attention;
+mod machine;
+
 use std::time::Instant;
 
+use machine::{FOOTPRINT, ROUNDS, load, peak, read_bandwidth};
 use mlxcel::mlx::kernels::{Isa, set_threads};
 use mlxcel::mlx::{Array, Device, Dtype, Matrix, MlxError, Packed, Packing};
 use rand::rngs::SmallRng;
@@ -13,9 +16,6 @@ use rand::{RngExt, SeedableRng};
 
 /// Rows and columns of a matrix.
 const SIZE: i32 = 2048;
-/// Bytes of matrices that are gone through in turn: more than caches hold.
-const FOOTPRINT: u64 = 128 << 20;
-const ROUNDS: usize = 5;
 
 fn main() -> Result<(), MlxError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -24,20 +24,31 @@ fn main() -> Result<(), MlxError> {
     println!("{threads} threads, load {}", load());
     println!("memory   {:8.1} GB/s", read_bandwidth(threads));
     println!("fused multiply-adds {:8.1} GFLOP/s", peak(threads));
+    let named: Vec<String> = std::env::args().filter(|it| !it.starts_with('-')).collect();
+    let wanted = |part: &str| named.len() < 2 || named.iter().any(|it| it == part);
     for isa in Isa::available() {
         isa.choose()?;
-        for dtype in [Dtype::Float32, Dtype::Bfloat16] {
-            for bits in [2, 3, 4, 5, 6, 8] {
-                let group_size = 64;
-                let packing = Packing::affine(bits, group_size);
-                report(isa, &format!("{bits}-bit {dtype}"), || {
-                    packed(packing, dtype)
-                })?;
-            }
-            report(isa, &format!("dense {dtype}"), || dense(dtype))?;
+        if wanted("products") {
+            report_products(isa)?;
+        }
+        if wanted("attention") {
+            attention::report(isa)?;
         }
     }
     println!("memory   {:8.1} GB/s", read_bandwidth(threads));
+    Ok(())
+}
+
+fn report_products(isa: Isa) -> Result<(), MlxError> {
+    for dtype in [Dtype::Float32, Dtype::Bfloat16] {
+        for bits in [2, 3, 4, 5, 6, 8] {
+            let packing = Packing::affine(bits, 64);
+            report(isa, &format!("{bits}-bit {dtype}"), || {
+                packed(packing, dtype)
+            })?;
+        }
+        report(isa, &format!("dense {dtype}"), || dense(dtype))?;
+    }
     Ok(())
 }
 
@@ -110,98 +121,4 @@ fn random(len: usize) -> Vec<f32> {
     (0..len)
         .map(|_| generator.random_range(-1.0..1.0))
         .collect()
-}
-
-/// What all threads together read of memory that no cache holds, in GB/s.
-fn read_bandwidth(threads: usize) -> f64 {
-    let data = vec![1u64; (FOOTPRINT as usize) / 8 * 2];
-    let part = data.len() / threads;
-    let pass = || {
-        let start = Instant::now();
-        std::thread::scope(|scope| {
-            for share in data.chunks(part) {
-                scope.spawn(|| black_box(share.iter().fold(0, |sum: u64, x| sum ^ x)));
-            }
-        });
-        (data.len() * 8) as f64 / start.elapsed().as_secs_f64() / 1e9
-    };
-    (0..ROUNDS).map(|_| pass()).fold(0.0, f64::max)
-}
-
-/// What all threads together compute in registers, in GFLOP/s.
-fn peak(threads: usize) -> f64 {
-    let start = Instant::now();
-    let flops: f64 = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|_| scope.spawn(multiply_add)).collect();
-        running
-            .into_iter()
-            .filter_map(|thread| thread.join().ok())
-            .sum()
-    });
-    flops / start.elapsed().as_secs_f64() / 1e9
-}
-
-const STEPS: usize = 20_000_000;
-
-/// Chains of multiply-adds; how many operations they were.
-#[cfg(target_arch = "x86_64")]
-fn multiply_add() -> f64 {
-    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps, _mm512_fmadd_ps, _mm512_set1_ps};
-    const CHAINS: usize = 12;
-    #[target_feature(enable = "avx512f")]
-    fn wide() {
-        let (factor, mut sums) = (_mm512_set1_ps(0.5), [_mm512_set1_ps(1.0); CHAINS]);
-        for _ in 0..STEPS {
-            for sum in &mut sums {
-                *sum = _mm512_fmadd_ps(*sum, factor, factor);
-            }
-        }
-        black_box(sums);
-    }
-    #[target_feature(enable = "avx2,fma")]
-    fn narrow() {
-        let (factor, mut sums) = (_mm256_set1_ps(0.5), [_mm256_set1_ps(1.0); CHAINS]);
-        for _ in 0..STEPS {
-            for sum in &mut sums {
-                *sum = _mm256_fmadd_ps(*sum, factor, factor);
-            }
-        }
-        black_box(sums);
-    }
-    let operations = (2 * CHAINS * STEPS) as f64;
-    if is_x86_feature_detected!("avx512f") {
-        // SAFETY: the processor has these instructions.
-        unsafe { wide() };
-        operations * 16.0
-    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the processor has these instructions.
-        unsafe { narrow() };
-        operations * 8.0
-    } else {
-        0.0
-    }
-}
-
-/// Chains of multiply-adds; how many operations they were.
-#[cfg(target_arch = "aarch64")]
-fn multiply_add() -> f64 {
-    use std::arch::aarch64::{vdupq_n_f32, vfmaq_f32};
-    const CHAINS: usize = 16;
-    // SAFETY: every 64-bit Arm has these instructions.
-    let sums = unsafe {
-        let (factor, mut sums) = (vdupq_n_f32(0.5), [vdupq_n_f32(1.0); CHAINS]);
-        for _ in 0..STEPS {
-            for sum in &mut sums {
-                *sum = vfmaq_f32(factor, *sum, factor);
-            }
-        }
-        sums
-    };
-    black_box(sums);
-    (2 * CHAINS * STEPS * 4) as f64
-}
-
-fn load() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().unwrap_or("unknown").to_owned()
 }

@@ -1,7 +1,7 @@
 """The llama.cpp side of cpu_vs_peers.py: runs in an environment that has llama-cpp-python and gguf.
 
 Makes a random model of the shape that its arguments give, then answers each line of stdin,
-`decode N` or `prefill N`, with tokens a second.
+`decode N`, `prefill N` or `streams N` (sixteen sequences, N tokens each), with tokens a second.
 
     python llama_peer.py HIDDEN LAYERS HEADS KV_HEADS MLP VOCAB q4_0|q8_0|f32 THREADS
 """
@@ -22,6 +22,7 @@ import numpy as np
 import llama_cpp
 
 CONTEXT = 4096
+STREAMS = 16
 TYPES = {
     "q4_0": gguf.GGMLQuantizationType.Q4_0,
     "q8_0": gguf.GGMLQuantizationType.Q8_0,
@@ -88,6 +89,35 @@ def measure(model: llama_cpp.Llama, what: str, count: int, vocab: int) -> float:
     return count / (time.perf_counter() - start)
 
 
+def streams(model: llama_cpp.Llama, count: int, vocab: int, threads: int) -> float:
+    """Tokens a second of as many sequences together, `count` one after the other in each."""
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx = CONTEXT
+    params.n_batch = params.n_ubatch = params.n_seq_max = STREAMS
+    params.n_threads = params.n_threads_batch = threads
+    context = llama_cpp.llama_init_from_model(model.model, params)
+    if not context:
+        raise SystemExit("llama.cpp gave no context")
+    batch = llama_cpp.llama_batch_init(STREAMS, 0, 1)
+    batch.n_tokens = STREAMS
+    try:
+        start = time.perf_counter()
+        for position in range(count):
+            for stream in range(STREAMS):
+                batch.token[stream] = random.randrange(vocab)
+                batch.pos[stream] = position
+                batch.n_seq_id[stream] = 1
+                batch.seq_id[stream][0] = stream
+                batch.logits[stream] = 1
+            if llama_cpp.llama_decode(context, batch) != 0:
+                raise SystemExit("llama.cpp did not decode")
+            llama_cpp.llama_synchronize(context)
+        return STREAMS * count / (time.perf_counter() - start)
+    finally:
+        llama_cpp.llama_batch_free(batch)
+        llama_cpp.llama_free(context)
+
+
 def main() -> None:
     shape, kind, threads = [int(word) for word in sys.argv[1:7]], sys.argv[7], int(sys.argv[8])
     with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +135,11 @@ def main() -> None:
         print("ready", flush=True)
         for line in sys.stdin:
             what, count = line.split()
-            print(measure(model, what, int(count), shape[-1]), flush=True)
+            if what == "streams":
+                speed = streams(model, int(count), shape[-1], threads)
+            else:
+                speed = measure(model, what, int(count), shape[-1])
+            print(speed, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod engine;
+mod fields;
 pub mod hub;
 pub mod mlx;
 pub mod models;

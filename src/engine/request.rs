@@ -228,6 +228,9 @@ pub enum EngineError {
     /// Its deadline came before its end.
     #[error("the request took longer than it may")]
     DeadlineExceeded,
+    /// The grammar reached its bounds in the middle.
+    #[error("structured output failed: {0}")]
+    GrammarTooComplex(String),
     /// The grammar could not go on.
     #[error("structured output failed: {0}")]
     Grammar(String),

@@ -402,7 +402,11 @@ fn unpicked(error: PickError) -> EngineError {
 }
 
 fn lost(error: GrammarError) -> EngineError {
-    EngineError::Grammar(error.to_string())
+    let message = error.to_string();
+    match error {
+        GrammarError::TooComplex(_) => EngineError::GrammarTooComplex(message),
+        _ => EngineError::Grammar(message),
+    }
 }
 
 fn failed(error: SampleError) -> EngineError {

@@ -667,6 +667,31 @@ ArrayPtr attention(
   return own(attend(queries, keys.arrays, values.arrays, packing, scores, sinks.get()));
 }
 
+std::unique_ptr<ArrayList> attend_and_keep(
+    const Array& queries,
+    const Array& keys,
+    const Array& values,
+    const ArrayList& buffers,
+    std::int32_t group_size,
+    std::int32_t bits,
+    std::int32_t filled,
+    bool own,
+    float scale,
+    std::int32_t window,
+    std::int32_t keep,
+    float soft_cap,
+    const ArrayPtr& sinks) {
+  const Scores scores{
+      .scale = scale, .window = window, .keep = keep, .soft_cap = soft_cap};
+  Cache cache{
+      .buffers = buffers.arrays,
+      .packing = {.group = group_size, .bits = bits},
+      .filled = filled,
+      .own = own};
+  return std::make_unique<ArrayList>(
+      ArrayList{attend_and_keep(queries, keys, values, std::move(cache), scores, sinks.get())});
+}
+
 std::unique_ptr<ShortConv> short_conv(const Array& weight, const ArrayList& bias, bool silu) {
   if (weight.ndim() != 2 || weight.shape(1) < 2 || bias.arrays.size() > 1) {
     throw std::invalid_argument("a short convolution has two taps at least");

@@ -202,6 +202,20 @@ ArrayPtr attention(
     std::int32_t keep,
     float soft_cap,
     const ArrayPtr& sinks);
+std::unique_ptr<ArrayList> attend_and_keep(
+    const Array& queries,
+    const Array& keys,
+    const Array& values,
+    const ArrayList& buffers,
+    std::int32_t group_size,
+    std::int32_t bits,
+    std::int32_t filled,
+    bool own,
+    float scale,
+    std::int32_t window,
+    std::int32_t keep,
+    float soft_cap,
+    const ArrayPtr& sinks);
 
 // Layers that carry a state (lazy). What is carried comes in and goes out with the arrays.
 std::unique_ptr<ShortConv> short_conv(const Array& weight, const ArrayList& bias, bool silu);

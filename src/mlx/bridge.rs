@@ -239,6 +239,23 @@ pub(crate) mod ffi {
             sinks: &UniquePtr<Array>,
         ) -> Result<UniquePtr<Array>>;
 
+        /// What is found, then the buffers.
+        fn attend_and_keep(
+            queries: &Array,
+            keys: &Array,
+            values: &Array,
+            buffers: &ArrayList,
+            group_size: i32,
+            bits: i32,
+            filled: i32,
+            own: bool,
+            scale: f32,
+            window: i32,
+            keep: i32,
+            soft_cap: f32,
+            sinks: &UniquePtr<Array>,
+        ) -> Result<UniquePtr<ArrayList>>;
+
         /// `bias` holds one array, or none.
         fn short_conv(weight: &Array, bias: &ArrayList, silu: bool)
         -> Result<UniquePtr<ShortConv>>;

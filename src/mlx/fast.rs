@@ -4,7 +4,7 @@ use cxx::UniquePtr;
 
 use super::array::{Array, list};
 use super::bridge::ffi;
-use super::error::MlxError;
+use super::error::{MlxError, OrMlxError};
 use super::packing::Affine;
 
 /// Where the angles of a rotary embedding come from.
@@ -169,5 +169,55 @@ pub fn attention_over(
         scores.keep,
         scores.soft_cap.unwrap_or(0.0),
         &or_null(scores.sinks.as_ref()),
+    ))
+}
+
+/// Whether [`attend_and_keep`] is there for `x`: on the CPU, in float32.
+pub fn keeps_by_itself(x: &Array) -> bool {
+    ffi::computes_here(x.raw())
+}
+
+/// What [`attend_and_keep`] reads, and writes behind.
+pub struct Kept<'a> {
+    /// The arrays of the keys, then those of the values, as in [`attention_over`], `[1, kv_heads, capacity, ..]`.
+    pub buffers: &'a [&'a Array],
+    /// How they are packed.
+    pub packed: Option<Affine>,
+    /// Positions that are filled.
+    pub filled: i32,
+    /// Whether nobody else writes behind these: if not, what is filled is copied first.
+    pub own: bool,
+}
+
+/// Writes the keys and values of new positions, `[1, kv_heads, new, head_dim]`, behind those that are kept,
+/// in their format, and gives what as many `queries` find in all of them, and the buffers.
+#[track_caller]
+pub fn attend_and_keep(
+    queries: &Array,
+    keys: &Array,
+    values: &Array,
+    kept: &Kept<'_>,
+    scores: &Scores,
+) -> Result<(Array, Vec<Array>), MlxError> {
+    let both = ffi::attend_and_keep(
+        queries.raw(),
+        keys.raw(),
+        values.raw(),
+        &list(kept.buffers),
+        kept.packed.map_or(0, |affine| affine.group_size),
+        kept.packed.map_or(0, |affine| affine.bits),
+        kept.filled,
+        kept.own,
+        scores.scale,
+        scores.window.unwrap_or(0),
+        scores.keep,
+        scores.soft_cap.unwrap_or(0.0),
+        &or_null(scores.sinks.as_ref()),
+    )
+    .or_mlx()?;
+    let buffers = (1..=kept.buffers.len()).map(|index| Array::wrap(ffi::list_get(&both, index)));
+    Ok((
+        Array::wrap(ffi::list_get(&both, 0))?,
+        buffers.collect::<Result<_, _>>()?,
     ))
 }

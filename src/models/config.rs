@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, Visitor};
+use serde::de::{DeserializeOwned, Deserializer};
 use serde_json::{Map, Value};
 
 use super::error::LoadError;
-use crate::python_json;
+use crate::{fields, python_json};
 
 /// Fields that change the arithmetic in some architectures, and the values that don't. One that
 /// an architecture does not read itself must have such a value, or be null or false: what is not
@@ -122,7 +122,7 @@ impl ConfigFile {
                 field => format!("{field}: {}", error.inner()),
             },
         })?;
-        let known = field_names::<T>();
+        let known = fields::names::<T>();
         for (key, value) in &self.fields {
             if !known.contains(&key.as_str()) {
                 reject_arithmetic(key, value)?;
@@ -167,39 +167,6 @@ fn reject_arithmetic(key: &str, value: &Value) -> Result<(), LoadError> {
         key,
         format!("{value} changes the arithmetic in a way that this architecture does not support"),
     ))
-}
-
-/// The names of `T`'s fields, as its derived `Deserialize` asks for them.
-fn field_names<T: DeserializeOwned>() -> Vec<&'static str> {
-    struct Probe<'a>(&'a mut Vec<&'static str>);
-
-    impl<'de> Deserializer<'de> for Probe<'_> {
-        type Error = serde::de::value::Error;
-
-        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
-            Err(serde::de::Error::custom("only a struct has fields"))
-        }
-
-        fn deserialize_struct<V: Visitor<'de>>(
-            self,
-            _: &'static str,
-            fields: &'static [&'static str],
-            visitor: V,
-        ) -> Result<V::Value, Self::Error> {
-            self.0.extend(fields);
-            self.deserialize_any(visitor)
-        }
-
-        serde::forward_to_deserialize_any! {
-            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit
-            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
-        }
-    }
-
-    let mut names = Vec::new();
-    // The probe always ends in an error: it has no values.
-    let _ = T::deserialize(Probe(&mut names));
-    names
 }
 
 /// A dimension from `config.json`: positive, and small enough for MLX's 32-bit shapes.

@@ -1,6 +1,8 @@
 //! Keys and values of a sequence's past, for one layer.
 
-use crate::mlx::fast::{self, Scores};
+use std::rc::Rc;
+
+use crate::mlx::fast::{self, Kept, Scores};
 use crate::mlx::{Array, MlxError};
 
 use super::kv_format::KvFormat;
@@ -25,6 +27,8 @@ pub struct KvCache {
     /// `[1, kv_heads, capacity, ..]`; none in an empty cache.
     buffers: Vec<Array>,
     len: i32,
+    /// Held by every cache that may write to the same memory.
+    writers: Rc<()>,
 }
 
 impl KvCache {
@@ -77,8 +81,48 @@ impl KvCache {
         values: &Array,
         scores: &Scores,
     ) -> Result<Array, MlxError> {
-        self.append(keys, values)?;
-        self.find(queries, scores)
+        if !fast::keeps_by_itself(queries) {
+            self.append(keys, values)?;
+            return self.find(queries, scores);
+        }
+        self.make_room(keys)?;
+        // Nobody looks behind what is filled, so only another writer matters.
+        let own = Rc::strong_count(&self.writers) == 1;
+        let kept = Kept {
+            buffers: &self.buffers.iter().collect::<Vec<_>>(),
+            packed: self.format.affine(),
+            filled: self.len,
+            own,
+        };
+        let (found, buffers) = fast::attend_and_keep(queries, keys, values, &kept, scores)?;
+        self.buffers = buffers;
+        self.len += keys.dim(2);
+        if !own {
+            self.writers = Rc::default();
+        }
+        Ok(found)
+    }
+
+    /// Has buffers with room for `new` positions, `[1, kv_heads, new, head_dim]`.
+    #[track_caller]
+    fn make_room(&mut self, new: &Array) -> Result<(), MlxError> {
+        if !self.buffers.is_empty() && self.len + new.dim(2) <= self.capacity() {
+            return Ok(());
+        }
+        if self.buffers.is_empty() {
+            let shapes = self.format.shapes(new)?;
+            let room = capacity(new.dim(2));
+            for (features, dtype) in shapes.iter().chain(&shapes) {
+                let shape = [1, new.dim(1), room, *features];
+                self.buffers.push(Array::zeros(&shape, *dtype)?);
+            }
+        } else {
+            for buffer in &mut self.buffers {
+                *buffer = grow(Some(buffer), self.len, new)?;
+            }
+        }
+        self.writers = Rc::default();
+        Ok(())
     }
 
     /// What `queries`, which belong to the last positions held, find.
@@ -254,6 +298,7 @@ fn copy(buffer: &Array, start: i32, stop: i32) -> Result<Array, MlxError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mlx::Device;
 
     /// `count` positions of one head with two features, counting up from `from`.
     fn counting(from: i32, count: i32) -> Array {
@@ -298,6 +343,43 @@ mod tests {
         let last = |array: &Array| array.to_vec_f32().unwrap()[6];
         assert_eq!(last(&keys), 7.0);
         assert_eq!(last(&own), 3.0);
+    }
+
+    /// What is written to one cache is seen by nobody else, whoever came first or was there before.
+    #[test]
+    fn clones_that_attend_do_not_see_what_the_others_write() {
+        Device::Cpu.make_default().unwrap();
+        let scores = Scores::plain(2);
+        let attend = |cache: &mut KvCache, from, count| {
+            let new = counting(from, count);
+            cache.attend(&new, &new, &new, &scores).unwrap()
+        };
+        let numbers = |cache: &KvCache| {
+            let KvSegment(arrays) = cache.segment(0, cache.len()).unwrap().unwrap();
+            arrays[1].to_vec_f32().unwrap()
+        };
+        let expected = |parts: &[(i32, i32)]| -> Vec<f32> {
+            let parts = parts.iter().map(|&(from, count)| counting(from, count));
+            parts.flat_map(|it| it.to_vec_f32().unwrap()).collect()
+        };
+        let mut cache = KvCache::new();
+        attend(&mut cache, 0, 3);
+        let early = cache.segment(0, 3).unwrap().unwrap();
+        let mut other = cache.clone();
+        let third = other.clone();
+        attend(&mut cache, 3, 1);
+        attend(&mut other, 70, 2);
+        attend(&mut cache, 4, 1);
+        assert_eq!(numbers(&cache), expected(&[(0, 5)]));
+        assert_eq!(numbers(&other), expected(&[(0, 3), (70, 2)]));
+        assert_eq!(numbers(&third), expected(&[(0, 3)]));
+        let mut restored = KvCache::new();
+        restored.restore([&early].into_iter()).unwrap();
+        attend(&mut restored, 9, 300);
+        assert_eq!(numbers(&restored), expected(&[(0, 3), (9, 300)]));
+        drop((other, third));
+        attend(&mut cache, 5, 252);
+        assert_eq!(numbers(&cache), expected(&[(0, 257)]));
     }
 
     #[test]

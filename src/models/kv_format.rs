@@ -31,6 +31,26 @@ impl KvFormat {
         })
     }
 
+    /// Features and types of these arrays.
+    #[track_caller]
+    pub(super) fn shapes(self, x: &Array) -> Result<Vec<(i32, Dtype)>, MlxError> {
+        let features = x.dim(3);
+        Ok(match self {
+            Self::Computed => vec![(features, x.dtype()?)],
+            Self::Half => vec![(features, Dtype::Float16)],
+            Self::Packed(Affine { group_size, bits }) => {
+                if group_size <= 0 || features % group_size != 0 {
+                    let message = format!(
+                        "heads of {features} features cannot be divided into groups of {group_size}"
+                    );
+                    return Err(MlxError::new(message));
+                }
+                let groups = (features / group_size, x.dtype()?);
+                vec![(features * bits / 32, Dtype::Uint32), groups, groups]
+            }
+        })
+    }
+
     /// How [`Packed`](Self::Packed) packs.
     pub(super) fn affine(self) -> Option<Affine> {
         match self {

@@ -1,5 +1,5 @@
-//! LFM2 (Liquid AI, 2025): gated short convolutions, and attention in some layers. The reference is
-//! mlx-lm's `models/lfm2.py`.
+//! LFM2 (Liquid AI, 2025): gated short convolutions, and attention in some layers; with experts in
+//! `lfm2_moe.rs`. The reference is mlx-lm's `models/lfm2.py`.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -12,8 +12,8 @@ use super::builder::Builder;
 use super::config::dimension;
 use super::error::LoadError;
 use super::layers::{
-    Around, Attention, AttentionShape, Block, Convolution, Decoder, DecoderConfig, Linear, Mixer,
-    Mlp, NormOver, QueryKeyNorms, Rope, RopeConfig,
+    Around, Attention, AttentionShape, Block, Convolution, Decoder, DecoderConfig, FeedForward,
+    Linear, Mixer, Mlp, NormOver, QueryKeyNorms, Rope, RopeConfig,
 };
 use super::registry::Architecture;
 use super::weights::Weights;
@@ -43,6 +43,14 @@ pub struct Lfm2Config {
     layer_types: Option<Vec<String>>,
     tie_word_embeddings: Option<bool>,
     tie_embedding: Option<bool>,
+    /// Those of the experts, which only some have.
+    pub(super) num_experts: Option<u64>,
+    pub(super) num_experts_per_tok: Option<u64>,
+    pub(super) moe_intermediate_size: Option<u64>,
+    pub(super) num_dense_layers: Option<usize>,
+    pub(super) norm_topk_prob: Option<bool>,
+    pub(super) use_expert_bias: Option<bool>,
+    pub(super) routed_scaling_factor: Option<f32>,
 }
 
 impl Lfm2Config {
@@ -95,15 +103,18 @@ impl Lfm2Config {
     }
 }
 
-/// LFM2.
-pub struct Lfm2;
+/// Convolutions and attention, with a feed-forward layer in each.
+pub type Lfm2Model<F> = Decoder<Block<F, Box<dyn Mixer>>>;
 
-impl Architecture for Lfm2 {
-    type Config = Lfm2Config;
-    type Model = Decoder<Block<Mlp, Box<dyn Mixer>>>;
+impl Lfm2Config {
+    /// Layers of the model.
+    pub(super) fn layers(&self) -> usize {
+        self.num_hidden_layers
+    }
 
-    fn sanitize(config: &Lfm2Config, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        if config.tie_word_embeddings.or(config.tie_embedding) == Some(false) {
+    /// What becomes of the tensors before anything is built.
+    pub(super) fn sanitize(&self, weights: &mut Weights<'_>) -> Result<(), LoadError> {
+        if self.tie_word_embeddings.or(self.tie_embedding) == Some(false) {
             let message = "a head of its own is not supported in this architecture";
             return Err(LoadError::config("tie_word_embeddings", message));
         }
@@ -115,64 +126,91 @@ impl Architecture for Lfm2 {
         Ok(())
     }
 
-    fn build(config: &Lfm2Config, builder: &mut Builder<'_, '_>) -> Result<Self::Model, LoadError> {
-        let hidden = dimension("hidden_size", config.hidden_size)?;
-        let taps = dimension("conv_L_cache", config.conv_taps)?;
+    /// The model with the feed-forward layers that `mlp` takes under a path, given the layer's index and the
+    /// features of a token and within the layer.
+    pub(super) fn build<F: FeedForward>(
+        &self,
+        builder: &mut Builder<'_, '_>,
+        mut mlp: impl FnMut(&mut Builder<'_, '_>, usize, &str, [i32; 2]) -> Result<F, LoadError>,
+    ) -> Result<Lfm2Model<F>, LoadError> {
+        let hidden = dimension("hidden_size", self.hidden_size)?;
+        let taps = dimension("conv_L_cache", self.conv_taps)?;
         let shape = AttentionShape::new(
-            config.hidden_size,
-            config.num_attention_heads,
-            config.num_key_value_heads,
+            self.hidden_size,
+            self.num_attention_heads,
+            self.num_key_value_heads,
             None,
         )?;
-        let (inner, eps) = (config.inner()?, config.norm_eps);
-        let attends = config.attends()?;
+        let (inner, eps) = (self.inner()?, self.norm_eps);
+        let attends = self.attends()?;
         Decoder::build(
             builder,
             &DecoderConfig {
-                hidden_size: config.hidden_size,
-                vocab_size: config.vocab_size,
-                layers: config.num_hidden_layers,
-                context_length: config.max_position_embeddings,
+                hidden_size: self.hidden_size,
+                vocab_size: self.vocab_size,
+                layers: self.num_hidden_layers,
+                context_length: self.max_position_embeddings,
                 tied: Some(true),
                 ..DecoderConfig::default()
             },
             |builder, index, path| {
                 let mixer: Box<dyn Mixer> = if attends.get(index) == Some(&true) {
                     let path = format!("{path}.self_attn");
-                    Box::new(attention(builder, &path, hidden, shape, config)?)
+                    Box::new(attention(builder, &path, hidden, shape, self)?)
                 } else {
                     let path = format!("{path}.conv");
-                    Box::new(GatedConv::build(
-                        builder,
-                        &path,
-                        hidden,
-                        taps,
-                        config.conv_bias,
-                    )?)
+                    let bias = self.conv_bias;
+                    Box::new(GatedConv::build(builder, &path, hidden, taps, bias)?)
                 };
                 let mut norm =
                     |name: &str| builder.rms_norm(&format!("{path}.{name}"), hidden, eps);
                 let attention_norms = Around::before(norm("operator_norm")?);
                 let mlp_norms = Around::before(norm("ffn_norm")?);
-                let mut linear = |name: &str, inputs, outputs| {
-                    let path = format!("{path}.feed_forward.{name}");
-                    builder.linear(&path, inputs, outputs, false)
-                };
                 Ok(Block {
                     attention_norms,
                     attention: mixer,
                     mlp_norms,
-                    mlp: Mlp {
-                        gate: Some(linear("w1", hidden, inner)?),
-                        up: linear("w3", hidden, inner)?,
-                        down: linear("w2", inner, hidden)?,
-                        activation: Activation::Silu,
-                    },
+                    mlp: mlp(
+                        builder,
+                        index,
+                        &format!("{path}.feed_forward"),
+                        [hidden, inner],
+                    )?,
                     branch_scale: None,
                 })
             },
             |builder, path| Ok(builder.rms_norm(path, hidden, eps)?.into()),
         )
+    }
+}
+
+/// LFM2.
+pub struct Lfm2;
+
+impl Architecture for Lfm2 {
+    type Config = Lfm2Config;
+    type Model = Lfm2Model<Mlp>;
+
+    fn sanitize(config: &Lfm2Config, weights: &mut Weights<'_>) -> Result<(), LoadError> {
+        if config.num_experts.is_some() {
+            let message = "experts are those of the model type lfm2_moe";
+            return Err(LoadError::config("num_experts", message));
+        }
+        config.sanitize(weights)
+    }
+
+    fn build(config: &Lfm2Config, builder: &mut Builder<'_, '_>) -> Result<Self::Model, LoadError> {
+        config.build(builder, |builder, _, path, [hidden, inner]| {
+            let mut linear = |name: &str, inputs, outputs| {
+                builder.linear(&format!("{path}.{name}"), inputs, outputs, false)
+            };
+            Ok(Mlp {
+                gate: Some(linear("w1", hidden, inner)?),
+                up: linear("w3", hidden, inner)?,
+                down: linear("w2", inner, hidden)?,
+                activation: Activation::Silu,
+            })
+        })
     }
 }
 

@@ -23,11 +23,13 @@ use super::granitemoehybrid::GraniteHybrid;
 use super::helium::Helium;
 use super::internlm3::InternLm3;
 use super::lfm2::Lfm2;
+use super::lfm2_moe::Lfm2Moe;
 use super::llama::Llama;
 use super::load::{LoadFn, load_as};
 use super::mamba2::Mamba2;
 use super::mimo::Mimo;
 use super::minicpm::MiniCpm;
+use super::minimax_m2::MiniMaxM2;
 use super::ministral3::Ministral3;
 use super::mixtral::Mixtral;
 use super::nemotron_h::NemotronH;
@@ -69,10 +71,12 @@ const ARCHITECTURES: &[(&str, LoadFn)] = &[
     ("helium", load_as::<Helium>),
     ("internlm3", load_as::<InternLm3>),
     ("lfm2", load_as::<Lfm2>),
+    ("lfm2_moe", load_as::<Lfm2Moe>),
     ("llama", load_as::<Llama>),
     ("mamba2", load_as::<Mamba2>),
     ("mimo", load_as::<Mimo>),
     ("minicpm", load_as::<MiniCpm>),
+    ("minimax_m2", load_as::<MiniMaxM2>),
     ("ministral3", load_as::<Ministral3>),
     ("mixtral", load_as::<Mixtral>),
     ("nemotron_h", load_as::<NemotronH>),
@@ -102,6 +106,7 @@ const REMAPPED: &[(&str, &str)] = &[
     ("iquestcoder", "llama"),
     ("joyai_llm_flash", "deepseek_v3"),
     ("kimi_k2", "deepseek_v3"),
+    ("minimax", "minimax_m2"),
     ("mistral", "llama"),
     ("xverse", "llama"),
 ];

@@ -8,6 +8,7 @@ use crate::mlx::{Array, Dtype, MlxError};
 
 use super::LoadProgress;
 use super::error::LoadError;
+use super::pages;
 use super::shard::{Shard, TensorInfo};
 
 const INDEX: &str = "model.safetensors.index.json";
@@ -20,9 +21,6 @@ const READ_STEP: usize = 16 << 20;
 
 /// Tensors below this come with the pages around them; to announce each would take longer.
 const ANNOUNCED: usize = 1 << 20;
-
-/// No system has smaller pages.
-const PAGE: usize = 4096;
 
 /// The tensors that were not taken yet. Opening reads the headers only.
 pub struct Weights<'p> {
@@ -378,15 +376,10 @@ impl<'p> Weights<'p> {
             let range = part.info.range.clone();
             for start in range.clone().step_by(READ_STEP) {
                 let end = range.end.min(start + READ_STEP);
-                #[cfg(unix)]
-                if range.len() >= ANNOUNCED
-                    && let Err(error) =
-                        map.advise_range(memmap2::Advice::WillNeed, start, end - start)
-                {
-                    tracing::debug!(%error, "the disk is read page by page");
-                }
-                for byte in map[start..end].iter().step_by(PAGE) {
-                    std::hint::black_box(*byte);
+                if range.len() >= ANNOUNCED {
+                    pages::bring_in(&map, start..end);
+                } else {
+                    pages::touch(&map[start..end]);
                 }
                 read += end - start;
                 // A part's last step is told with it: a tensor of many small parts says little.

@@ -16,8 +16,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
-use super::fields::names;
 use super::state::App;
+use crate::fields::names;
 
 /// The response header that names the fields of a request that nothing knew.
 pub static IGNORED: HeaderName = HeaderName::from_static("x-mlxcel-ignored");

@@ -11,6 +11,7 @@ use super::model::ServedModel;
 use super::openai::message::CallIds;
 use super::openai::sampling::Sampling;
 use super::openai::tools::Tools;
+use super::prefill::Prefill;
 use super::reader::Telling;
 use super::state::App;
 use super::submit::{Job, Output, submit};
@@ -18,6 +19,7 @@ use super::terms::Terms;
 use super::thinking::Thinking;
 use crate::engine::grammar::GrammarSpec;
 use crate::text::TemplateInput;
+use crate::text::output::ToolFormat;
 
 /// What the fields are called on the wire, where that is not what chat calls them: pairs of chat's
 /// name and the other. Errors name fields by it.
@@ -40,6 +42,8 @@ pub struct Conversation {
     pub template_kwargs: Map<String, Value>,
     /// Whether to end the prompt with the header of the assistant's turn.
     pub add_generation_prompt: bool,
+    /// Whether the last message is gone on with.
+    pub continues: bool,
     /// For errors.
     pub names: FieldNames,
 }
@@ -68,6 +72,7 @@ impl Conversation {
             telling: Telling::default(),
             template_kwargs: Map::new(),
             add_generation_prompt: true,
+            continues: false,
             names,
         }
     }
@@ -93,6 +98,7 @@ impl Conversation {
     }
 
     fn prepared(self, model: &ServedModel, manner: Manner) -> Result<Prepared, ApiError> {
+        self.check_continued(model, &manner)?;
         let text = &model.text;
         let Manner {
             answer,
@@ -142,14 +148,51 @@ impl Conversation {
             return Err(ApiError::unsupported("messages", message));
         };
         let kwargs = self.kwargs(model)?;
+        let prefill = match self.continues {
+            true => Some(Prefill::new(&self.messages)?),
+            false => None,
+        };
+        let messages = prefill
+            .as_ref()
+            .map_or(&self.messages, |prefill| &prefill.messages);
         let input = TemplateInput {
-            messages: &self.messages,
+            messages,
             tools: self.tools.offered(),
-            add_generation_prompt: self.add_generation_prompt,
+            add_generation_prompt: self.add_generation_prompt && !self.continues,
             kwargs: &kwargs,
         };
         let rendered = template.render(&input);
-        rendered.map_err(|error| ApiError::invalid("messages", error.to_string()))
+        let rendered =
+            rendered.map_err(|error| ApiError::invalid("messages", error.to_string()))?;
+        match prefill {
+            Some(prefill) => prefill.cut(rendered),
+            None => Ok(rendered),
+        }
+    }
+
+    /// Refuses what a message that goes on cannot keep to.
+    fn check_continued(&self, model: &ServedModel, manner: &Manner) -> Result<(), ApiError> {
+        let refused = |why: &str| {
+            let message = format!("`continue_final_message`: {why}");
+            Err(ApiError::unsupported("continue_final_message", message))
+        };
+        if !self.continues {
+            return Ok(());
+        }
+        if manner.answer.is_some() {
+            return refused(
+                "an answer that goes on cannot be held to a format, which it would begin anew",
+            );
+        }
+        if self.thinking_budget.is_some() || self.thinking.enabled == Some(true) {
+            return refused("an answer that goes on has no thoughts, which come before it");
+        }
+        if model.text.dialect.tools() == Some(ToolFormat::Harmony) {
+            return refused(
+                "the messages of this model begin with a channel, and cannot be gone on with",
+            );
+        }
+        Ok(())
     }
 
     fn kwargs(&self, model: &ServedModel) -> Result<Map<String, Value>, ApiError> {

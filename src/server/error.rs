@@ -361,9 +361,9 @@ impl From<EngineError> for ApiError {
             EngineError::ContextExceeded { prompt, context } => {
                 Self::context_exceeded("", prompt, context)
             }
-            EngineError::EmptyPrompt | EngineError::UnknownToken { .. } => {
-                Self::invalid("", message)
-            }
+            EngineError::EmptyPrompt
+            | EngineError::UnknownToken { .. }
+            | EngineError::GrammarTooComplex(_) => Self::invalid("", message),
             EngineError::DeadlineExceeded => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 "timeout_error",

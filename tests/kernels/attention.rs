@@ -1,6 +1,6 @@
 //! Attention and copies of the cache.
 
-use mlxcel::mlx::fast::{self, Scores};
+use mlxcel::mlx::fast::{self, Kept, Scores};
 use mlxcel::mlx::kernels::set_threads;
 use mlxcel::mlx::{Affine, Array, Dtype, Packed};
 use proptest::prelude::*;
@@ -240,6 +240,82 @@ fn a_cache_in_fewer_bits_is_read_as_the_numbers_it_stands_for() {
         let alone = part(&queries, s, s + 1);
         let alone = fast::attention_over(&alone, &k, &v, packed, &scores).unwrap();
         same_bits(&alone, &part(&all, s, s + 1))
+    });
+}
+
+/// Keys or values whose groups are awkward: some of one number, one of zeros, one of huge numbers, one of
+/// tiny ones.
+fn awkward(seed: u64, shape: &[i32]) -> Array {
+    let mut numbers = floats(seed, shape).to_vec_f32().unwrap();
+    for (index, group) in numbers.chunks_mut(32).enumerate() {
+        match (index as u64 + seed) % 7 {
+            0 => group.fill(0.0),
+            1 => group.fill(seed as f32 % 5.0 - 2.0),
+            2 => group.iter_mut().for_each(|x| *x *= 1e5),
+            3 => group.iter_mut().for_each(|x| *x *= 3e-6),
+            4 => group.iter_mut().for_each(|x| *x += 1.0),
+            _ => {}
+        }
+    }
+    Array::from_f32(&numbers, shape).unwrap()
+}
+
+#[test]
+fn what_is_written_with_attention_has_the_bits_of_the_operations_one_by_one() {
+    let shapes = (1..4i32, 1..4i32, 1..20i32, 0..600i32, 1..4i32);
+    let bits = prop::sample::select(vec![32, 16, 8, 4]);
+    let groups = prop::sample::select(vec![32, 64, 128]);
+    let strategy = (shapes, bits, groups, any::<u32>(), any::<bool>());
+    on_every_isa(30, strategy, |(shape, bits, group_size, seed, own)| {
+        let (kv_heads, group, new, filled, groups) = shape;
+        let dim = match bits {
+            32 | 16 => groups * 20 + seed as i32 % 7,
+            _ => groups * group_size,
+        };
+        let seed = u64::from(seed) % 1000;
+        let affine = Affine { group_size, bits };
+        let kept = |x: &Array| match bits {
+            32 => vec![x.clone()],
+            16 => vec![x.astype(Dtype::Float16).unwrap()],
+            _ => x.quantize(affine).unwrap().into(),
+        };
+        let total = filled + new;
+        let queries = floats(seed, &[1, kv_heads * group, new, dim]);
+        let [keys, values] = [1, 2].map(|side| awkward(seed + side, &[1, kv_heads, total, dim]));
+        let expected: Vec<Array> = [&keys, &values].into_iter().flat_map(kept).collect();
+        let buffers: Vec<Array> = expected
+            .iter()
+            .map(|all| match filled {
+                0 => {
+                    Array::zeros(&[1, kv_heads, new + 3, all.dim(3)], all.dtype().unwrap()).unwrap()
+                }
+                _ => Array::concatenate_with_room(&[&part(all, 0, filled)], 2, new + 3).unwrap(),
+            })
+            .collect();
+        let packed = (bits < 16).then_some(affine);
+        let scores = Scores::plain(dim);
+        let kept = Kept {
+            buffers: &each(&buffers),
+            packed,
+            filled,
+            own,
+        };
+        let tail = |x: &Array| part(x, filled, total);
+        let (found, after) =
+            fast::attend_and_keep(&queries, &tail(&keys), &tail(&values), &kept, &scores).unwrap();
+        let (k, v) = expected.split_at(expected.len() / 2);
+        let alone = fast::attention_over(&queries, &each(k), &each(v), packed, &scores).unwrap();
+        same_bits(&found, &alone)?;
+        for (after, expected) in after.iter().zip(&expected) {
+            prop_assert_eq!(after.dim(2), total + 3);
+            // Bytes, as a float32 has no room for every word.
+            let bytes = |x: &Array| {
+                let copy = Array::concatenate(&[x], 2).unwrap();
+                copy.view(Dtype::Uint8).unwrap()
+            };
+            same_bits(&bytes(&part(after, 0, total)), &bytes(expected))?;
+        }
+        Ok(())
     });
 }
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["create", "create_async"]
 
+_CODED = "content-encoding"
+
 Route: TypeAlias = Literal["completions", "chat"]
 
 _ROUTES: dict[Route, tuple[str, Any]] = {
@@ -37,26 +39,36 @@ def create(client: LocalOpenAI, route: Route, **arguments: Any) -> Any:
     """A `Reply`, or with `stream` the SDK's `Stream`. Raises what the SDK and the HTTP client do."""
     stream = arguments.get("stream", False)
     http = client._client
-    response = http.send(_request(client, http, route, arguments), stream=stream)
+    response = http.send(_request(client, http, route, arguments), stream=True)
     if not response.is_success:
         response.read()
         raise client._make_status_error_from_response(response)
     if stream:
         return openai.Stream(cast_to=_ROUTES[route][1], response=response, client=client)
-    return _reply(response, route)
+    if _CODED in response.headers or not isinstance(response.stream, httpx2.SyncByteStream):
+        return _reply(response, response.read(), route)
+    try:  # httpx2's own way to the bytes is a long one
+        return _reply(response, b"".join(response.stream), route)
+    finally:
+        response.close()
 
 
 async def create_async(client: AsyncLocalOpenAI, route: Route, **arguments: Any) -> Any:
     """The async twin of `create`."""
     stream = arguments.get("stream", False)
     http = client._client
-    response = await http.send(_request(client, http, route, arguments), stream=stream)
+    response = await http.send(_request(client, http, route, arguments), stream=True)
     if not response.is_success:
         await response.aread()
         raise client._make_status_error_from_response(response)
     if stream:
         return openai.AsyncStream(cast_to=_ROUTES[route][1], response=response, client=client)
-    return _reply(response, route)
+    if _CODED in response.headers or not isinstance(response.stream, httpx2.AsyncByteStream):
+        return _reply(response, await response.aread(), route)
+    try:
+        return _reply(response, b"".join([part async for part in response.stream]), route)
+    finally:
+        await response.aclose()
 
 
 def _request(
@@ -72,8 +84,13 @@ def _request(
     url = _url(client.base_url, _ROUTES[route][0])
     content = _JSON.encode({**arguments, **extra} if extra else arguments).encode()
     if client.steady_headers is not None and not headers and not query:
-        times = {"timeout": timeout.as_dict()}
-        return httpx2.Request("POST", url, headers=client.steady_headers, content=content, extensions=times)
+        return httpx2.Request(
+            "POST",
+            url,
+            headers=[*client.steady_headers, ("Content-Length", str(len(content)))],
+            stream=httpx2.ByteStream(content),
+            extensions={"timeout": timeout.as_dict()},
+        )
     return http.build_request(
         "POST",
         url,
@@ -89,13 +106,13 @@ def _url(base: httpx2.URL, path: str) -> httpx2.URL:
     return base.copy_with(raw_path=base.raw_path + path.encode())
 
 
-def _reply(response: httpx2.Response, route: Route) -> Any:
+def _reply(response: httpx2.Response, content: bytes, route: Route) -> Any:
     try:
-        body = json.loads(response.content)
+        body = json.loads(content)
     except ValueError:
         if response.headers.get("content-type", "").partition(";")[0].strip().endswith("json"):
             raise
-        return response.text
+        return content.decode(errors="replace")
     return Reply(body, route, response.headers.get("x-request-id")) if isinstance(body, dict) else body
 
 

@@ -6,6 +6,7 @@ httpcore2 has the same with locks, traces and objects of its own around it, whic
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import h11
@@ -67,9 +68,7 @@ class _Exchange:
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MOST_HEAD_BYTES)
 
     def _head(self, request: httpx2.Request) -> bytes:
-        return self._bytes_of(
-            h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
-        )
+        return self._bytes_of(_head(request.method, request.url.raw_path, tuple(request.headers.raw)))
 
     def _bytes_of(self, event: h11.Event) -> bytes:
         return self._h11.send(event) or b""
@@ -105,6 +104,12 @@ class _Exchange:
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
             self._h11.start_next_cycle()
         return self._h11.our_state is h11.IDLE
+
+
+@lru_cache(maxsize=64)
+def _head(method: str, target: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> h11.Request:
+    """Checking the headers takes a while, and short prompts differ in their length alone."""
+    return h11.Request(method=method, target=target, headers=list(headers))
 
 
 class Connection(_Exchange):

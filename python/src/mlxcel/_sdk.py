@@ -159,4 +159,5 @@ def _steady(
         return None
     headers = httpx2.Headers(http_client.headers)
     headers.update(headers_of(client))
+    headers.setdefault("host", client.base_url.netloc.decode("ascii"))
     return headers.multi_items()

@@ -9,12 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from . import _responses
-from ._async_asking import AsyncAsking
 from ._async_routes import AsyncRoutes
+from ._async_streaming import AsyncStreaming, StreamT
 from ._boundary import Explained, boundary
 from ._client import PROPS_SECONDS
 from ._deadline import Deadline
-from ._generation import Generation
 from ._imports import without_collections
 from ._native import Call
 from ._timeout import CLIENTS, as_timeout, to_httpx2
@@ -30,7 +29,8 @@ if TYPE_CHECKING:
 
     from openai import AsyncOpenAI, AsyncStream
 
-    from ._requests import Messages, Prompt
+    from ._generation import Generation
+    from ._requests import Messages
     from ._sdk import AsyncLocalOpenAI
     from ._server_protocol import Server
     from ._structured import ResponseFormat
@@ -41,12 +41,11 @@ if TYPE_CHECKING:
 __all__ = ["AsyncLLM"]
 
 T = TypeVar("T")
-StreamT = TypeVar("StreamT", AsyncTextStream[Any], AsyncEventStream[Any])
 
 _STOP_INTERVAL = 0.05
 
 
-class AsyncLLM(AsyncAsking, AsyncRoutes):
+class AsyncLLM(AsyncStreaming, AsyncRoutes):
     """A language model to talk to from async code; options and methods are those of `LLM`.
 
         async with AsyncLLM("mlxcel-tiny") as llm:
@@ -92,136 +91,6 @@ class AsyncLLM(AsyncAsking, AsyncRoutes):
                 raise MlxcelStateError("the server was not started yet: await llm.ready() first")
             return self._open()
         return self._client
-
-    @overload
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        events: Literal[False] = False,
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> AsyncTextStream[T]: ...
-
-    @overload
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        events: Literal[False] = False,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> AsyncTextStream: ...
-
-    @overload
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        events: Literal[True],
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> AsyncEventStream[T]: ...
-
-    @overload
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        events: Literal[True],
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> AsyncEventStream: ...
-
-    @boundary
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        events: bool = False,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> AsyncTextStream[Any] | AsyncEventStream[Any]:
-        """Continue a prompt and get the text as it is written, or with `events` all that comes."""
-        asked = Generation.completion(prompt, params, response_format)
-        if events:
-            return self._stream(asked, model, timeout, AsyncEventStream)
-        return self._stream(asked, model, timeout, AsyncTextStream)
-
-    @overload
-    def chat_stream(
-        self,
-        messages: Messages,
-        *,
-        events: Literal[False] = False,
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> AsyncTextStream[T]: ...
-
-    @overload
-    def chat_stream(
-        self,
-        messages: Messages,
-        *,
-        events: Literal[False] = False,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> AsyncTextStream: ...
-
-    @overload
-    def chat_stream(
-        self,
-        messages: Messages,
-        *,
-        events: Literal[True],
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> AsyncEventStream[T]: ...
-
-    @overload
-    def chat_stream(
-        self,
-        messages: Messages,
-        *,
-        events: Literal[True],
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> AsyncEventStream: ...
-
-    @boundary
-    def chat_stream(
-        self,
-        messages: Messages,
-        *,
-        events: bool = False,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> AsyncTextStream[Any] | AsyncEventStream[Any]:
-        """Answer a conversation and get the text as it is written, or with `events` all that comes."""
-        asked = self._chat(messages, params, response_format)
-        if events:
-            return self._stream(asked, model, timeout, AsyncEventStream)
-        return self._stream(asked, model, timeout, AsyncTextStream)
 
     @overload
     async def run_tools(

@@ -7,14 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from . import _responses
-from ._asking import Asking
 from ._blocking_routes import Routes
 from ._boundary import Explained, boundary
 from ._client import PROPS_SECONDS
 from ._deadline import Deadline
-from ._generation import Generation
 from ._imports import without_collections
 from ._native import Call
+from ._streaming import Streaming, StreamT
 from ._timeout import CLIENTS, as_timeout, to_httpx2
 from ._tool_loop import ToolLoop
 from ._tool_run import BlockingRun
@@ -27,7 +26,8 @@ if TYPE_CHECKING:
 
     from openai import OpenAI
 
-    from ._requests import Messages, Prompt
+    from ._generation import Generation
+    from ._requests import Messages
     from ._sdk import LocalOpenAI
     from ._structured import ResponseFormat
     from ._timeout import TimeoutArgument
@@ -37,10 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["LLM"]
 
 T = TypeVar("T")
-StreamT = TypeVar("StreamT", TextStream[Any], EventStream[Any])
 
 
-class LLM(Asking, Routes):
+class LLM(Streaming, Routes):
     """A language model to talk to.
 
         with LLM("mlxcel-tiny") as llm:
@@ -117,136 +116,6 @@ class LLM(Asking, Routes):
     def openai_client(self) -> OpenAI:
         """The OpenAI SDK's client on this server, for everything that is not wrapped here."""
         return self._opened()
-
-    @overload
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        events: Literal[False] = False,
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> TextStream[T]: ...
-
-    @overload
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        events: Literal[False] = False,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> TextStream: ...
-
-    @overload
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        events: Literal[True],
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> EventStream[T]: ...
-
-    @overload
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        events: Literal[True],
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> EventStream: ...
-
-    @boundary
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        events: bool = False,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> TextStream[Any] | EventStream[Any]:
-        """Continue a prompt and get the text as it is written, or with `events` all that comes."""
-        asked = Generation.completion(prompt, params, response_format)
-        if events:
-            return self._stream(asked, model, timeout, EventStream)
-        return self._stream(asked, model, timeout, TextStream)
-
-    @overload
-    def chat_stream(
-        self,
-        messages: Messages,
-        *,
-        events: Literal[False] = False,
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> TextStream[T]: ...
-
-    @overload
-    def chat_stream(
-        self,
-        messages: Messages,
-        *,
-        events: Literal[False] = False,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> TextStream: ...
-
-    @overload
-    def chat_stream(
-        self,
-        messages: Messages,
-        *,
-        events: Literal[True],
-        response_format: type[T],
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> EventStream[T]: ...
-
-    @overload
-    def chat_stream(
-        self,
-        messages: Messages,
-        *,
-        events: Literal[True],
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> EventStream: ...
-
-    @boundary
-    def chat_stream(
-        self,
-        messages: Messages,
-        *,
-        events: bool = False,
-        response_format: ResponseFormat | None = None,
-        model: str | None = None,
-        timeout: TimeoutArgument = CLIENTS,
-        **params: Any,
-    ) -> TextStream[Any] | EventStream[Any]:
-        """Answer a conversation and get the text as it is written, or with `events` all that comes."""
-        asked = self._chat(messages, params, response_format)
-        if events:
-            return self._stream(asked, model, timeout, EventStream)
-        return self._stream(asked, model, timeout, TextStream)
 
     @overload
     def run_tools(

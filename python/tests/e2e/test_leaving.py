@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import uvloop
+from jupyter_client.manager import start_new_kernel
 
 from mlxcel import LLM, AsyncLLM, ManagedServer, MlxcelTimeoutError, Timeout
 from support import eventually
@@ -315,3 +316,42 @@ def test_ctrl_c(where: dict[str, Any], busy: Callable[[], int], endless: dict[st
         eventually(lambda: busy() == 0, SECONDS)
         process.stdin.close()
         assert process.wait(10) == 0
+
+
+@contextlib.contextmanager
+def notebook(where: dict[str, Any]) -> Iterator[Any]:
+    """A kernel with both clients at hand."""
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+        code = f"from mlxcel import *; llm, other = LLM(**{where!r}), AsyncLLM(**{where!r})"
+        assert client.execute_interactive(code, timeout=60)["content"]["status"] == "ok"
+        yield manager, client
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+        manager.cleanup_resources()
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "llm.chat(['Once'] * 20, **options)",
+        "for _ in llm.generate(iter(['Once'] * 20), **options): pass",
+    ],
+)
+def test_interrupting_many_prompts_in_one_of_two_notebooks(
+    where: dict[str, Any], busy: Callable[[], int], endless: dict[str, Any], cell: str
+) -> None:
+    with notebook(where) as (manager, client), notebook(where) as (_, neighbour):
+        client.execute(f"options = {endless!r}\n{cell}")
+        eventually(lambda: busy() >= 20)
+        neighbour.execute("answers = llm.chat(['What is 17 + 25?'] * 20)")  # waits for a slot
+        eventually(lambda: busy() > 20)
+        manager.interrupt_kernel()
+        eventually(lambda: busy() <= 20, SECONDS)
+        assert client.get_shell_msg(timeout=60)["content"]["status"] == "error"
+        assert neighbour.get_shell_msg(timeout=60)["content"]["status"] == "ok"
+        eventually(lambda: busy() == 0, SECONDS)
+        again = "assert llm.chat('What is 17 + 25?') == await other.chat('What is 17 + 25?')"
+        for kernel, code in ((client, again), (neighbour, f"{again}; assert '42' in answers[19]")):
+            assert kernel.execute_interactive(code, timeout=60)["content"]["status"] == "ok"

@@ -190,6 +190,16 @@ def test_a_required_call_validates_at_any_temperature(sdk: openai.OpenAI, seed: 
             assert arguments in ({"colour": "red"}, {"colour": "blue"})
 
 
+def test_a_schema_that_cannot_be_enforced_refuses_no_tool_that_is_not_strict(sdk: openai.OpenAI) -> None:
+    parameters = ADD["function"]["parameters"] | {"not": {"required": ["c"]}}
+    loose = {"type": "function", "function": ADD["function"] | {"parameters": parameters}}
+    choice = only(sdk, tools=[loose])
+    assert json.loads(choice.message.tool_calls[0].function.arguments) == {"a": 17, "b": 25}
+    strict = {"type": "function", "function": loose["function"] | {"strict": True}}
+    with pytest.raises(openai.BadRequestError, match="not"):
+        chat(sdk, tools=[strict])
+
+
 @pytest.mark.parametrize("parser", ["pythonic", "qwen3_coder", "llama3_json"])
 def test_every_format_is_enforced(real_binary: Path, parser: str) -> None:
     parameters = {

@@ -56,3 +56,25 @@ def test_kv_bits(bits: int, heads: int, group: int, tmp_path: Path, real_binary:
         said = [int(token.removeprefix("t")) for token in found["tokens"]]
         (rest,) = ask([prompt + said[:CONTINUED]], max_tokens=TOKENS - CONTINUED)
         assert rest["logprobs"]["token_logprobs"] == found["token_logprobs"][CONTINUED:]
+
+
+@pytest.mark.parametrize(("bits", "heads", "group"), [(8, 4, 32), (4, 2, 64)])
+def test_one_layer_packs_as_mlx_lm_does(
+    bits: int, heads: int, group: int, tmp_path: Path, real_binary: Path
+) -> None:
+    """Noise begins where a number lies between two integers: in most prompts of one layer none does."""
+    folder = tmp_path / "model"
+    dense(num_hidden_layers=1, num_attention_heads=heads, num_key_value_heads=heads // 2)(folder)
+    draw = random.Random(5)
+    prompts = [[draw.randrange(VOCAB) for _ in range(100)] for _ in range(12)]
+    reference = Reference(folder)
+    apart = []
+    with serving(str(folder), real_binary, "--kv-bits", str(bits), "--kv-group-size", str(group)) as ask:
+        for prompt in prompts:
+            (read,) = ask([prompt], echo=True, max_tokens=0)
+            logprobs = read["logprobs"]["token_logprobs"][1:]
+            steps = reference.read(
+                prompt, lambda model: [QuantizedKVCache(group, bits) for _ in model.layers]
+            )
+            apart.append(max(abs(one - step.logprob) for one, step in zip(logprobs, steps, strict=True)))
+    assert sum(each < 1e-4 for each in apart) > len(apart) * 2 // 3, sorted(apart)

@@ -28,8 +28,28 @@ pub enum GrammarError {
     Failed(String),
 }
 
+/// What came of an output that had begun.
 pub(super) fn failed(error: impl std::fmt::Display) -> GrammarError {
-    GrammarError::Failed(first_line(&error.to_string()).to_owned())
+    let line = first_line(&error.to_string()).to_owned();
+    match is_limit(&line.to_lowercase()) {
+        true => GrammarError::TooComplex(line),
+        false => GrammarError::Failed(line),
+    }
+}
+
+/// Whether llguidance says that one of its bounds was reached; lowercase.
+fn is_limit(message: &str) -> bool {
+    let words = [
+        "fuel",
+        "too complex",
+        "toocomplex",
+        "too large",
+        "too big",
+        "too many",
+        "limit",
+        "exceeded",
+    ];
+    words.iter().any(|word| message.contains(word))
 }
 
 /// What follows the first line of a message of llguidance is its state.
@@ -75,16 +95,7 @@ pub(super) fn compile_error(message: impl Into<String>) -> GrammarError {
             line.split_once(": ")
                 .map_or(line.as_str(), |(_, keys)| keys),
         )
-    } else if any(&[
-        "fuel",
-        "too complex",
-        "toocomplex",
-        "too large",
-        "too big",
-        "too many",
-        "limit",
-        "exceeded",
-    ]) {
+    } else if is_limit(&lower) {
         GrammarError::TooComplex(line)
     } else {
         GrammarError::Invalid(line)

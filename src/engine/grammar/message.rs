@@ -17,6 +17,8 @@ pub struct MessageSpec {
     pub answer: Option<Answer>,
     /// Calls that may be made; that must be made where there is no answer.
     pub calls: Option<Calls>,
+    /// Whether a call whose schema cannot be enforced is left to the model, rather than refused.
+    pub lenient: bool,
 }
 
 /// How a thought is marked.

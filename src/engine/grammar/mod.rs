@@ -213,29 +213,46 @@ impl GrammarCompiler {
 
     /// What a free message is watched for.
     fn lookout(&self, message: &MessageSpec) -> Result<Lookout, GrammarError> {
-        let calls = message.calls.as_ref().map(|calls| {
-            let (marker, rest) = watch::behind_marker(calls).ok_or_else(|| {
-                let reason = "calls do not all begin with one marker";
-                GrammarError::Vocabulary(reason.to_owned())
-            })?;
-            let lark = rest.lark(&self.tokenizer, prepare)?;
-            let grammar = self.compiled(GrammarWithLexer::from_lark(lark), true)?;
-            let (tokenizer, many) = (&self.tokenizer, calls.between.is_some());
-            Ok(Beginning::new(
-                tokenizer,
-                self.vocab_size,
-                marker,
-                grammar,
-                many,
-            ))
-        });
+        let calls = match &message.calls {
+            None => None,
+            Some(calls) => match self.beginning(calls) {
+                Err(error) if message.lenient => {
+                    tracing::warn!(%error, "a tool's arguments are not held to its schema");
+                    self.beginning(&self.loosened(calls)).ok()
+                }
+                beginning => Some(beginning?),
+            },
+        };
         let tokenizer = Arc::clone(&self.tokenizer);
-        Lookout::new(
-            tokenizer,
-            self.vocab_size,
-            message.thought.as_ref(),
-            calls.transpose()?,
-        )
+        Lookout::new(tokenizer, self.vocab_size, message.thought.as_ref(), calls)
+    }
+
+    /// Where calls begin, and what holds them from there.
+    fn beginning(&self, calls: &Calls) -> Result<Beginning, GrammarError> {
+        let (marker, rest) = watch::behind_marker(calls).ok_or_else(|| {
+            let reason = "calls do not all begin with one marker";
+            GrammarError::Vocabulary(reason.to_owned())
+        })?;
+        let lark = rest.lark(&self.tokenizer, prepare)?;
+        let grammar = self.compiled(GrammarWithLexer::from_lark(lark), true)?;
+        let (size, many) = (self.vocab_size, calls.between.is_some());
+        Ok(Beginning::new(&self.tokenizer, size, marker, grammar, many))
+    }
+
+    /// The same calls with any object for arguments whose schema cannot be enforced.
+    fn loosened(&self, calls: &Calls) -> Calls {
+        let mut calls = calls.clone();
+        for part in calls.each.iter_mut().flatten() {
+            if let Part::Json(schema) = part {
+                let compiled = prepare(schema)
+                    .map(GrammarWithLexer::from_json_schema)
+                    .and_then(|grammar| self.compiled(grammar, true));
+                if compiled.is_err() {
+                    *schema = json!({"type": "object"});
+                }
+            }
+        }
+        calls
     }
 
     /// Compiles what is a JSON schema or has one in it, or else is the user's own grammar.

@@ -197,12 +197,13 @@ impl Python<'_, '_, '_> {
         }
         let item = keywords.get("items").unwrap_or(&Value::Null);
         let item = self.value(item, depth + 1)?;
-        let further = match most {
-            None => format!("{{{},}}", least.saturating_sub(1)),
-            Some(most) => format!("{{{},{}}}", least.saturating_sub(1), most - 1),
-        };
         let more = self.lark.add("more", &format!("\", \" {item}"));
-        let items = format!("{item} {more}{further}");
+        let further = match (least.saturating_sub(1), most) {
+            (_, Some(1)) => String::new(),
+            (least, None) => format!("{more}{{{least},}}"),
+            (least, Some(most)) => format!("{more}{{{least},{}}}", most - 1),
+        };
+        let items = format!("{item} {further}");
         let items = match least {
             0 => format!("( {items} )?"),
             _ => items,

@@ -536,6 +536,7 @@ mod messages {
             heading: vec![],
             answer,
             calls,
+            lenient: false,
         }))
     }
 
@@ -624,6 +625,27 @@ mod messages {
         }
         feed(&mut matcher, "f\", \"arguments\": {\"a\": 12}}</tool_call>");
         assert!(matcher.mask().unwrap().is_none() && matcher.hold() == Hold::Free);
+    }
+
+    #[test]
+    fn a_schema_that_cannot_be_enforced_loosens_its_own_calls_only() {
+        let model = tiny();
+        let mut calls = calls(true);
+        calls.each[1][2] = Part::Json(json!({"type": "object", "minProperties": 1, "not": {}}));
+        let GrammarSpec::Message(message) = spec(None, Some(Answer::Text), Some(calls)) else {
+            panic!("a message");
+        };
+        let spec = |lenient| {
+            GrammarSpec::Message(Box::new(MessageSpec {
+                lenient,
+                ..*message.clone()
+            }))
+        };
+        let refused = model.compiler.compile(&spec(false)).unwrap_err();
+        assert!(refused.to_string().contains("not"), "{refused}");
+        assert!(model.accepts(&spec(true), F) && model.accepts(&spec(true), G));
+        assert!(!model.accepts(&spec(true), &F.replace('1', "null")));
+        assert!(!model.accepts(&spec(true), &G.replace("{}", "[]")));
     }
 
     #[test]

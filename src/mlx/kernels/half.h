@@ -47,6 +47,23 @@ inline float to_float(Half x) {
   return __builtin_bit_cast(float, sign | ((rest << 13) + ((127u - 15u) << 23)));
 }
 
+/// To the nearest, of two equally near ones the even.
+inline Half to_half(float x) {
+  const auto bits = __builtin_bit_cast(std::uint32_t, x);
+  const std::uint32_t sign = bits >> 16 & 0x8000, rest = bits & 0x7FFFFFFF;
+  std::uint32_t half;
+  if (rest > 0x7F800000) { // not a number
+    half = 0x7E00;
+  } else if (rest >= 0x477FF000) { // 65520 and more
+    half = 0x7C00;
+  } else if (rest < 0x38800000) { // subnormal: the last bit of numbers near 0.5 is 2^-24, too
+    half = __builtin_bit_cast(std::uint32_t, __builtin_bit_cast(float, rest) + 0.5f) - 0x3F000000;
+  } else {
+    half = (rest - 0x38000000 + 0xFFF + (rest >> 13 & 1)) >> 13;
+  }
+  return {static_cast<std::uint16_t>(sign | half)};
+}
+
 inline float to_float(Power x) {
   return x.bits == 0 ? 0x1p-127f : __builtin_bit_cast(float, static_cast<std::uint32_t>(x.bits) << 23);
 }

@@ -5,6 +5,7 @@
 #include "simd_avx2.h"
 
 #include "attention.h"
+#include "cache_write.h"
 #include "quantized_products.h"
 #include "recurrence.h"
 
@@ -24,9 +25,13 @@ const Table avx2 = {
     .activate = activate,
     .add_to = add_to,
     .rotate = rotate,
+    .keep_position = keep_position,
     .attention_rows = attention_rows,
     .attention_scratch = attention_scratch,
     .attend = attend,
+    .attention_found = attention_found,
+    .attend_segments = attend_segments,
+    .merge_segments = merge_segments,
     .convolve = convolve,
     .recurrence_width = recurrence_width,
     .recurrence_scratch = recurrence_scratch,

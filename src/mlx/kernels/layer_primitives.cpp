@@ -1,4 +1,4 @@
-// Normalization, rotary positions and attention.
+// Normalization, activations and rotary positions.
 
 #include <algorithm>
 #include <array>
@@ -152,98 +152,6 @@ class Rotate : public CpuPrimitive {
   float amplitude_;
 };
 
-/// The rows of head `kv` in the arrays of one side of a cache: the numbers, or packed integers with
-/// their scales and biases.
-CacheRows rows_of_head(const mx::array* arrays, CachePacking packing, std::size_t kv) {
-  const auto& data = arrays[0];
-  CacheRows rows{
-      .data = data.data<unsigned char>() + kv * data.strides(1) * data.itemsize(),
-      .stride = data.strides(2) * data.itemsize(),
-      .element = data.dtype() == mx::float16 ? Element::f16 : Element::f32,
-      .bits = packing.bits,
-      .group = static_cast<std::size_t>(packing.group),
-      .scales = nullptr,
-      .biases = nullptr,
-      .scale_stride = 0};
-  if (packing.bits > 0) {
-    // One of both was written as the other was.
-    rows.scales = arrays[1].data<float>() + kv * arrays[1].strides(1);
-    rows.biases = arrays[2].data<float>() + kv * arrays[2].strides(1);
-    rows.scale_stride = arrays[1].strides(2);
-  }
-  return rows;
-}
-
-class Attention : public CpuPrimitive {
- public:
-  Attention(mx::Stream stream, Scores scores, CachePacking packing)
-      : CpuPrimitive(stream), scores_(scores), packing_(packing) {}
-
-  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
-    const Table& kernels = table();
-    const auto& q = inputs[0];
-    const auto& k = inputs[1];
-    const std::size_t heads = q.shape(1), seq = q.shape(2), dim = q.shape(3);
-    const std::size_t kv_heads = k.shape(1), total = k.shape(2);
-    const std::size_t group = heads / kv_heads;
-    const std::size_t side = packing_.arrays();
-    for (std::size_t i = 0; i <= 2 * side; i++) {
-      if (!has_whole_rows(inputs[i])) {
-        throw std::invalid_argument("the features of a head do not lie side by side");
-      }
-    }
-    const float* queries = q.data<float>();
-    const std::size_t query_head = q.strides(1), query_row = q.strides(2);
-    // One description a head: the arrays live until the task is done, their handles need not.
-    std::vector<AttentionHead> all;
-    for (std::size_t kv = 0; kv < kv_heads; kv++) {
-      all.push_back(
-          {rows_of_head(&inputs[1], packing_, kv), rows_of_head(&inputs[1 + side], packing_, kv), dim,
-           scores_.scale, scores_.soft_cap});
-    }
-    const float* sinks = inputs.size() > 1 + 2 * side ? inputs.back().data<float>() : nullptr;
-    // In memory the tokens come first: what follows joins the heads of a token.
-    out.set_data(
-        mx::allocator::malloc(out.nbytes()), out.size(),
-        {static_cast<std::int64_t>(heads * seq * dim), static_cast<std::int64_t>(dim),
-         static_cast<std::int64_t>(heads * dim), 1},
-        {/*contiguous=*/true, /*row_contiguous=*/seq == 1 || heads == 1, /*col_contiguous=*/false});
-    float* result = out.data<float>();
-    const std::size_t window = scores_.window > 0 ? static_cast<std::size_t>(scores_.window) : total;
-    const std::size_t keep = window < total ? scores_.keep : 0;
-    dispatch([=, &kernels, all = std::move(all)] {
-      // Queries that share their keys are taken together, neighbours in time with one another.
-      const std::size_t at_once = kernels.attention_rows();
-      const std::size_t blocks = (seq * group + at_once - 1) / at_once;
-      parallel_for(kv_heads * blocks, [&](std::size_t piece) {
-        // The longest ones first, so that no thread begins one last.
-        const std::size_t kv = piece % kv_heads, block = blocks - 1 - piece / kv_heads;
-        AttentionRow rows[32];
-        std::size_t count = 0;
-        for (std::size_t i = block * at_once; i < std::min((block + 1) * at_once, seq * group); i++) {
-          const std::size_t h = kv * group + i % group, s = i / group;
-          const std::size_t last = total - seq + s;
-          rows[count++] = {
-              queries + h * query_head + s * query_row,
-              result + (s * heads + h) * dim, last + 1 > window ? last + 1 - window : 0, last, keep,
-              sinks == nullptr ? nullptr : sinks + h};
-        }
-        kernels.attend(all[kv], rows, count, scratch(kernels.attention_scratch(dim)));
-      });
-    });
-  }
-
-  const char* name() const override { return "mlxcel::Attention"; }
-  bool is_equivalent(const mx::Primitive& other) const override {
-    const auto& same = static_cast<const Attention&>(other);
-    return scores_ == same.scores_ && packing_ == same.packing_;
-  }
-
- private:
-  Scores scores_;
-  CachePacking packing_;
-};
-
 } // namespace
 } // namespace kernels
 
@@ -298,50 +206,6 @@ mx::array rotate_heads(
   }
   auto primitive = std::make_shared<Rotate>(cpu_stream(), traditional, amplitude);
   return mx::array(x.shape(), mx::float32, std::move(primitive), {x, positions, frequencies});
-}
-
-mx::array attend_causally(
-    const mx::array& queries,
-    const std::vector<mx::array>& keys,
-    const std::vector<mx::array>& values,
-    CachePacking packing,
-    Scores scores,
-    const mx::array* sinks) {
-  const bool packed = packing.bits > 0;
-  const int dim = queries.ndim() == 4 ? queries.shape(3) : 0;
-  const auto fits = [&](const mx::array& past, mx::Dtype dtype, int features) {
-    return past.ndim() == 4 && past.shape(0) == 1 && past.shape(1) > 0 &&
-        queries.shape(1) % past.shape(1) == 0 && past.shape(2) >= queries.shape(2) &&
-        past.shape(3) == features && past.dtype() == dtype &&
-        past.shape(1) == keys[0].shape(1) && past.shape(2) == keys[0].shape(2);
-  };
-  bool fit = queries.ndim() == 4 && queries.shape(0) == 1 && keys.size() == packing.arrays() &&
-      values.size() == packing.arrays() &&
-      (!packed || ((packing.bits == 8 || packing.bits == 4) && packing.group % 32 == 0 &&
-                   packing.group > 0 && dim % packing.group == 0));
-  for (const auto* side : {&keys, &values}) {
-    for (std::size_t i = 0; fit && i < side->size(); i++) {
-      const auto& past = (*side)[i];
-      const auto plain = past.dtype() == mx::float16 ? mx::float16 : mx::float32;
-      const int integers = packed ? dim * packing.bits / 32 : dim;
-      fit = i == 0 ? fits(past, packed ? mx::uint32 : plain, integers)
-                   : fits(past, mx::float32, dim / packing.group);
-    }
-  }
-  if (!fit) {
-    throw std::invalid_argument("attention wants queries, keys and values [1, heads, seq, dim] that fit");
-  }
-  std::vector<mx::array> inputs{queries};
-  inputs.insert(inputs.end(), keys.begin(), keys.end());
-  inputs.insert(inputs.end(), values.begin(), values.end());
-  if (sinks != nullptr) {
-    if (sinks->shape() != mx::Shape{queries.shape(1)} || sinks->dtype() != mx::float32) {
-      throw std::invalid_argument("there is one sink a head");
-    }
-    inputs.push_back(mx::contiguous(*sinks));
-  }
-  auto primitive = std::make_shared<Attention>(cpu_stream(), scores, packing);
-  return mx::array(queries.shape(), mx::float32, std::move(primitive), std::move(inputs));
 }
 
 } // namespace mlxcel

@@ -71,6 +71,9 @@ struct Activation {
   bool operator==(const Activation&) const = default;
 };
 
+/// Positions whose keys and values attention takes together, counted from the first.
+constexpr std::size_t ATTENTION_SEGMENT = 256;
+
 /// Keys or values of one head, a row a position, as the cache has them.
 struct CacheRows {
   /// The numbers, or their packed integers.
@@ -81,7 +84,7 @@ struct CacheRows {
   Element element;
   /// Bits of a packed integer, 8 or 4; 0 where there is none.
   int bits;
-  /// Features that share a scale and a bias; a multiple of 32.
+  /// Features that share a scale and a bias: 32, 64 or 128.
   std::size_t group;
   const float* scales;
   const float* biases;

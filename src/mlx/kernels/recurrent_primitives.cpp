@@ -19,8 +19,6 @@ namespace {
 
 /// Features of a convolution that a thread takes at once.
 constexpr std::size_t FEATURES = 4096;
-/// Numbers below which a second thread costs more than it brings.
-constexpr std::size_t SMALL = 16 * 1024;
 
 /// The rows of a matrix, which may lie apart.
 struct Tokens {
@@ -63,17 +61,6 @@ std::vector<Row> rows_of(
     start += length;
   }
   return rows;
-}
-
-/// Calls `work` for every index below `count`, of which each is worth `size` numbers.
-template <class Work>
-void for_each_of(std::size_t count, std::size_t size, Work work) {
-  const std::size_t step = std::max<std::size_t>(1, SMALL / std::max<std::size_t>(1, size));
-  parallel_for((count + step - 1) / step, [&](std::size_t piece) {
-    for (std::size_t i = piece * step; i < std::min((piece + 1) * step, count); i++) {
-      work(i);
-    }
-  });
 }
 
 class Convolve : public CpuPrimitives {

@@ -25,6 +25,10 @@ struct Vec {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
   static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
+  static void store(Half* p, F x) {
+    const __m128i halves = _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), halves);
+  }
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F add(F a, F b) { return _mm256_add_ps(a, b); }
   static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
@@ -168,6 +172,32 @@ struct Vec {
     // The exponents' biases differ by 120.
     return mul(_mm256_castsi256_ps(_mm256_or_si256(sign, rest)), set1(0x1p120f));
   }
+
+  /// The numbers that the integers 0 to `2^BITS - 1` of one group stand for.
+  template <int BITS>
+  class Levels {
+   public:
+    Levels(float scale, float bias) : scale_(set1(scale)), bias_(set1(bias)) {}
+    /// As many neighbours as there are lanes, feature `i` of them in lane `lane(i)`.
+    F at(const unsigned char* p) const {
+      I integers;
+      if constexpr (BITS == 4) {
+        std::int32_t word;
+        __builtin_memcpy(&word, p, sizeof word);
+        const I shifted =
+            _mm256_srlv_epi32(_mm256_set1_epi32(word), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
+        integers = _mm256_and_si256(shifted, _mm256_set1_epi32(15));
+      } else {
+        static_assert(BITS == 8);
+        integers = _mm256_cvtepu8_epi32(load64(p));
+      }
+      return fma(_mm256_cvtepi32_ps(integers), scale_, bias_);
+    }
+    static constexpr int lane(int feature) { return feature; }
+
+   private:
+    F scale_, bias_;
+  };
 
  private:
   static F widen(__m128i low) {

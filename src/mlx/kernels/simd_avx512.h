@@ -25,6 +25,10 @@ struct Vec {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
   static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+  static void store(Half* p, F x) {
+    const __m256i halves = _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), halves);
+  }
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
   static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
@@ -185,6 +189,39 @@ struct Vec {
     // The exponents' biases differ by 120.
     return mul(_mm512_castsi512_ps(_mm512_or_si512(sign, rest)), set1(0x1p120f));
   }
+
+  /// The numbers that the integers 0 to `2^BITS - 1` of one group stand for.
+  template <int BITS>
+  class Levels {
+   public:
+    Levels(float scale, float bias) : scale_(set1(scale)), bias_(set1(bias)) {
+      if constexpr (BITS == 4) {
+        const F integers = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        scale_ = fma(integers, scale_, bias_);
+      }
+    }
+    /// As many neighbours as there are lanes, feature `i` of them in lane `lane(i)`.
+    F at(const unsigned char* p) const {
+      if constexpr (BITS == 4) {
+        // Two words in turn. A table of 16 numbers looks at the low four bits only.
+        std::int64_t words;
+        __builtin_memcpy(&words, p, sizeof words);
+        const I shifts =
+            _mm512_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28);
+        return _mm512_permutexvar_ps(_mm512_srlv_epi32(_mm512_set1_epi64(words), shifts), scale_);
+      } else {
+        static_assert(BITS == 8);
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        return fma(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)), scale_, bias_);
+      }
+    }
+    static constexpr int lane(int feature) {
+      return BITS == 4 ? feature % 8 * 2 + feature / 8 : feature;
+    }
+
+   private:
+    F scale_, bias_;
+  };
 
  private:
   /// Of the pairs in each quarter the first ones, or the second.

@@ -3,6 +3,8 @@
 
 #include <arm_neon.h>
 
+#include <type_traits>
+
 #include "half.h"
 
 namespace mlxcel::kernels {
@@ -25,6 +27,7 @@ struct Vec {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&p->bits)));
   }
   static void store(float* p, F x) { vst1q_f32(p, x); }
+  static void store(Half* p, F x) { vst1_u16(&p->bits, vreinterpret_u16_f16(vcvt_f16_f32(x))); }
   static F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
   static F add(F a, F b) { return vaddq_f32(a, b); }
   static F sub(F a, F b) { return vsubq_f32(a, b); }
@@ -149,6 +152,26 @@ struct Vec {
     // The exponents' biases differ by 120.
     return vmulq_n_f32(vreinterpretq_f32_u32(vorrq_u32(sign, rest)), 0x1p120f);
   }
+
+  /// The numbers that the integers 0 to `2^BITS - 1` of one group stand for.
+  template <int BITS>
+  class Levels {
+   public:
+    Levels(float scale, float bias) : scale_(set1(scale)), bias_(set1(bias)) {}
+    /// As many neighbours as there are lanes, feature `i` of them in lane `lane(i)`.
+    F at(const unsigned char* p) const {
+      static_assert(BITS == 4 || BITS == 8);
+      const int32x4_t right = {0, -BITS, -2 * BITS, -3 * BITS};
+      std::conditional_t<BITS == 4, std::uint16_t, std::uint32_t> word;
+      __builtin_memcpy(&word, p, sizeof word);
+      const I shifted = vshlq_u32(vdupq_n_u32(word), right);
+      return fma(vcvtq_f32_u32(vandq_u32(shifted, vdupq_n_u32((1u << BITS) - 1))), scale_, bias_);
+    }
+    static constexpr int lane(int feature) { return feature; }
+
+   private:
+    F scale_, bias_;
+  };
 };
 
 } // namespace

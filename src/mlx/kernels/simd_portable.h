@@ -27,6 +27,11 @@ struct Vec {
     return F{to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])};
   }
   static void store(float* p, F x) { __builtin_memcpy(p, &x, sizeof x); }
+  static void store(Half* p, F x) {
+    for (int i = 0; i < LANES; i++) {
+      p[i] = to_half(x[i]);
+    }
+  }
   /// Rounds twice: a fused one would be a function call without the instruction.
   static F fma(F a, F b, F c) { return a * b + c; }
   static F add(F a, F b) { return a + b; }
@@ -130,6 +135,28 @@ struct Vec {
     // The exponents' biases differ by 120.
     return reinterpret_cast<F>((shifted & 0x80) << 24 | (shifted & 0x7F) << 20) * 0x1p120f;
   }
+
+  /// The numbers that the integers 0 to `2^BITS - 1` of one group stand for.
+  template <int BITS>
+  class Levels {
+   public:
+    Levels(float scale, float bias) : scale_(set1(scale)), bias_(set1(bias)) {}
+    /// As many neighbours as there are lanes, feature `i` of them in lane `lane(i)`.
+    F at(const unsigned char* p) const {
+      static_assert(BITS == 4 || BITS == 8);
+      S integers;
+      if constexpr (BITS == 4) {
+        integers = S{p[0] & 15, p[0] >> 4, p[1] & 15, p[1] >> 4};
+      } else {
+        integers = S{p[0], p[1], p[2], p[3]};
+      }
+      return fma(__builtin_convertvector(integers, F), scale_, bias_);
+    }
+    static constexpr int lane(int feature) { return feature; }
+
+   private:
+    F scale_, bias_;
+  };
 };
 
 } // namespace

@@ -61,12 +61,36 @@ struct Table {
       bool traditional,
       float* out);
 
+  /// Writes a key or a value of `dim` features to position `t` of the rows, as they keep it.
+  void (*keep_position)(const CacheRows& rows, std::size_t t, const float* x, std::size_t dim);
+
   /// Query rows that one call of `attend` takes.
   std::size_t (*attention_rows)();
-  /// Floats that `attend` wants as scratch.
+  /// Floats that each of those below wants as scratch.
   std::size_t (*attention_scratch)(std::size_t dim);
+  /// The results of so many rows, all segments one after the other.
   void (*attend)(
       const AttentionHead& head, const AttentionRow* rows, std::size_t count, float* scratch);
+  /// Floats that tell what one row finds in one segment.
+  std::size_t (*attention_found)(std::size_t dim);
+  /// What the rows find in segments `begin` to `end`, each by itself: row `m` in segment `s` at
+  /// `found + m · stride + (s - begin) · attention_found(dim)`.
+  void (*attend_segments)(
+      const AttentionHead& head,
+      const AttentionRow* rows,
+      std::size_t count,
+      std::size_t begin,
+      std::size_t end,
+      float* found,
+      std::size_t stride,
+      float* scratch);
+  /// The result of one row from what it found in as many segments, one behind the other.
+  void (*merge_segments)(
+      const AttentionHead& head,
+      const AttentionRow& row,
+      const float* found,
+      std::size_t segments,
+      float* scratch);
 
   /// Features `from` to `to`.
   void (*convolve)(const Convolution& at, std::size_t from, std::size_t to);

@@ -212,4 +212,24 @@ mlx::core::array attend_causally(
     Scores scores,
     const mlx::core::array* sinks);
 
+/// What a cache holds: arrays as above, those of the keys first, each with room for more positions.
+struct Cache {
+  std::vector<mlx::core::array> buffers;
+  CachePacking packing;
+  /// Positions that are filled.
+  int filled;
+  /// Whether nobody else writes behind these: then there is nothing to be copied first.
+  bool own;
+};
+
+/// Writes the keys and values of new positions, `[1, kv_heads, new, dim]`, behind those of the cache, and
+/// attends to all of them: what is found, then the cache's buffers.
+std::vector<mlx::core::array> attend_and_keep(
+    const mlx::core::array& queries,
+    const mlx::core::array& keys,
+    const mlx::core::array& values,
+    Cache cache,
+    Scores scores,
+    const mlx::core::array* sinks);
+
 } // namespace mlxcel

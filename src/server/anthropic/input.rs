@@ -7,10 +7,19 @@ use serde_json::{Map, Value, json};
 use super::message::INVALID_JSON;
 use crate::server::error::ApiError;
 
+/// What was said so far.
+#[derive(Debug)]
+pub struct Said {
+    /// In chat's form.
+    pub messages: Value,
+    /// Whether the last message is the assistant's, to be gone on with.
+    pub continues: bool,
+}
+
 /// The conversation in chat's form: see [`normalize`](crate::server::openai::messages::normalize).
 ///
 /// Turns of one role in a row become one. A result goes to the call that it answers.
-pub fn messages(system: Option<Value>, messages: Option<Value>) -> Result<Value, ApiError> {
+pub fn messages(system: Option<Value>, messages: Option<Value>) -> Result<Said, ApiError> {
     const FIELD: &str = "messages";
     let list = match messages {
         None => return Err(ApiError::missing(FIELD, "`messages` is required")),
@@ -35,15 +44,10 @@ pub fn messages(system: Option<Value>, messages: Option<Value>) -> Result<Value,
         };
         turns.message(&format!("{path}.content"), last, content)?;
     }
-    if last == Role::Assistant {
-        let path = format!("messages[{}]", list.len() - 1);
-        let message = format!(
-            "`{path}` is the assistant's, and an answer is always begun anew: the last message has to be \
-             the user's"
-        );
-        return Err(ApiError::unsupported(&path, message));
-    }
-    Ok(turns.done.into())
+    Ok(Said {
+        messages: turns.done.into(),
+        continues: last == Role::Assistant,
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -278,7 +282,7 @@ mod tests {
     use super::*;
 
     fn read(messages_: Value) -> Result<Value, ApiError> {
-        messages(None, Some(messages_))
+        messages(None, Some(messages_)).map(|said| said.messages)
     }
 
     #[test]
@@ -310,7 +314,10 @@ mod tests {
             {"role": "tool", "tool_call_id": "1", "name": "f", "content": "Error: no"},
             {"role": "user", "content": "d"},
         ]);
-        assert_eq!(messages(Some(system), Some(conversation)).unwrap(), want);
+        assert_eq!(
+            messages(Some(system), Some(conversation)).unwrap().messages,
+            want
+        );
     }
 
     #[test]
@@ -371,10 +378,6 @@ mod tests {
                 json!([call, {"role": "user", "content": [
                     {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "image"}]}]}]),
                 "messages[1].content[0].content[0]",
-            ),
-            (
-                json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]),
-                "messages[1]",
             ),
         ] {
             let error = read(list.clone()).unwrap_err();

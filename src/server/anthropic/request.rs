@@ -26,6 +26,7 @@ const NAMES: FieldNames = &[
     ("reasoning_effort", "output_config.effort"),
     ("enable_thinking", "thinking"),
     ("thinking_budget", "thinking.budget_tokens"),
+    ("continue_final_message", "messages"),
 ];
 
 /// What makes the prompt. `system`, `messages`, `tools` and `tool_choice` are taken out of the body
@@ -176,7 +177,10 @@ fn subject(body: &mut Body, model: &ServedModel) -> Result<Subject, ApiError> {
     if let Some(control) = body.take("cache_control") {
         input::cache_control("", &json!({"cache_control": control}))?;
     }
-    let messages = input::messages(body.take("system"), body.take("messages"))?;
+    let input::Said {
+        messages,
+        continues,
+    } = input::messages(body.take("system"), body.take("messages"))?;
     let tools = tools::read(body.take("tools"), body.take("tool_choice"))?;
     let OutputConfig { effort, format } = fields.output_config.unwrap_or_default();
     let mut thinking = Thinking {
@@ -213,6 +217,7 @@ fn subject(body: &mut Body, model: &ServedModel) -> Result<Subject, ApiError> {
             tools,
             thinking,
             thinking_budget: budget,
+            continues,
             template_kwargs: fields.chat_template_kwargs.unwrap_or_default(),
             ..Conversation::new(messages, NAMES)
         },

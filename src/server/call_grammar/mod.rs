@@ -7,7 +7,7 @@ mod tests;
 use self::layouts::{calls, heading, thought};
 use super::error::ApiError;
 use super::openai::tools::{Choice, Tools};
-use crate::engine::grammar::{Answer, GrammarError, GrammarSpec, Mark, MessageSpec};
+use crate::engine::grammar::{Answer, GrammarError, GrammarSpec, Mark, MessageSpec, Part, Thought};
 use crate::text::Tokenizer;
 use crate::text::output::{ReasoningTags, ToolFormat};
 
@@ -34,8 +34,8 @@ pub struct Wish<'a> {
 
 /// The grammar of a request's outputs; `None` where anything goes.
 ///
-/// Calls are held to it where one has to be made, and where a function is `strict`. An answer that has
-/// to be JSON begins behind the thought, if there is one.
+/// Calls are held to it where one has to be made, where a function is `strict`, and in formats with a
+/// marker once one begins. An answer that has to be JSON begins behind the thought, if there is one.
 ///
 /// # Errors
 /// 400 for what the model's way to write cannot be held to.
@@ -44,6 +44,9 @@ pub fn message(
     writing: &Writing,
     tokenizer: &Tokenizer,
 ) -> Result<Option<GrammarSpec>, ApiError> {
+    if let Some(watched) = watched(&wish, writing, tokenizer) {
+        return Ok(Some(GrammarSpec::Message(Box::new(watched))));
+    }
     let Wish {
         tools,
         answer,
@@ -120,7 +123,42 @@ pub fn message(
         heading,
         answer,
         calls,
+        lenient: false,
     }))))
+}
+
+/// A message that is free until a call begins in it, in formats with a marker for that.
+///
+/// Nobody asked for more where no function is `strict`, so that a schema which cannot be enforced is
+/// no reason to refuse the request.
+fn watched(wish: &Wish<'_>, writing: &Writing, tokenizer: &Tokenizer) -> Option<MessageSpec> {
+    let tools = wish.tools;
+    let free = *tools.choice() == Choice::Auto && wish.answer.is_none();
+    let strict = tools.callable().any(|function| function.strict);
+    if !free || strict || !heading(writing.format).is_empty() {
+        return None;
+    }
+    let calls = calls(writing.format, tools, tokenizer)?;
+    let thoughts = writing.thoughts.as_ref();
+    let thought = thoughts.filter(|tags| !over(tags, wish.prompt));
+    let endless = thought.is_some_and(|tags| tokenizer.token_id(&tags.close).is_none());
+    if matches!(calls.mark, Mark::Beginning(_)) || wish.budget.is_some() && endless {
+        return None;
+    }
+    let thought = thought.map(|tags| Thought {
+        open: vec![Part::Marker(tags.open.clone())],
+        close: tags.close.clone(),
+        behind: Vec::new(),
+        opened: tags.opened,
+        budget: wish.budget,
+    });
+    Some(MessageSpec {
+        thought,
+        answer: Some(Answer::Text),
+        calls: Some(calls),
+        lenient: true,
+        ..MessageSpec::default()
+    })
 }
 
 /// Whether an output may begin with a thought.

@@ -37,6 +37,8 @@ pub struct ChatFields {
     pub chat_template_kwargs: Option<Map<String, Value>>,
     /// Whether to end the prompt with the header of the assistant's turn; absent is yes.
     pub add_generation_prompt: Option<bool>,
+    /// Whether the assistant's last message is gone on with, instead of a new one begun.
+    pub continue_final_message: Option<bool>,
     /// Whether an answer may make several calls; absent is yes.
     pub parallel_tool_calls: Option<bool>,
     user: Option<String>,
@@ -75,6 +77,12 @@ pub fn conversation(body: &mut Body, fields: ChatFields) -> Result<Conversation,
         names,
     } = reasoning.resolve(body.read()?)?;
     metadata::checked(fields.metadata)?;
+    let continues = fields.continue_final_message.unwrap_or(false);
+    if continues && fields.add_generation_prompt == Some(true) {
+        let message = "a message that goes on has no header of its own; leave out \
+                       `add_generation_prompt` or `continue_final_message`";
+        return Err(ApiError::invalid("add_generation_prompt", message));
+    }
     let missing = || ApiError::missing("messages", "`messages` is required");
     let messages = body.take("messages").ok_or_else(missing)?;
     let messages = messages::normalize(messages)?;
@@ -90,6 +98,7 @@ pub fn conversation(body: &mut Body, fields: ChatFields) -> Result<Conversation,
         telling,
         template_kwargs: fields.chat_template_kwargs.unwrap_or_default(),
         add_generation_prompt: fields.add_generation_prompt.unwrap_or(true),
+        continues,
         ..Conversation::new(messages, names)
     })
 }

@@ -68,13 +68,12 @@ fn message_at(path: &str, message: Value) -> Result<Value, ApiError> {
             ));
         }
     }
-    let calls = tool_calls(path, message.shift_remove("tool_calls"))?;
+    // Each keeps its place among the fields, as a template may print the whole message.
+    let mut take = |name: &str| message.get_mut(name).map(Value::take);
+    let calls = tool_calls(path, take("tool_calls"))?;
     // What the model declined to say was its answer.
-    let refusal = message
-        .shift_remove("refusal")
-        .filter(|refusal| role == "assistant" && refusal.is_string());
-    let content = message
-        .shift_remove("content")
+    let refusal = take("refusal").filter(|refusal| role == "assistant" && refusal.is_string());
+    let content = take("content")
         .filter(|content| !content.is_null())
         .or(refusal);
     if content.is_none() && (role != "assistant" || calls.is_none()) {
@@ -234,6 +233,13 @@ mod tests {
             {"role": "assistant", "content": "never"},
         ]);
         assert_eq!(normalize(messages).unwrap(), want);
+    }
+
+    #[test]
+    fn fields_keep_their_order() {
+        let messages = r#"[{"content":"a","extra":1,"role":"user","name":"n"}]"#;
+        let normal = normalize(serde_json::from_str(messages).unwrap()).unwrap();
+        assert_eq!(normal.to_string(), messages);
     }
 
     #[test]

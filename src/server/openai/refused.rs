@@ -36,11 +36,6 @@ pub const EVERYWHERE: &[Refused] = &[
         "the model's own template is used; see `chat_template_kwargs`",
     ),
     (
-        "continue_final_message",
-        |v| v == false,
-        "a message is always begun anew; send text to be continued to /v1/completions",
-    ),
-    (
         "include_stop_str_in_output",
         |v| v == false,
         "a stop string is never part of the output",

@@ -3,6 +3,7 @@
 mod ending;
 mod fuzz;
 mod operations;
+mod prefill;
 mod reasoning;
 
 use std::path::Path;

@@ -97,35 +97,6 @@ fn strftime(format: &str, time: &jiff::Zoned) -> Result<String, Error> {
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, "strftime_now").with_source(error))
 }
 
-/// `{% generation %}` marks the assistant's text for training and prints it unchanged. Like the
-/// call block that transformers makes of it, `with` has a scope of its own.
-pub(super) fn prepare(source: &str) -> String {
-    let mut prepared = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(at) = rest.find("{%") {
-        let (before, tag) = rest.split_at(at);
-        prepared.push_str(before);
-        let inner = tag[2..].trim_start_matches(['-', '+']).trim_start();
-        let name_len = inner.bytes().take_while(u8::is_ascii_lowercase).count();
-        let (name, after) = inner.split_at(name_len);
-        let ends = after
-            .trim_start()
-            .trim_start_matches(['-', '+'])
-            .starts_with("%}");
-        let replacement = match name {
-            "generation" if ends => "with",
-            "endgeneration" if ends => "endwith",
-            _ => name,
-        };
-        let head = tag.len() - inner.len();
-        prepared.push_str(&tag[..head]);
-        prepared.push_str(replacement);
-        rest = after;
-    }
-    prepared.push_str(rest);
-    prepared
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,13 +116,5 @@ mod tests {
             assert_eq!(strftime(format, &time).unwrap(), expected);
         }
         assert!(strftime("%!", &time).is_err());
-    }
-
-    #[test]
-    fn generation_tags_keep_their_whitespace_control() {
-        assert_eq!(
-            prepare("a{%- generation -%} b {% endgeneration %}{% if generation %}"),
-            "a{%- with -%} b {% endwith %}{% if generation %}"
-        );
     }
 }

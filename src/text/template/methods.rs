@@ -1,6 +1,6 @@
 //! Methods of Python's `str`, `list` and `dict` that templates call, beyond minijinja-contrib's.
 
-use minijinja::value::{Kwargs, ValueKind, from_args};
+use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
@@ -10,6 +10,9 @@ use super::strings::{
     title, triple, window,
 };
 
+/// The name that `x[::-1]` is called by.
+pub(super) const REVERSED: &str = "__reversed__";
+
 /// Calls `value.method(*args)`.
 pub(super) fn call(
     state: &mut State,
@@ -17,6 +20,9 @@ pub(super) fn call(
     method: &str,
     args: &[Value],
 ) -> Result<Value, Error> {
+    if method == REVERSED {
+        return reversed(value);
+    }
     if let Some(text) = value.as_str()
         && let Some(result) = string_method(text, method, args)?
     {
@@ -44,6 +50,28 @@ pub(super) fn call(
             Ok(Value::from(at.ok_or_else(missing)?))
         }
         _ => unknown_method_callback(state, value, method, args),
+    }
+}
+
+fn reversed(value: &Value) -> Result<Value, Error> {
+    if let Some(text) = value.as_str() {
+        return Ok(text.chars().rev().collect::<String>().into());
+    }
+    if matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
+        let mut items = value.try_iter()?.checked().collect::<Result<Vec<_>, _>>()?;
+        items.reverse();
+        return Ok(if value.is_tuple() {
+            Tuple::from(items).into()
+        } else {
+            items.into()
+        });
+    }
+    match value.kind() {
+        ValueKind::None | ValueKind::Bool | ValueKind::Number => Ok(Value::UNDEFINED),
+        kind => {
+            let message = format!("a value of type {kind} cannot be reversed");
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        }
     }
 }
 

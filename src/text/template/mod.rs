@@ -5,6 +5,7 @@ mod environment;
 mod filters;
 mod json;
 mod methods;
+mod prepare;
 mod python;
 mod source;
 mod strings;
@@ -76,7 +77,7 @@ impl ChatTemplate {
         let mut environment = environment::environment();
         for source in sources.iter() {
             environment
-                .add_template_owned(source.name.clone(), environment::prepare(&source.text))
+                .add_template_owned(source.name.clone(), prepare::prepare(&source.text))
                 .map_err(|error| super::files::invalid(&source.path, error))?;
         }
         let special_tokens = config
