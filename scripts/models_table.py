@@ -1,5 +1,5 @@
-"""Writes the table of docs/models.md: the architectures of the registry, and which of their checkpoints
-are compared with mlx-lm.
+"""Writes the tables of docs/models.md: the architectures of the registry, which of their checkpoints are
+compared with mlx-lm, and what bench/architectures.py measured of them.
 
     models_table.py            writes it
     models_table.py --check    fails where the file is not what would be written
@@ -7,6 +7,7 @@ are compared with mlx-lm.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -15,8 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 REGISTRY = ROOT / "src" / "models" / "registry.rs"
 NESTED = ROOT / "src" / "models" / "text_config.rs"
 PARITY = ROOT / "python" / "tests" / "parity"
+MEASURED = ROOT / "bench" / "results" / "architectures.json"
 PAGE = ROOT / "docs" / "models.md"
 BEGIN, END = "<!-- table: scripts/models_table.py -->", "<!-- end of table -->"
+BEGIN_MEASURED = "<!-- table: bench/results/architectures.json -->"
 
 
 def registered() -> dict[str, Path]:
@@ -66,6 +69,23 @@ def compared(kind: str) -> list[str]:
     return [name.split("-", 1)[1] for name in recipes("ALL") if name.split("-", 1)[0] == kind]
 
 
+def measured() -> list[str]:
+    """The rows of what was measured: ours, mlx-lm's, and the ratio."""
+
+    def cells(figures: dict[str, list[float]]) -> list[str]:
+        (ours, theirs), (fast, slow) = figures["operations"], figures["tok/s"]
+        return [f"{ours} / {theirs}", f"{fast:,.0f} / {slow:,.0f} = {fast / slow:.1f}"]
+
+    rows = [
+        "| `model_type` | float32: operations | tok/s | 4-bit: operations | tok/s |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for kind, figures in json.loads(MEASURED.read_text()).items():
+        both = [cell for which in ("float32", "4-bit") for cell in cells(figures[which])]
+        rows.append(f"| `{kind}` | {' | '.join(both)} |")
+    return rows
+
+
 def table() -> str:
     rows = ["| `model_type` | architecture | compared with mlx-lm |", "| --- | --- | --- |"]
     for kind, file in sorted(registered().items()):
@@ -80,9 +100,11 @@ def table() -> str:
 
 
 def page(text: str) -> str:
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+    for begin, made in ((BEGIN, table()), (BEGIN_MEASURED, "\n".join(measured()))):
+        before, rest = text.split(begin)
+        _, after = rest.split(END, 1)
+        text = f"{before}{begin}\n\n{made}\n\n{END}{after}"
+    return text
 
 
 def main() -> int:

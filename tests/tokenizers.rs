@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use mlxcel::text::{Detokenizer, TextError, Tokenizer, stop_token_ids};
+use mlxcel::text::{Detokenizer, StopMatcher, TextError, Tokenizer, stop_token_ids};
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -101,6 +101,38 @@ proptest! {
         let ids: Vec<u32> =
             picks.iter().map(|pick| pick.index(tokenizer.vocab_size() + 2) as u32).collect();
         check_stream(tokenizer, &ids, show_special);
+    }
+
+    #[test]
+    fn a_stop_string_cuts_the_stream_where_it_cuts_the_whole(
+        family in 0..FAMILIES.len(),
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 1..24),
+        at: prop::sample::Index,
+        length in 1..5usize,
+        other in "[a-e<é\u{fffd} ]{1,3}",
+    ) {
+        let tokenizer = &TOKENIZERS[family];
+        let ids: Vec<u32> =
+            picks.iter().map(|pick| pick.index(tokenizer.vocab_size()) as u32).collect();
+        let whole = tokenizer.decode(&ids, true).unwrap();
+        let chars: Vec<char> = whole.chars().collect();
+        let start = if chars.is_empty() { 0 } else { at.index(chars.len()) };
+        let stops: Vec<String> = vec![chars.iter().skip(start).take(length).collect(), other];
+        // The first one to be complete; of those that end together the longest.
+        let ends = stops.iter().filter(|stop| !stop.is_empty()).filter_map(|stop| {
+            whole.find(stop.as_str()).map(|begin| (begin + stop.len(), begin))
+        });
+        let expected = ends.min().map_or(whole.as_str(), |(_, begin)| &whole[..begin]);
+
+        let mut matcher = StopMatcher::new(stops.clone());
+        let mut detokenizer = Detokenizer::new(Arc::clone(tokenizer));
+        let mut shown = String::new();
+        for id in &ids {
+            shown += &matcher.push(&detokenizer.push(*id).unwrap()).text;
+        }
+        shown += &matcher.push(&detokenizer.finish().unwrap()).text;
+        shown += &matcher.finish();
+        prop_assert_eq!(shown, expected, "{:?}", stops);
     }
 
     #[test]

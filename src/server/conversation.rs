@@ -14,7 +14,7 @@ use super::openai::tools::Tools;
 use super::prefill::Prefill;
 use super::reader::Telling;
 use super::state::App;
-use super::submit::{Job, Output, submit};
+use super::submit::{Job, Output, field_of, submit};
 use super::terms::Terms;
 use super::thinking::Thinking;
 use crate::engine::grammar::GrammarSpec;
@@ -110,6 +110,7 @@ impl Conversation {
         let prompt = self.rendered(model)?;
         let tools = &self.tools;
         let tokenizer = &text.tokenizer;
+        let field = field_of(answer.as_ref());
         let budget = self.thinking_budget;
         let wish = Wish {
             tools,
@@ -126,6 +127,10 @@ impl Conversation {
         let job = Job::new(model, "messages", vec![tokens], sampling, logprobs, terms)?;
         Ok(Prepared {
             job: job.with_readers(readers),
+            field: match &grammar {
+                Some(GrammarSpec::Message(message)) if message.calls.is_some() => "tools",
+                _ => field,
+            },
             grammar,
             calls: tools.offered().is_some(),
             call_ids: CallIds::of(text.dialect.tools()),
@@ -230,6 +235,8 @@ impl Conversation {
 pub struct Prepared {
     job: Job,
     grammar: Option<GrammarSpec>,
+    /// What asked for it.
+    field: &'static str,
     calls: bool,
     call_ids: CallIds,
     names: FieldNames,
@@ -257,7 +264,7 @@ impl Prepared {
         app: &App,
         model: &Arc<ServedModel>,
     ) -> Result<Vec<Output>, ApiError> {
-        let job = self.job.constrain(model, self.grammar).await;
+        let job = self.job.constrain(model, self.grammar, self.field).await;
         job.and_then(|job| submit(app, model, job))
             .map_err(|error| error.renamed(self.names))
     }

@@ -146,14 +146,9 @@ impl ServedModel {
     ///
     /// The compiler's view of the vocabulary is made when the first grammar is asked for, so that a
     /// server that never sees one starts without it.
-    pub fn compile(&self, spec: &GrammarSpec) -> Result<Matcher, ApiError> {
-        let param = match spec {
-            GrammarSpec::Message(message) if message.calls.is_some() => "tools",
-            GrammarSpec::Regex(_) => "regex",
-            GrammarSpec::Choice(_) => "choice",
-            GrammarSpec::Grammar(_) => "grammar",
-            _ => "response_format",
-        };
+    ///
+    /// `param` is the field that asked for it.
+    pub fn compile(&self, spec: &GrammarSpec, param: &str) -> Result<Matcher, ApiError> {
         let failed = |error: GrammarError| {
             let message = format!("`{param}`: {error}");
             match error {

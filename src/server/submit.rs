@@ -172,11 +172,12 @@ impl Job {
     }
 
     /// Constrains every output, and finds the tokens that break DRY's sequences. Both can take long,
-    /// so no connection waits for it.
+    /// so no connection waits for it. `field` is what asked for the grammar.
     pub async fn constrain(
         mut self,
         model: &Arc<ServedModel>,
         spec: Option<GrammarSpec>,
+        field: &'static str,
     ) -> Result<Self, ApiError> {
         if self.sampling.params.dry.is_on() {
             let (model, strings) = (model.clone(), self.sampling.breakers.take());
@@ -188,7 +189,7 @@ impl Job {
         };
         let known = model.knows(&spec);
         let (model, outputs) = (model.clone(), self.prompts.len() * self.sampling.n);
-        let compile = move || (0..outputs).map(|_| model.compile(&spec)).collect();
+        let compile = move || (0..outputs).map(|_| model.compile(&spec, field)).collect();
         // What is compiled already does not wait for what is not.
         let grammars = match known {
             true => beside(compile).await,
@@ -204,6 +205,16 @@ fn most_tokens(sampling: &Sampling, model: &ServedModel) -> Option<usize> {
     match (sampling.max_tokens, model.n_predict) {
         (Some(asked), Some(most)) => Some(asked.min(most)),
         (asked, most) => asked.or(most),
+    }
+}
+
+/// The field that asks for a grammar.
+pub fn field_of(spec: Option<&GrammarSpec>) -> &'static str {
+    match spec {
+        Some(GrammarSpec::Regex(_)) => "regex",
+        Some(GrammarSpec::Choice(_)) => "choice",
+        Some(GrammarSpec::Grammar(_)) => "grammar",
+        _ => "response_format",
     }
 }
 

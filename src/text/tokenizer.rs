@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
+use tokenizers::models::ModelWrapper;
 use tokenizers::{AddedToken, Model as _};
 
 use super::TextError;
 use super::backend::{self, Backend};
-use super::decoder::{Decoder, DecoderState};
+use super::decoder::{Decoder, DecoderState, clean_up};
 use super::files::invalid;
 use super::special_tokens::TokenizerConfig;
 
@@ -21,6 +22,7 @@ pub struct Tokenizer {
     /// The same, deaf to special tokens in a text; made when it is first asked for.
     plain: OnceLock<tokenizers::Tokenizer>,
     decoder: Decoder,
+    cleans_up: bool,
     vocab_size: usize,
     bos: Option<String>,
     eos: Option<String>,
@@ -57,8 +59,14 @@ impl Tokenizer {
             inner.with_post_processor(around.map_err(|error| invalid(&path, error))?);
         }
 
-        let decoder = Decoder::new(inner.get_decoder())
+        let mut decoder = Decoder::new(inner.get_decoder())
             .map_err(|what| invalid(&path, format!("{what} is not supported")))?;
+        // transformers cleans up after tokenizers of words only: BPE's spaces are meant.
+        let cleans_up = config.flag("clean_up_tokenization_spaces") == Some(true)
+            && !matches!(inner.get_model(), ModelWrapper::BPE(_));
+        if cleans_up {
+            decoder.clean_up();
+        }
         let vocab_size = inner
             .get_vocab(true)
             .into_values()
@@ -70,6 +78,7 @@ impl Tokenizer {
             inner,
             plain: OnceLock::new(),
             decoder,
+            cleans_up,
             vocab_size,
             bos,
             eos,
@@ -110,9 +119,11 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Decode`].
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TextError> {
-        self.inner
+        let text = self
+            .inner
             .decode(ids, skip_special)
-            .map_err(|error| TextError::Decode(error.to_string()))
+            .map_err(|error| TextError::Decode(error.to_string()))?;
+        Ok(if self.cleans_up { clean_up(text) } else { text })
     }
 
     /// The bytes that a token adds to a text, not at its start; `None` for an id without a token.

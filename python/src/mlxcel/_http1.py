@@ -35,7 +35,7 @@ _NETWORK_ERRORS = (
 
 def origin_of(url: httpx2.URL) -> Origin:
     """Where a request goes."""
-    return url.scheme, url.host, url.port or _PORTS.get(url.scheme, 0)
+    return url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS.get(url.scheme, 0)
 
 
 class as_httpx2_errors:  # noqa: N801 - used like a function, and on the way of every request

@@ -76,23 +76,21 @@ def async_http_client(
 
 
 class LocalClient(httpx2.Client):
-    """Sends past the steps for credentials, cookies, redirects and hooks: it has none."""
+    """Sends streams past the steps for credentials, cookies, redirects and hooks: it has none.
+
+    Every request for text is one here (see `_create`); the SDK's others go the whole way.
+    """
 
     def __init__(self, transport: httpx2.BaseTransport, timeout: httpx2.Timeout) -> None:
         super().__init__(transport=transport, timeout=timeout, trust_env=False)
         self._way = transport
 
     def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
-        if options or self.is_closed:
+        if options or not stream or self.is_closed:
             return super().send(request, stream=stream, **options)
         with _naming(request):
             response = self._way.handle_request(request)
-            response.request = request
-            if not stream:
-                try:
-                    response.read()
-                finally:
-                    response.close()
+        response.request = request
         return response
 
 
@@ -104,16 +102,11 @@ class AsyncLocalClient(httpx2.AsyncClient):
         self._way = transport
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
-        if options or self.is_closed:
+        if options or not stream or self.is_closed:
             return await super().send(request, stream=stream, **options)
         with _naming(request):
             response = await self._way.handle_async_request(request)
-            response.request = request
-            if not stream:
-                try:
-                    await response.aread()
-                finally:
-                    await response.aclose()
+        response.request = request
         return response
 
 
@@ -152,6 +145,7 @@ def tls_context(verify: bool | str | os.PathLike[str] | ssl.SSLContext) -> ssl.S
 def _pool_settings(endpoint: Endpoint) -> tuple[str | None, ssl.SSLContext]:
     # Loading the authorities takes 20 ms, for nothing where there is no TLS. The
     # context then trusts nobody, so it could not be misused for a redirect.
-    if endpoint.root_url.startswith("https:"):
-        return endpoint.socket, tls_context(endpoint.verify)
-    return endpoint.socket, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls = endpoint.root_url.startswith("https:")
+    context = tls_context(endpoint.verify) if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["http/1.1"])
+    return endpoint.socket, context

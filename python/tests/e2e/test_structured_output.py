@@ -291,7 +291,7 @@ def test_heavy_schemas_hold_nobody_up(client: openai.OpenAI) -> None:
 
     def heavy(name: str) -> str:
         try:
-            return str(ask(client, HEAVY[name], max_tokens=3, timeout=100).finish_reason)
+            return str(ask(client, HEAVY[name], max_tokens=3, temperature=0, timeout=100).finish_reason)
         except openai.BadRequestError as refusal:
             return refusal.message
 

@@ -41,6 +41,8 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
         LLAMA | {"tokenizer_class": "LlamaTokenizerFast", "add_prefix_space": False},
     ),
     "llama3 by class": ("llama3", LLAMA),
+    "unigram cleaned up": ("unigram", {"clean_up_tokenization_spaces": True}),
+    "gpt2 not cleaned up": ("gpt2", {"clean_up_tokenization_spaces": True}),
     "mistral": ("llama2", LLAMA | {"model_type": "mistral"}),
 }
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in FAMILIES} | CLASSES

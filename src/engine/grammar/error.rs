@@ -48,6 +48,7 @@ fn is_limit(message: &str) -> bool {
         "too many",
         "limit",
         "exceeded",
+        "max is",
     ];
     words.iter().any(|word| message.contains(word))
 }

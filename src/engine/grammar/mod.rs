@@ -203,10 +203,11 @@ impl GrammarCompiler {
                 GrammarWithLexer::from_lark(message.lark(&self.tokenizer, prepare)?)
             }
         };
-        let json = matches!(
-            spec,
-            GrammarSpec::JsonObject | GrammarSpec::JsonSchema(_) | GrammarSpec::Message(_)
-        );
+        let json = match spec {
+            GrammarSpec::JsonObject | GrammarSpec::JsonSchema(_) => true,
+            GrammarSpec::Message(message) => !matches!(message.answer, Some(Answer::Lark(_))),
+            _ => false,
+        };
         let compiled = self.compiled(grammar, json)?;
         Ok(Template::Whole(Box::new(compiled)))
     }

@@ -480,6 +480,23 @@ fn compilation_is_bounded() {
 }
 
 #[test]
+fn a_bound_that_is_reached_in_the_middle_is_told_as_one() {
+    for said in [
+        "Parser Error: Current row has 4001 items; max is 2000; consider",
+        "lexer error: too many expressions constructed",
+    ] {
+        assert!(
+            matches!(error::failed(said), GrammarError::TooComplex(_)),
+            "{said}"
+        );
+    }
+    assert!(matches!(
+        error::failed("doesn't satisfy"),
+        GrammarError::Failed(_)
+    ));
+}
+
+#[test]
 fn matchers_go_to_the_engine_thread() {
     fn is_send<T: Send>() {}
     fn is_shared<T: Send + Sync>() {}

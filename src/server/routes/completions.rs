@@ -25,7 +25,7 @@ use crate::server::openai::usage::{Account, TimingsOut};
 use crate::server::openai::{constraint, metadata, refused, response_format};
 use crate::server::sse::{self, Shape};
 use crate::server::state::{App, Ready};
-use crate::server::submit::{Job, Output, interleave, offload, submit};
+use crate::server::submit::{Job, Output, field_of, interleave, offload, submit};
 use crate::server::terms::Terms;
 
 struct Prepared {
@@ -65,7 +65,8 @@ pub async fn post(
         include_usage,
         ignored,
     } = prepared;
-    let mut job = job.constrain(&model, grammar).await?;
+    let field = field_of(grammar.as_ref());
+    let mut job = job.constrain(&model, grammar, field).await?;
     let logprobs = job.logprobs;
     if job.sampling.n > n {
         // What is best is told by them.

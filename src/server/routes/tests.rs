@@ -649,6 +649,18 @@ async fn a_schema_that_cannot_be_enforced_is_named() {
 }
 
 #[tokio::test]
+async fn a_grammar_that_is_none_is_named_by_its_field_also_behind_a_thought() {
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    for thinking in [true, false] {
+        for (field, grammar) in [("regex", "(["), ("grammar", "start: (")] {
+            let body = json!({"messages": messages, "enable_thinking": thinking, field: grammar});
+            let error = post("/v1/chat/completions", body).await.error();
+            assert_eq!(error, (400, json!("invalid_value"), json!(field)));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_model_without_a_template_points_to_completions() {
     let app = serving(engine(1, 1), |model| model.text.template = None);
     let body = json!({"messages": [{"role": "user", "content": "x"}]}).to_string();

@@ -73,11 +73,7 @@ impl Pythonic {
     fn tell(&mut self, arguments: &Arguments, out: &mut Pieces) -> Place {
         let json = keywords_to_json(&arguments.text);
         // `[note(s)]` is text; `f(a=<nonsense>)` is a call that went wrong.
-        let keyword = arguments.text.split_once('=').is_some_and(|(name, _)| {
-            let name = name.trim();
-            !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_')
-        });
-        if json.is_none() && !keyword {
+        if json.is_none() && !arguments.are_keywords() {
             return Place::Answer;
         }
         self.raw.clear();
@@ -89,6 +85,14 @@ impl Pythonic {
 }
 
 impl Arguments {
+    /// Whether they begin as a call's do.
+    fn are_keywords(&self) -> bool {
+        self.text.split_once('=').is_some_and(|(name, _)| {
+            let name = name.trim();
+            !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_')
+        })
+    }
+
     /// Whether this character is the parenthesis that closes the call.
     fn ends_with(&mut self, c: char) -> bool {
         match self.quote {
@@ -129,7 +133,17 @@ impl Format for Pythonic {
     }
 
     fn end(&mut self, out: &mut Pieces) {
-        // After a call, commas and white space are layout; an unfinished call is told as it is.
+        // A call that was cut off is one, with what there is of its arguments.
+        if let Place::Arguments(arguments) = &self.place
+            && (self.calls > 0 || arguments.are_keywords())
+        {
+            self.raw.clear();
+            out.call(self.calls, &arguments.name);
+            out.arguments(self.calls, &arguments.text);
+            self.calls += 1;
+            return;
+        }
+        // After a call, commas and white space are layout.
         let raw = std::mem::take(&mut self.raw);
         let layout = self.calls > 0 && matches!(self.place, Place::Item | Place::Comma);
         if !layout {
@@ -163,7 +177,7 @@ mod tests {
             "[note(s) below]",
             "[]",
             "[f",
-            "[f(a=1",
+            "[f(a",
             "Hello [f(a=1)]",
             "[x] done",
             " ",
@@ -171,6 +185,16 @@ mod tests {
             let whole = parse(Pythonic, text);
             assert_eq!((whole.content.as_str(), whole.calls.len()), (text, 0));
         }
+    }
+
+    #[test]
+    fn a_call_that_was_cut_off_is_one() {
+        assert_eq!(parse(Pythonic, "[f(a=1").calls, [call("f", "a=1")]);
+        let whole = parse(Pythonic, "[f(a=1), g(");
+        assert_eq!(
+            whole,
+            Whole::calls([call("f", r#"{"a": 1}"#), call("g", "")])
+        );
     }
 
     #[test]

@@ -5,8 +5,15 @@
 //! whole). [`Decoder`] is the pipeline, [`DecoderState`] what must be remembered between tokens;
 //! fed with all tokens and finished, the pieces join to exactly what the library returns.
 
+mod bytes;
+mod clean_up;
+
 use tokenizers::Decoder as _;
 use tokenizers::decoders::DecoderWrapper;
+
+use self::bytes::{Utf8Lossy, byte_level, fallback_byte};
+pub(super) use self::clean_up::clean_up;
+use self::clean_up::{CLEAN_UP, replace};
 
 /// What a decoder does, stage by stage.
 #[derive(Debug)]
@@ -35,6 +42,11 @@ enum TextStage {
     EachChar(DecoderWrapper),
     /// Removes up to `count` times `content` from the start of the text.
     StripStart { content: char, count: usize },
+    /// Writes one text for another, as Python's `str.replace` does.
+    Replace {
+        from: &'static str,
+        to: &'static str,
+    },
 }
 
 /// What the tokens so far leave behind for the next one.
@@ -43,8 +55,16 @@ pub(super) struct DecoderState {
     tokens: Vec<TokenState>,
     separate: bool,
     utf8: Utf8Lossy,
-    /// How many characters a `StripStart` may still remove, one entry a text stage.
-    strip: Vec<usize>,
+    /// One entry a text stage.
+    texts: Vec<TextState>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct TextState {
+    /// How many characters a `StripStart` may still remove.
+    strip: usize,
+    /// What may become the text that a `Replace` looks for.
+    held: String,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -70,6 +90,12 @@ impl Decoder {
             plan.add(decoder, &mut joined)?;
         }
         Ok(plan)
+    }
+
+    /// Takes out the spaces that tokenizers of words leave before punctuation, once all is decoded.
+    pub(super) fn clean_up(&mut self) {
+        let stages = CLEAN_UP.map(|(from, to)| TextStage::Replace { from, to });
+        self.text_stages.extend(stages);
     }
 
     fn add(&mut self, decoder: &DecoderWrapper, joined: &mut bool) -> Result<(), String> {
@@ -116,12 +142,15 @@ impl Decoder {
                 .iter()
                 .map(|_| TokenState::default())
                 .collect(),
-            strip: self
+            texts: self
                 .text_stages
                 .iter()
-                .map(|stage| match stage {
-                    TextStage::StripStart { count, .. } => *count,
-                    TextStage::EachChar(_) => 0,
+                .map(|stage| TextState {
+                    strip: match stage {
+                        TextStage::StripStart { count, .. } => *count,
+                        TextStage::EachChar(_) | TextStage::Replace { .. } => 0,
+                    },
+                    held: String::new(),
                 })
                 .collect(),
             ..DecoderState::default()
@@ -145,7 +174,12 @@ impl Decoder {
         }
         let mut rest = String::new();
         state.utf8.finish(&mut rest);
-        self.text(state, rest, out)
+        self.text(0, state, rest, out)?;
+        for index in 0..self.text_stages.len() {
+            let held = std::mem::take(&mut state.texts[index].held);
+            self.text(index + 1, state, held, out)?;
+        }
+        Ok(())
     }
 
     /// The bytes a token adds to a text that does not start with it.
@@ -194,7 +228,7 @@ impl Decoder {
                     state.separate = true;
                     text.push_str(&token);
                 }
-                self.text(state, text, out)
+                self.text(0, state, text, out)
             }
             Some(TokenStage::Each(decoder)) => {
                 let first = !std::mem::replace(&mut state.tokens[index].started, true);
@@ -231,27 +265,34 @@ impl Decoder {
         }
     }
 
+    /// Runs a text through the stages from the given one on.
     fn text(
         &self,
+        from_stage: usize,
         state: &mut DecoderState,
         mut text: String,
         out: &mut String,
     ) -> Result<(), String> {
-        for (stage, left) in self.text_stages.iter().zip(&mut state.strip) {
+        let stages = self.text_stages.iter().zip(&mut state.texts);
+        for (stage, state) in stages.skip(from_stage) {
             match stage {
                 TextStage::EachChar(decoder) => text = each(decoder, text, false)?,
                 TextStage::StripStart { content, .. } => {
                     let mut rest = text.as_str();
-                    while *left > 0 && !rest.is_empty() {
+                    while state.strip > 0 && !rest.is_empty() {
                         match rest.strip_prefix(*content) {
                             Some(stripped) => {
                                 rest = stripped;
-                                *left -= 1;
+                                state.strip -= 1;
                             }
-                            None => *left = 0,
+                            None => state.strip = 0,
                         }
                     }
                     text = rest.to_owned();
+                }
+                TextStage::Replace { from, to } => {
+                    state.held.push_str(&text);
+                    text = replace(&mut state.held, from, to);
                 }
             }
         }
@@ -281,75 +322,6 @@ fn replaces_one_char(decoder: &DecoderWrapper) -> bool {
             .as_str()
             .is_some_and(|p| p.chars().count() == 1)
     })
-}
-
-/// The byte of a `<0xNN>` token, by the rule of the library's `ByteFallback`.
-fn fallback_byte(token: &str) -> Option<u8> {
-    if token.len() != 6 || !token.starts_with("<0x") || !token.ends_with('>') {
-        return None;
-    }
-    token
-        .get(3..5)
-        .and_then(|hex| u8::from_str_radix(hex, 16).ok())
-}
-
-/// Maps a token from GPT-2's printable alphabet back to bytes; a token with any other character
-/// (an added token) stands for itself, as in the library.
-fn byte_level(token: &str) -> Vec<u8> {
-    token
-        .chars()
-        .map(byte_of_char)
-        .collect::<Option<Vec<u8>>>()
-        .unwrap_or_else(|| token.as_bytes().to_vec())
-}
-
-/// The inverse of `bytes_to_unicode` in GPT-2's `encoder.py`: printable Latin-1 stands for itself,
-/// the other 68 bytes, in order, for U+0100 and on.
-fn byte_of_char(c: char) -> Option<u8> {
-    let code = u32::from(c);
-    match code {
-        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => u8::try_from(code).ok(),
-        0x100..=0x120 => u8::try_from(code - 0x100).ok(),
-        0x121..=0x142 => u8::try_from(code - 0x121 + 0x7f).ok(),
-        0x143 => Some(0xad),
-        _ => None,
-    }
-}
-
-/// `String::from_utf8_lossy` for bytes that come in pieces.
-#[derive(Debug, Clone, Default)]
-struct Utf8Lossy {
-    /// The start of a character, at most three bytes.
-    pending: Vec<u8>,
-}
-
-impl Utf8Lossy {
-    fn push(&mut self, bytes: &[u8], out: &mut String) {
-        self.pending.extend_from_slice(bytes);
-        let mut held = 0;
-        let mut chunks = self.pending.utf8_chunks().peekable();
-        while let Some(chunk) = chunks.next() {
-            out.push_str(chunk.valid());
-            let invalid = chunk.invalid();
-            if chunks.peek().is_none() && unfinished(invalid) {
-                held = invalid.len();
-            } else if !invalid.is_empty() {
-                out.push(char::REPLACEMENT_CHARACTER);
-            }
-        }
-        self.pending.drain(..self.pending.len() - held);
-    }
-
-    fn finish(&mut self, out: &mut String) {
-        if !std::mem::take(&mut self.pending).is_empty() {
-            out.push(char::REPLACEMENT_CHARACTER);
-        }
-    }
-}
-
-/// Whether more bytes could complete this invalid sequence.
-fn unfinished(bytes: &[u8]) -> bool {
-    str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
 
 #[cfg(test)]
@@ -409,6 +381,21 @@ mod tests {
             }
             plan.finish(&mut state, &mut text).unwrap();
             prop_assert_eq!(text, decoder.decode(tokens).unwrap());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn cleaning_up_piece_by_piece_equals_all_at_once(pieces: Vec<String>, some in "[ .?!,'nmstvre]{0,24}") {
+            let mut plan = Decoder::new(Some(&serde_json::from_value(json!({"type": "Fuse"})).unwrap())).unwrap();
+            plan.clean_up();
+            let (mut state, mut text) = (plan.start(), String::new());
+            let tokens: Vec<String> = pieces.into_iter().chain(some.chars().map(String::from)).collect();
+            for token in tokens.clone() {
+                plan.push(&mut state, token, &mut text).unwrap();
+            }
+            plan.finish(&mut state, &mut text).unwrap();
+            prop_assert_eq!(text, clean_up(tokens.concat()));
         }
     }
 
