@@ -12,21 +12,32 @@ const KERNELS: &str = "src/mlx/kernels";
 
 /// Instruction sets, each compiled from a file of its own with its own flags: what one of them may
 /// use must not find its way into what every machine runs.
-const ISAS: [(&str, &[&str]); 4] = [
-    (
-        "avx512",
-        &[
-            "-mavx512f",
-            "-mavx512bw",
-            "-mavx512dq",
-            "-mavx512vl",
-            "-mfma",
-            "-mf16c",
-        ],
-    ),
+const ISAS: [(&str, &[&str]); 6] = [
+    ("avx512", &AVX512),
+    ("avx512_vnni", &AVX512_VNNI),
     ("avx2", &["-mavx2", "-mfma", "-mf16c"]),
+    ("avx2_vnni", &["-mavx2", "-mfma", "-mf16c", "-mavxvnni"]),
     ("neon", &[]),
     ("portable", &[]),
+];
+
+const AVX512: [&str; 6] = [
+    "-mavx512f",
+    "-mavx512bw",
+    "-mavx512dq",
+    "-mavx512vl",
+    "-mfma",
+    "-mf16c",
+];
+
+const AVX512_VNNI: [&str; 7] = [
+    "-mavx512f",
+    "-mavx512bw",
+    "-mavx512dq",
+    "-mavx512vl",
+    "-mfma",
+    "-mf16c",
+    "-mavx512vnni",
 ];
 
 fn main() {

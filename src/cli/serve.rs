@@ -10,7 +10,7 @@ use clap::{ArgAction, ValueEnum, builder::BoolishValueParser};
 use super::logging::{Format, Level, init};
 use crate::hub::HubOptions;
 use crate::mlx::Affine;
-use crate::mlx::kernels::{Isa, MOST_THREADS, set_threads};
+use crate::mlx::kernels::{Isa, MOST_THREADS, quantize_activations, set_threads};
 use crate::models::KvFormat;
 use crate::server::auth::Keys;
 use crate::server::lifeline::Lifeline;
@@ -225,8 +225,8 @@ pub struct Args {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=MOST_THREADS as i64))]
     threads: Option<u16>,
 
-    /// Instructions that computing on the CPU uses: avx512, avx2, neon or portable [default: the
-    /// fastest that this processor has]
+    /// Instructions that computing on the CPU uses: avx512vnni, avx512, avx2vnni, avx2, neon or portable
+    /// [default: the fastest that this processor has]
     #[arg(
         long,
         env = "LLAMA_ARG_CPU_ISA",
@@ -235,6 +235,18 @@ pub struct Args {
     )]
     #[arg(help_heading = "Model")]
     cpu_isa: Option<Isa>,
+
+    /// On the CPU, round activations to 8 bits on their way into matrices of 4 or 8 bits: faster, and
+    /// less exact
+    #[arg(
+        long,
+        env = "LLAMA_ARG_QUANTIZE_ACTIVATIONS",
+        hide_env_values = true,
+        help_heading = "Model"
+    )]
+    #[arg(value_parser = BoolishValueParser::new())]
+    quantize_activations: bool,
+
     /// How the model writes tool calls [default: what its chat template says]
     #[arg(
         long,
@@ -478,6 +490,19 @@ impl Args {
         if let Some(threads) = self.threads {
             set_threads(threads.into())?;
         }
+        let device = self.device.map(|device| match device {
+            Device::Cpu => crate::mlx::Device::Cpu,
+            Device::Gpu => crate::mlx::Device::Gpu,
+        });
+        if self.quantize_activations {
+            if device.unwrap_or_else(crate::mlx::Device::best) != crate::mlx::Device::Cpu {
+                return Err(
+                    "--quantize-activations is for the CPU: leave it out, or add --device cpu"
+                        .into(),
+                );
+            }
+            quantize_activations(true);
+        }
         let keys = Keys::load(variable, self.api_key_file.as_deref())?;
         let model = ModelOptions {
             model: self.model,
@@ -497,10 +522,7 @@ impl Args {
             },
             warmup: self.warmup && !self.no_warmup,
             force: self.force,
-            device: self.device.map(|device| match device {
-                Device::Cpu => crate::mlx::Device::Cpu,
-                Device::Gpu => crate::mlx::Device::Gpu,
-            }),
+            device,
             tool_call_parser: self.tool_call_parser.map(ToolFormat::from),
         };
         let address = address(&self.host, self.port)?;

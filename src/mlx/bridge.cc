@@ -613,6 +613,10 @@ rust::String current_isa() noexcept {
   return rust::String(kernels::table().name);
 }
 
+void quantize_activations(bool quantize) noexcept {
+  kernels::quantize_activations(quantize);
+}
+
 void set_kernel_threads(std::size_t threads) {
   kernels::set_threads(threads);
 }

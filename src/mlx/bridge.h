@@ -165,6 +165,7 @@ std::unique_ptr<ArrayList> route(
 bool choose_isa(rust::Str name) noexcept;
 rust::Vec<rust::String> available_isas();
 rust::String current_isa() noexcept;
+void quantize_activations(bool quantize) noexcept;
 void set_kernel_threads(std::size_t threads);
 
 // Fused operations (lazy): our kernels in float32 on the CPU, else MLX's.

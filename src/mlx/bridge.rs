@@ -190,6 +190,7 @@ pub(crate) mod ffi {
         fn choose_isa(name: &str) -> bool;
         fn available_isas() -> Vec<String>;
         fn current_isa() -> String;
+        fn quantize_activations(quantize: bool);
         fn set_kernel_threads(threads: usize) -> Result<()>;
 
         fn rms_norm(x: &Array, weight: &Array, eps: f32) -> Result<UniquePtr<Array>>;

@@ -10,8 +10,12 @@ use super::error::{MlxError, OrMlxError};
 /// A set of instructions that kernels are written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
+    /// AVX-512 (F, BW, DQ, VL) with VNNI, which only counts where activations are quantized.
+    Avx512Vnni,
     /// AVX-512 (F, BW, DQ, VL).
     Avx512,
+    /// AVX2 with FMA and F16C, and with AVX-VNNI.
+    Avx2Vnni,
     /// AVX2 with FMA and F16C.
     Avx2,
     /// NEON of 64-bit Arm.
@@ -21,12 +25,21 @@ pub enum Isa {
 }
 
 impl Isa {
-    const ALL: [Self; 4] = [Self::Avx512, Self::Avx2, Self::Neon, Self::Portable];
+    const ALL: [Self; 6] = [
+        Self::Avx512Vnni,
+        Self::Avx512,
+        Self::Avx2Vnni,
+        Self::Avx2,
+        Self::Neon,
+        Self::Portable,
+    ];
 
     /// As in `--cpu-isa`.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Avx512Vnni => "avx512vnni",
             Self::Avx512 => "avx512",
+            Self::Avx2Vnni => "avx2vnni",
             Self::Avx2 => "avx2",
             Self::Neon => "neon",
             Self::Portable => "portable",
@@ -67,8 +80,15 @@ impl FromStr for Isa {
         Self::ALL
             .into_iter()
             .find(|isa| isa.name() == text)
-            .ok_or_else(|| format!("{text} is none of avx512, avx2, neon, portable"))
+            .ok_or_else(|| format!("{text} is none of {}", Self::ALL.map(Self::name).join(", ")))
     }
+}
+
+/// From now on, on the CPU, activations are quantized to 8 bits on their way into products with matrices that are
+/// affinely quantized to 4 or 8 bits: faster, and less exact. Off at first. What was queued before may or may not
+/// see it, so this belongs before the first computation.
+pub fn quantize_activations(quantize: bool) {
+    ffi::quantize_activations(quantize);
 }
 
 /// How many threads there are; `None` before they were started.

@@ -7,11 +7,10 @@ use serde_json::{Map, Value};
 use crate::mlx::Activation;
 
 use super::builder::Builder;
-use super::config::dimension;
+use super::dense::Dense;
 use super::error::LoadError;
 use super::layers::{
-    AttentionConfig, AttentionShape, Block, BlockConfig, Decoder, DecoderConfig, NormOver,
-    RopeConfig, only_activation,
+    AttentionConfig, Block, BlockConfig, Decoder, NormOver, RopeConfig, only_activation,
 };
 use super::registry::Architecture;
 use super::weights::Weights;
@@ -38,6 +37,30 @@ pub struct Olmo2Config {
     rope_parameters: Option<Map<String, Value>>,
 }
 
+impl Olmo2Config {
+    fn dense(&self) -> Dense {
+        Dense {
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.num_hidden_layers,
+            num_attention_heads: self.num_attention_heads,
+            num_key_value_heads: self.num_key_value_heads,
+            head_dim: self.head_dim,
+            eps: self.rms_norm_eps,
+            vocab_size: self.vocab_size,
+            context: self.max_position_embeddings.unwrap_or(2048),
+            tied: self.tie_word_embeddings,
+            rope: RopeConfig {
+                theta: self.rope_theta,
+                traditional: self.rope_traditional.unwrap_or(false),
+                scaling: self.rope_scaling.clone(),
+                parameters: self.rope_parameters.clone(),
+                ..RopeConfig::default()
+            },
+        }
+    }
+}
+
 /// OLMo 2.
 pub struct Olmo2;
 
@@ -56,49 +79,23 @@ impl Architecture for Olmo2 {
         config: &Olmo2Config,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<Block>, LoadError> {
-        let shape = AttentionShape::new(
-            config.hidden_size,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-        )?;
-        let context = config.max_position_embeddings.unwrap_or(2048);
-        let rope = RopeConfig {
-            theta: config.rope_theta,
-            traditional: config.rope_traditional.unwrap_or(false),
-            scaling: config.rope_scaling.clone(),
-            parameters: config.rope_parameters.clone(),
-            context: Some(context),
-            ..RopeConfig::default()
-        };
+        let dense = config.dense();
+        let bias = config.attention_bias.unwrap_or(false);
         let attention = AttentionConfig {
-            qkv_bias: config.attention_bias.unwrap_or(false),
-            out_bias: config.attention_bias.unwrap_or(false),
+            qkv_bias: bias,
+            out_bias: bias,
             norms: Some((NormOver::Projection, config.rms_norm_eps)),
-            ..AttentionConfig::plain(shape, rope)
+            ..dense.attention()?
         };
-        let hidden = dimension("hidden_size", config.hidden_size)?;
-        let eps = config.rms_norm_eps;
         let block = BlockConfig {
-            hidden,
-            inner: dimension("intermediate_size", config.intermediate_size)?,
-            eps,
-            activation: Activation::Silu,
             mlp_bias: config.mlp_bias.unwrap_or(false),
-        };
-        let decoder = DecoderConfig {
-            hidden_size: config.hidden_size,
-            vocab_size: config.vocab_size,
-            layers: config.num_hidden_layers,
-            context_length: context,
-            tied: config.tie_word_embeddings,
-            ..DecoderConfig::default()
+            ..dense.block(Activation::Silu)?
         };
         Decoder::build(
             builder,
-            &decoder,
+            &dense.decoder(),
             |builder, _, path| block.post_norm(builder, path, &attention),
-            |builder, path| Ok(builder.rms_norm(path, hidden, eps)?.into()),
+            |builder, path| Ok(builder.rms_norm(path, block.hidden, block.eps)?.into()),
         )
     }
 }

@@ -7,12 +7,9 @@ use serde_json::{Map, Value};
 use crate::mlx::Activation;
 
 use super::builder::Builder;
-use super::config::dimension;
+use super::dense::Dense;
 use super::error::LoadError;
-use super::layers::{
-    AttentionConfig, AttentionShape, Block, BlockConfig, Decoder, DecoderConfig, RopeConfig,
-    only_activation,
-};
+use super::layers::{AttentionConfig, Block, BlockConfig, Decoder, RopeConfig, only_activation};
 use super::registry::Architecture;
 use super::weights::Weights;
 use super::windows;
@@ -45,6 +42,28 @@ pub struct SmolLm3Config {
 }
 
 impl SmolLm3Config {
+    fn dense(&self) -> Dense {
+        Dense {
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.num_hidden_layers,
+            num_attention_heads: self.num_attention_heads,
+            num_key_value_heads: self.num_key_value_heads,
+            head_dim: self.head_dim,
+            eps: self.rms_norm_eps,
+            vocab_size: self.vocab_size,
+            context: self.max_position_embeddings.unwrap_or(32768),
+            tied: self.tie_word_embeddings,
+            rope: RopeConfig {
+                theta: self.rope_theta,
+                traditional: self.rope_traditional.unwrap_or(false),
+                scaling: self.rope_scaling.clone(),
+                parameters: self.rope_parameters.clone(),
+                ..RopeConfig::default()
+            },
+        }
+    }
+
     /// Which layers encode positions.
     fn roped(&self) -> Result<Vec<bool>, LoadError> {
         let layers = self.num_hidden_layers;
@@ -81,25 +100,12 @@ impl Architecture for SmolLm3 {
         config: &SmolLm3Config,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<Block>, LoadError> {
-        let shape = AttentionShape::new(
-            config.hidden_size,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-        )?;
-        let context = config.max_position_embeddings.unwrap_or(32768);
-        let rope = RopeConfig {
-            theta: config.rope_theta,
-            traditional: config.rope_traditional.unwrap_or(false),
-            scaling: config.rope_scaling.clone(),
-            parameters: config.rope_parameters.clone(),
-            context: Some(context),
-            ..RopeConfig::default()
-        };
+        let dense = config.dense();
+        let bias = config.attention_bias.unwrap_or(false);
         let attention = AttentionConfig {
-            qkv_bias: config.attention_bias.unwrap_or(false),
-            out_bias: config.attention_bias.unwrap_or(false),
-            ..AttentionConfig::plain(shape, rope)
+            qkv_bias: bias,
+            out_bias: bias,
+            ..dense.attention()?
         };
         let roped = config.roped()?;
         let windows = windows::qwen(
@@ -109,28 +115,15 @@ impl Architecture for SmolLm3 {
                 .sliding_window
                 .filter(|_| config.use_sliding_window == Some(true)),
             None,
-            context,
+            dense.context,
         )?;
-        let hidden = dimension("hidden_size", config.hidden_size)?;
-        let eps = config.rms_norm_eps;
         let block = BlockConfig {
-            hidden,
-            inner: dimension("intermediate_size", config.intermediate_size)?,
-            eps,
-            activation: Activation::Silu,
             mlp_bias: config.mlp_bias.unwrap_or(false),
-        };
-        let decoder = DecoderConfig {
-            hidden_size: config.hidden_size,
-            vocab_size: config.vocab_size,
-            layers: config.num_hidden_layers,
-            context_length: context,
-            tied: config.tie_word_embeddings,
-            ..DecoderConfig::default()
+            ..dense.block(Activation::Silu)?
         };
         Decoder::build(
             builder,
-            &decoder,
+            &dense.decoder(),
             |builder, index, path| {
                 let rope = attention.rope.clone();
                 let attention = AttentionConfig {
@@ -139,7 +132,7 @@ impl Architecture for SmolLm3 {
                 };
                 block.pre_norm(builder, path, &attention)
             },
-            |builder, path| Ok(builder.rms_norm(path, hidden, eps)?.into()),
+            |builder, path| Ok(builder.rms_norm(path, block.hidden, block.eps)?.into()),
         )
     }
 }

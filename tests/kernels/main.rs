@@ -8,6 +8,7 @@
 mod attention;
 mod experts;
 mod fused;
+mod quantizing;
 
 use std::sync::{Mutex, MutexGuard};
 

@@ -86,7 +86,7 @@ std::vector<Piece> cut(const Sorted& sorted, std::size_t rows, std::size_t colum
 void pack_sorted(
     const Table& kernels, const Matrix& matrix, const Rows& x, const Choices& choices,
     const Sorted& sorted, float* packed) {
-  const std::size_t length = kernels.packed_length(matrix), count = sorted.pairs.size();
+  const std::size_t length = kernels.products->packed_length(matrix), count = sorted.pairs.size();
   // One row a token, or one a pair.
   const std::size_t sharing = x.rows == count ? 1 : choices.each;
   parallel_for((count + PACKED_AT_ONCE - 1) / PACKED_AT_ONCE, [&](std::size_t piece) {
@@ -95,7 +95,7 @@ void pack_sorted(
       Rows one = x;
       one.data += static_cast<std::ptrdiff_t>(sorted.pairs[i] / sharing) * x.row_stride;
       one.rows = 1;
-      kernels.pack(matrix, one, 0, 1, packed + i * length);
+      kernels.products->pack(matrix, one, 0, 1, packed + i * length);
     }
   });
 }
@@ -107,8 +107,8 @@ void multiply(
   const std::size_t first = sorted.starts[piece.expert];
   const std::size_t count = sorted.starts[piece.expert + 1] - first, width = piece.to - piece.from;
   const std::size_t from = piece.expert * operand.rows() + piece.from;
-  const float* rows = packed + first * kernels.packed_length(operand.matrix);
-  kernels.product(operand.matrix, rows, count, from, from + width, out, width, memory);
+  const float* rows = packed + first * kernels.products->packed_length(operand.matrix);
+  kernels.products->product(operand.matrix, rows, count, from, from + width, out, width, memory);
   if (operand.factors != nullptr) {
     for (std::size_t i = 0; i < count * width; i++) {
       out[i] *= operand.factors[piece.expert];
@@ -134,7 +134,7 @@ void multiply_all(
   const Sorted sorted(choices, operand.experts);
   pack_sorted(kernels, operand.matrix, x, choices, sorted, packed);
   const auto pieces = cut(sorted, operand.rows(), operand.matrix.columns);
-  const std::size_t unpacked = kernels.product_scratch(operand.matrix);
+  const std::size_t unpacked = kernels.products->product_scratch(operand.matrix);
   parallel_for(pieces.size(), [&](std::size_t i) {
     const Piece& piece = pieces[i];
     const std::size_t count = sorted.starts[piece.expert + 1] - sorted.starts[piece.expert];
@@ -155,7 +155,7 @@ class GatheredProduct : public CpuPrimitive {
     const Table& kernels = table();
     const Rows x = rows_of(inputs[0]);
     const Choices choices(inputs[1]);
-    float* packed = temporary(choices.pairs() * kernels.packed_length(operand_->matrix));
+    float* packed = temporary(choices.pairs() * kernels.products->packed_length(operand_->matrix));
     float* result = out.data<float>();
     dispatch([=, &kernels, operand = operand_] {
       multiply_all(kernels, *operand, x, choices, packed, result);
@@ -181,10 +181,10 @@ class GatheredGate : public CpuPrimitive {
     const Table& kernels = table();
     const Rows x = rows_of(inputs[0]);
     const Choices choices(inputs[1]);
-    const bool shared = kernels.same_packing(gate_->matrix, up_->matrix);
-    float* for_gate = temporary(choices.pairs() * kernels.packed_length(gate_->matrix));
+    const bool shared = kernels.products->same_packing(gate_->matrix, up_->matrix);
+    float* for_gate = temporary(choices.pairs() * kernels.products->packed_length(gate_->matrix));
     float* for_up =
-        shared ? for_gate : temporary(choices.pairs() * kernels.packed_length(up_->matrix));
+        shared ? for_gate : temporary(choices.pairs() * kernels.products->packed_length(up_->matrix));
     float* result = out.data<float>();
     dispatch([=, &kernels, opening = opening_, kept_gate = gate_, kept_up = up_] {
       const Operand &gate = *kept_gate, &up = *kept_up;
@@ -195,7 +195,7 @@ class GatheredGate : public CpuPrimitive {
       }
       const auto pieces = cut(sorted, gate.rows(), 2 * gate.matrix.columns);
       const std::size_t unpacked =
-          std::max(kernels.product_scratch(gate.matrix), kernels.product_scratch(up.matrix));
+          std::max(kernels.products->product_scratch(gate.matrix), kernels.products->product_scratch(up.matrix));
       parallel_for(pieces.size(), [&](std::size_t i) {
         const Piece& piece = pieces[i];
         const std::size_t count = sorted.starts[piece.expert + 1] - sorted.starts[piece.expert];
@@ -248,7 +248,7 @@ class GatheredSum : public CpuPrimitive {
     const Rows weights = rows_of(inputs[2]);
     const Rows residual = residual_ ? rows_of(inputs[3]) : Rows{};
     const std::size_t rows = operand_->rows();
-    float* packed = temporary(choices.pairs() * kernels.packed_length(operand_->matrix));
+    float* packed = temporary(choices.pairs() * kernels.products->packed_length(operand_->matrix));
     float* products = temporary(choices.pairs() * rows);
     float* result = out.data<float>();
     dispatch([=, &kernels, operand = operand_] {

@@ -11,6 +11,22 @@
 namespace mlxcel::kernels {
 namespace {
 
+/// Rows of the matrix that are computed together.
+constexpr std::size_t STRIP = 4;
+/// Bytes of a matrix that memory takes as long to bring as a thread to compute with.
+constexpr std::size_t AHEAD = 3 * 1024;
+
+inline std::size_t least(std::size_t a, std::size_t b) {
+  return a < b ? a : b;
+}
+
+/// How far ahead rows are asked for: a strip at least.
+template <class Format>
+std::size_t rows_ahead(const Matrix& matrix) {
+  const std::size_t rows = AHEAD * Format::BLOCK / (matrix.columns * Format::BYTES + 1);
+  return rows < STRIP ? STRIP : least(rows, 16);
+}
+
 /// The number of a vector within its block, known when compiling.
 template <int I>
 struct Index {
@@ -42,6 +58,7 @@ struct Dense {
   static constexpr bool IN_PLACE = sizeof(T) == sizeof(float);
   static constexpr int VALUES = values_of(0);
   static constexpr int BLOCK = Vec::LANES;
+  static constexpr int BYTES = BLOCK * sizeof(T);
 
   struct Row {
     const T* values;

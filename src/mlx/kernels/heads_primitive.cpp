@@ -49,11 +49,11 @@ class ProjectHeads : public CpuPrimitives {
     for (std::size_t i = 0; i < all.size(); i++) {
       allocate(outputs[i]);
       const Matrix& matrix = operands_[i]->matrix;
-      const bool packs = i == 0 || !kernels.same_packing(matrix, operands_[0]->matrix);
+      const bool packs = i == 0 || !kernels.products->same_packing(matrix, operands_[0]->matrix);
       float* out = outputs[i].data<float>();
       all[i] = {
           .operand = operands_[i].get(),
-          .packed = packs ? temporary(x.rows * kernels.packed_length(matrix)) : all[0].packed,
+          .packed = packs ? temporary(x.rows * kernels.products->packed_length(matrix)) : all[0].packed,
           .packs = packs,
           .products = out};
       if (i < 2 && (norms_ || turns_)) {
@@ -114,8 +114,8 @@ class ProjectHeads : public CpuPrimitives {
       const Matrix& matrix = at.operand->matrix;
       const std::size_t from = piece * steps[i], to = std::min(from + steps[i], matrix.rows);
       float* part = at.products + from;
-      float* memory = scratch(kernels.product_scratch(matrix));
-      kernels.product(matrix, at.packed, x.rows, from, to, part, matrix.rows, memory);
+      float* memory = scratch(kernels.products->product_scratch(matrix));
+      kernels.products->product(matrix, at.packed, x.rows, from, to, part, matrix.rows, memory);
       add_offset(kernels, *at.operand, x.rows, from, to, part, matrix.rows);
     });
   }

@@ -6,17 +6,17 @@
 
 #include "attention.h"
 #include "cache_write.h"
+#include "quantized_products.h"
 #include "recurrence.h"
 
 namespace mlxcel::kernels {
 
 const Table neon = {
     .name = "neon",
-    .packed_length = packed_length,
-    .same_packing = same_packing,
-    .pack = pack,
-    .product_scratch = product_scratch,
-    .product = product,
+    .products = &PRODUCTS,
+    .exact = &PRODUCTS,
+    .quantizing = &QUANTIZING,
+    .row_scratch = packed_length,
     .unpack_row = unpack_row,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,

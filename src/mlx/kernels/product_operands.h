@@ -107,7 +107,7 @@ inline void pack_all(const Table& kernels, const Matrix& matrix, const Rows& x, 
   const std::size_t pieces = (x.rows + PACKED_AT_ONCE - 1) / PACKED_AT_ONCE;
   parallel_for(pieces, [&](std::size_t piece) {
     const std::size_t from = piece * PACKED_AT_ONCE;
-    kernels.pack(matrix, x, from, std::min(from + PACKED_AT_ONCE, x.rows), packed);
+    kernels.products->pack(matrix, x, from, std::min(from + PACKED_AT_ONCE, x.rows), packed);
   });
 }
 

@@ -22,16 +22,16 @@ class Product : public StepPrimitive {
   std::function<void()> task(const mx::array* inputs, float* result) override {
     const Table& kernels = table();
     auto [x, enter] = entry_.open(stream(), inputs);
-    float* packed = temporary(x.rows * kernels.packed_length(operand_->matrix));
+    float* packed = temporary(x.rows * kernels.products->packed_length(operand_->matrix));
     const Rows residual = residual_ ? rows_of(inputs[entry_.inputs()]) : Rows{};
     return [=, &kernels, x = x, enter = std::move(enter), operand = operand_] {
       const std::size_t stride = operand->matrix.rows;
       enter();
       pack_all(kernels, operand->matrix, x, packed);
       for_rows(operand->matrix, x.rows, [&](std::size_t from, std::size_t to) {
-        float* memory = scratch(kernels.product_scratch(operand->matrix));
+        float* memory = scratch(kernels.products->product_scratch(operand->matrix));
         float* part = result + from;
-        kernels.product(operand->matrix, packed, x.rows, from, to, part, stride, memory);
+        kernels.products->product(operand->matrix, packed, x.rows, from, to, part, stride, memory);
         add_offset(kernels, *operand, x.rows, from, to, part, stride);
         for (std::size_t m = 0; m < residual.rows; m++) {
           const float* more = residual.data + static_cast<std::ptrdiff_t>(m) * residual.row_stride;
@@ -71,9 +71,9 @@ class GatedProduct : public StepPrimitive {
   std::function<void()> task(const mx::array* inputs, float* result) override {
     const Table& kernels = table();
     auto [x, enter] = entry_.open(stream(), inputs);
-    const bool shared = kernels.same_packing(gate_->matrix, up_->matrix);
-    float* for_gate = temporary(x.rows * kernels.packed_length(gate_->matrix));
-    float* for_up = shared ? for_gate : temporary(x.rows * kernels.packed_length(up_->matrix));
+    const bool shared = kernels.products->same_packing(gate_->matrix, up_->matrix);
+    float* for_gate = temporary(x.rows * kernels.products->packed_length(gate_->matrix));
+    float* for_up = shared ? for_gate : temporary(x.rows * kernels.products->packed_length(up_->matrix));
     return [=, &kernels, x = x, enter = std::move(enter), kept_gate = gate_, kept_up = up_,
             activation = activation_] {
       const Operand &gate = *kept_gate, &up = *kept_up;
@@ -84,14 +84,14 @@ class GatedProduct : public StepPrimitive {
         pack_all(kernels, up.matrix, x, for_up);
       }
       const std::size_t unpacked =
-          std::max(kernels.product_scratch(gate.matrix), kernels.product_scratch(up.matrix));
+          std::max(kernels.products->product_scratch(gate.matrix), kernels.products->product_scratch(up.matrix));
       for_rows(gate.matrix, 2 * x.rows, [&](std::size_t from, std::size_t to) {
         float* memory = scratch(unpacked + x.rows * (to - from));
         float* factors = memory + unpacked;
         float* part = result + from;
-        kernels.product(gate.matrix, for_gate, x.rows, from, to, part, stride, memory);
+        kernels.products->product(gate.matrix, for_gate, x.rows, from, to, part, stride, memory);
         add_offset(kernels, gate, x.rows, from, to, part, stride);
-        kernels.product(up.matrix, for_up, x.rows, from, to, factors, to - from, memory);
+        kernels.products->product(up.matrix, for_up, x.rows, from, to, factors, to - from, memory);
         add_offset(kernels, up, x.rows, from, to, factors, to - from);
         for (std::size_t m = 0; m < x.rows; m++) {
           float* row = part + m * stride;
@@ -132,7 +132,7 @@ class TakeRows : public CpuPrimitive {
         const std::size_t from = piece * PACKED_AT_ONCE;
         for (std::size_t i = from; i < std::min(from + PACKED_AT_ONCE, count); i++) {
           const auto row = static_cast<std::size_t>(indices[static_cast<std::ptrdiff_t>(i) * stride]);
-          float* memory = scratch(kernels.packed_length(operand->matrix));
+          float* memory = scratch(kernels.row_scratch(operand->matrix));
           kernels.unpack_row(operand->matrix, row, result + i * operand->matrix.columns, memory);
         }
       });

@@ -6,18 +6,13 @@
 #pragma once
 
 #include "formats.h"
+#include "table.h"
 
 namespace mlxcel::kernels {
 namespace {
 
-/// Rows of the matrix that are computed together.
-constexpr std::size_t STRIP = 4;
 /// Floats of unpacked rows that a thread keeps: they stay in its second-level cache.
 constexpr std::size_t PANEL = 64 * 1024;
-
-inline std::size_t least(std::size_t a, std::size_t b) {
-  return a < b ? a : b;
-}
 
 template <int VALUES>
 void pack_rows(const Rows& x, std::size_t from, std::size_t to, float* out) {
@@ -51,6 +46,7 @@ template <class Format>
 void product_of_one(const Matrix& matrix, const float* x, std::size_t from, std::size_t to, float* out) {
   const std::size_t blocks = matrix.columns / Format::BLOCK;
   const std::size_t rest = matrix.columns % Format::BLOCK;
+  const std::size_t ahead = rows_ahead<Format>(matrix);
   for (std::size_t n = from; n < to; n += STRIP) {
     typename Format::Row rows[STRIP];
     typename Vec::F sums[STRIP];
@@ -58,14 +54,14 @@ void product_of_one(const Matrix& matrix, const float* x, std::size_t from, std:
     for (std::size_t r = 0; r < STRIP; r++) {
       rows[r] = Format::row(matrix, least(n + r, to - 1));
       sums[r] = Vec::zero();
-      Format::prefetch_scales(matrix, n + r + STRIP);
+      Format::prefetch_scales(matrix, n + r + ahead);
     }
     for (std::size_t b = 0; b < blocks; b++) {
       const float* block = x + b * Format::BLOCK;
       // Unrolled by hand: in a loop the sums would live in memory.
       auto row = [&](auto r) __attribute__((always_inline)) {
         auto& sum = sums[decltype(r)::value];
-        Format::prefetch(matrix, rows[decltype(r)::value], b, STRIP);
+        Format::prefetch(matrix, rows[decltype(r)::value], b, ahead);
         Format::block(rows[decltype(r)::value], b, [&](auto i, typename Vec::F w) __attribute__((always_inline)) {
           sum = Vec::fma(w, Vec::load(block + decltype(i)::value * Vec::LANES), sum);
         });
@@ -253,6 +249,14 @@ void unpack_row(const Matrix& matrix, std::size_t index, float* out, float* scra
     out[column] = scratch[column - within + within % values * Vec::LANES + within / values];
   }
 }
+
+constexpr Products PRODUCTS = {
+    .packed_length = packed_length,
+    .same_packing = same_packing,
+    .pack = pack,
+    .product_scratch = product_scratch,
+    .product = product,
+};
 
 } // namespace
 } // namespace mlxcel::kernels

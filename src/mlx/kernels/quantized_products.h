@@ -1,5 +1,5 @@
 // Products with activations that are quantized to 8 bits on the way. Included once by each instruction set, after
-// its `Vec`; `products.h` keeps what is not affine with 4 or 8 bits.
+// its `Vec`. Matrices that are not affine with 4 or 8 bits go to the exact products.
 //
 // 32 neighbouring activations share a scale, their largest size over 127. An element of the result is one chain a
 // lane over the columns in order, then the sum of the lanes: in a lane of a block the integers are multiplied and
@@ -7,7 +7,8 @@
 // weights times the sum of the activations. It is the same chain for one row of activations and for many.
 #pragma once
 
-#include "products.h"
+#include "formats.h"
+#include "table.h"
 
 namespace mlxcel::kernels {
 namespace {
@@ -118,13 +119,14 @@ void quantized_product(
   using Layout = Packed<BITS>;
   const std::size_t blocks = matrix.columns / Format::BLOCK;
   const std::size_t rest = matrix.columns % Format::BLOCK;
+  const std::size_t ahead = rows_ahead<Format>(matrix);
   for (std::size_t n = from; n < to; n += STRIP) {
     typename Format::Row rows[STRIP];
     typename Vec::F sums[ROWS][STRIP];
 #pragma GCC unroll 16
     for (std::size_t r = 0; r < STRIP; r++) {
       rows[r] = Format::row(matrix, least(n + r, to - 1));
-      Format::prefetch_scales(matrix, n + r + STRIP);
+      Format::prefetch_scales(matrix, n + r + ahead);
 #pragma GCC unroll 16
       for (int m = 0; m < ROWS; m++) {
         sums[m][r] = Vec::zero();
@@ -146,7 +148,7 @@ void quantized_product(
     };
     for (std::size_t b = 0; b < blocks; b++) {
       auto row = [&](auto r) __attribute__((always_inline)) {
-        Format::prefetch(matrix, rows[decltype(r)::value], b, STRIP);
+        Format::prefetch(matrix, rows[decltype(r)::value], b, ahead);
         add(rows[decltype(r)::value], b, x + b * Layout::FLOATS, r);
       };
       unroll<STRIP>(row);
@@ -204,9 +206,13 @@ void with_integers(const Matrix& matrix, Call call) {
 
 // What the table has.
 
+inline const Products& exact() {
+  return *table().exact;
+}
+
 std::size_t quantized_length(const Matrix& matrix) {
   if (!takes_integers(matrix)) {
-    return packed_length(matrix);
+    return exact().packed_length(matrix);
   }
   const std::size_t block = values_of(matrix) * Vec::LANES;
   const std::size_t floats = matrix.bits == 4 ? Packed<4>::FLOATS : Packed<8>::FLOATS;
@@ -216,12 +222,12 @@ std::size_t quantized_length(const Matrix& matrix) {
 bool same_quantized(const Matrix& a, const Matrix& b) {
   return takes_integers(a) || takes_integers(b)
       ? takes_integers(a) && takes_integers(b) && a.bits == b.bits && a.columns == b.columns
-      : same_packing(a, b);
+      : exact().same_packing(a, b);
 }
 
 void pack_quantized(const Matrix& matrix, const Rows& x, std::size_t from, std::size_t to, float* out) {
   if (!takes_integers(matrix)) {
-    return pack(matrix, x, from, to, out);
+    return exact().pack(matrix, x, from, to, out);
   }
   const std::size_t length = quantized_length(matrix);
   const auto quantize = matrix.bits == 4 ? quantize_row<4> : quantize_row<8>;
@@ -232,7 +238,7 @@ void pack_quantized(const Matrix& matrix, const Rows& x, std::size_t from, std::
 }
 
 std::size_t quantized_scratch(const Matrix& matrix) {
-  return takes_integers(matrix) ? 0 : product_scratch(matrix);
+  return takes_integers(matrix) ? 0 : exact().product_scratch(matrix);
 }
 
 void product_of_quantized(
@@ -245,7 +251,7 @@ void product_of_quantized(
     std::size_t out_stride,
     float* scratch) {
   if (!takes_integers(matrix)) {
-    return product(matrix, x, count, from, to, out, out_stride, scratch);
+    return exact().product(matrix, x, count, from, to, out, out_stride, scratch);
   }
   const std::size_t length = quantized_length(matrix);
   with_integers(matrix, [&](auto format, auto bits) {
@@ -264,6 +270,14 @@ void product_of_quantized(
     }
   });
 }
+
+constexpr Products QUANTIZING = {
+    .packed_length = quantized_length,
+    .same_packing = same_quantized,
+    .pack = pack_quantized,
+    .product_scratch = quantized_scratch,
+    .product = product_of_quantized,
+};
 
 } // namespace
 } // namespace mlxcel::kernels

@@ -8,63 +8,92 @@ namespace mlxcel::kernels {
 namespace {
 
 struct Candidate {
-  const Table* table;
+  Table exact;
+  /// The same where activations are quantized.
+  Table quantizing;
   bool available;
+
+  Candidate(const Table& table, bool available) : exact(table), quantizing(table), available(available) {
+    quantizing.products = table.quantizing;
+  }
 };
 
-auto candidates() {
+/// `table` with other products of integers.
+Table with(Table table, const char* name, const Products& quantizing) {
+  table.name = name;
+  table.quantizing = &quantizing;
+  return table;
+}
+
+/// The fastest first.
+auto find_candidates() {
 #if defined(__x86_64__)
   // These ask the operating system too, whether it keeps the registers.
   __builtin_cpu_init();
   const bool half = __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool has_avx512 = half && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool has_avx2 = half && __builtin_cpu_supports("avx2");
   return std::array{
       Candidate{
-          &avx512,
-          half && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")},
-      Candidate{&avx2, half && __builtin_cpu_supports("avx2")},
-      Candidate{&portable, true}};
+          with(avx512, "avx512vnni", avx512_vnni), has_avx512 && __builtin_cpu_supports("avx512vnni")},
+      Candidate{avx512, has_avx512},
+      Candidate{with(avx2, "avx2vnni", avx2_vnni), has_avx2 && __builtin_cpu_supports("avxvnni")},
+      Candidate{avx2, has_avx2},
+      Candidate{portable, true}};
 #elif defined(__aarch64__)
-  return std::array{Candidate{&neon, true}, Candidate{&portable, true}};
+  return std::array{Candidate{neon, true}, Candidate{portable, true}};
 #else
-  return std::array{Candidate{&portable, true}};
+  return std::array{Candidate{portable, true}};
 #endif
 }
 
-const Table* fastest() {
-  for (const auto& candidate : candidates()) {
-    if (candidate.available) {
-      return candidate.table;
-    }
-  }
-  return &portable;
+const auto& candidates() {
+  static const auto found = find_candidates();
+  return found;
 }
 
-std::atomic<const Table*>& chosen() {
-  static std::atomic<const Table*> table{fastest()};
-  return table;
+/// Where `candidates` has the set in use.
+std::atomic<std::size_t>& chosen() {
+  const auto fastest = [] {
+    std::size_t i = 0;
+    while (!candidates()[i].available) {
+      i++;
+    }
+    return i;
+  };
+  static std::atomic<std::size_t> index{fastest()};
+  return index;
 }
+
+std::atomic<bool> quantizes{false};
 
 } // namespace
 
 const Table& table() {
-  return *chosen().load(std::memory_order_relaxed);
+  const auto& candidate = candidates()[chosen().load(std::memory_order_relaxed)];
+  return quantizes.load(std::memory_order_relaxed) ? candidate.quantizing : candidate.exact;
 }
 
 bool choose(const char* name) {
-  for (const auto& candidate : candidates()) {
-    if (candidate.available && std::strcmp(candidate.table->name, name) == 0) {
-      chosen().store(candidate.table, std::memory_order_relaxed);
+  const auto& all = candidates();
+  for (std::size_t i = 0; i < all.size(); i++) {
+    if (all[i].available && std::strcmp(all[i].exact.name, name) == 0) {
+      chosen().store(i, std::memory_order_relaxed);
       return true;
     }
   }
   return false;
 }
 
+void quantize_activations(bool quantize) {
+  quantizes.store(quantize, std::memory_order_relaxed);
+}
+
 void for_each_available(void (*each)(const char* name, void* context), void* context) {
   for (const auto& candidate : candidates()) {
     if (candidate.available) {
-      each(candidate.table->name, context);
+      each(candidate.exact.name, context);
     }
   }
 }

@@ -5,9 +5,8 @@
 
 namespace mlxcel::kernels {
 
-struct Table {
-  const char* name;
-
+/// Products of rows of activations with a matrix in any format.
+struct Products {
   /// Floats of a row of activations in the order that `matrix` is multiplied in.
   std::size_t (*packed_length)(const Matrix& matrix);
   /// Whether activations packed for one matrix are right for the other.
@@ -27,7 +26,19 @@ struct Table {
       float* out,
       std::size_t out_stride,
       float* scratch);
-  /// The numbers of one row of a matrix; the scratch holds `packed_length` floats.
+};
+
+struct Table {
+  const char* name;
+
+  /// Those in use.
+  const Products* products;
+  const Products* exact;
+  /// The same with activations that are quantized to 8 bits where the matrix is affine with 4 or 8 bits.
+  const Products* quantizing;
+  /// Floats that `unpack_row` wants as scratch.
+  std::size_t (*row_scratch)(const Matrix& matrix);
+  /// The numbers of one row of a matrix.
   void (*unpack_row)(const Matrix& matrix, std::size_t index, float* out, float* scratch);
 
   void (*rms_norm)(const float* x, const float* weight, float eps, std::size_t size, float* out);
@@ -91,14 +102,19 @@ struct Table {
   void (*recur)(const Recurrence& head, std::size_t from, std::size_t to, float* scratch);
 };
 
-/// Those of this processor's architecture, the fastest first.
+/// Those of this processor's architecture.
 extern const Table avx512, avx2, neon, portable;
+/// What multiplies integers by the instructions made for neural networks.
+extern const Products avx512_vnni, avx2_vnni;
 
 /// The kernels in use: those of the fastest instruction set here, unless `choose` said otherwise.
 const Table& table();
 
 /// Uses the instruction set of that name from now on; false where this machine lacks it.
 bool choose(const char* name);
+
+/// From now on activations are quantized to 8 bits for the matrices that have integers, or not.
+void quantize_activations(bool quantize);
 
 /// Calls `each` with the name of every instruction set that this machine has, the fastest first.
 void for_each_available(void (*each)(const char* name, void* context), void* context);
