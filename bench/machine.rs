@@ -39,14 +39,19 @@ pub fn peak(threads: usize) -> f64 {
 
 const STEPS: usize = 20_000_000;
 
-/// Chains of multiply-adds; how many operations they were.
+/// Chains of multiply-adds; how many operations they were. Where they begin is hidden: the compiler would
+/// make one of those that it knows to be equal.
 #[cfg(target_arch = "x86_64")]
 fn multiply_add() -> f64 {
     use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps, _mm512_fmadd_ps, _mm512_set1_ps};
     const CHAINS: usize = 12;
     #[target_feature(enable = "avx512f")]
     fn wide() {
-        let (factor, mut sums) = (_mm512_set1_ps(0.5), [_mm512_set1_ps(1.0); CHAINS]);
+        let factor = _mm512_set1_ps(black_box(0.5));
+        let mut sums = [_mm512_set1_ps(0.0); CHAINS];
+        for sum in &mut sums {
+            *sum = _mm512_set1_ps(black_box(1.0));
+        }
         for _ in 0..STEPS {
             for sum in &mut sums {
                 *sum = _mm512_fmadd_ps(*sum, factor, factor);
@@ -56,7 +61,11 @@ fn multiply_add() -> f64 {
     }
     #[target_feature(enable = "avx2,fma")]
     fn narrow() {
-        let (factor, mut sums) = (_mm256_set1_ps(0.5), [_mm256_set1_ps(1.0); CHAINS]);
+        let factor = _mm256_set1_ps(black_box(0.5));
+        let mut sums = [_mm256_set1_ps(0.0); CHAINS];
+        for sum in &mut sums {
+            *sum = _mm256_set1_ps(black_box(1.0));
+        }
         for _ in 0..STEPS {
             for sum in &mut sums {
                 *sum = _mm256_fmadd_ps(*sum, factor, factor);
@@ -85,7 +94,11 @@ fn multiply_add() -> f64 {
     const CHAINS: usize = 16;
     // SAFETY: every 64-bit Arm has these instructions.
     let sums = unsafe {
-        let (factor, mut sums) = (vdupq_n_f32(0.5), [vdupq_n_f32(1.0); CHAINS]);
+        let factor = vdupq_n_f32(black_box(0.5));
+        let mut sums = [vdupq_n_f32(0.0); CHAINS];
+        for sum in &mut sums {
+            *sum = vdupq_n_f32(black_box(1.0));
+        }
         for _ in 0..STEPS {
             for sum in &mut sums {
                 *sum = vfmaq_f32(factor, *sum, factor);
