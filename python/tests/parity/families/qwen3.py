@@ -18,7 +18,8 @@ FAMILY = Family(
         "rope_theta": 10000.0,
         "tie_word_embeddings": False,
         "head_dim": 64,
-    }
+    },
+    seed=1,
 )
 
 SAMPLE, ALL = usual(FAMILY, saved_by_transformers, tie_word_embeddings=True)
