@@ -185,7 +185,9 @@ def main() -> None:
             figures["load"] = round(os.getloadavg()[0], 1)
             kept.setdefault(name, {})[kind] = figures
             if arguments.out:
-                arguments.out.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
+                # A line for each architecture.
+                rows = [f"{json.dumps(name)}: {json.dumps(kept[name])}" for name in sorted(kept)]
+                arguments.out.write_text("{\n" + ",\n".join(rows) + "\n}\n")
 
 
 if __name__ == "__main__":
