@@ -258,6 +258,13 @@ fn a_template_that_never_ends_is_stopped() {
 }
 
 #[test]
+fn a_template_that_minijinja_panics_at_fails() {
+    let template = load(&[("chat_template.jinja", "{{ ''[3:0:-1] }}")]);
+    let error = render(&template, None).unwrap_err();
+    assert!(matches!(error, TemplateError::Failed(_)), "{error}");
+}
+
+#[test]
 fn templates_cannot_change_the_messages() {
     let template = load(&[("chat_template.jinja", "{{ messages.append(1) }}")]);
     assert!(matches!(
