@@ -383,7 +383,19 @@ fn what_a_sentencepiece_model_asks_too_much_is_named() {
     assert!(changed_model(&[0x18, 3], &[]).contains("a model of words"));
     assert!(changed_model(&[0x18, 2, 0xc0, 0x01, 1], &[]).contains("treat_whitespace_as_suffix"));
     assert!(changed_model(&[0x18, 2], &[0x28, 0]).contains("escape_whitespaces"));
-    assert!(changed_model(&[0x18, 2], &[0x12, 1, 9]).contains("precompiled_charsmap"));
+}
+
+#[test]
+fn a_charsmap_that_cannot_be_read_is_named() {
+    let cut_off: [&[u8]; 4] = [
+        &[0x12, 1, 9],
+        &[0x12, 4, 0xff, 0xff, 0xff, 0x7f],
+        &[0x12, 6, 4, 0, 0, 0, 1, 2],
+        &[0x12, 9, 4, 0, 0, 0, 0, 0, 0, 0, 0xff],
+    ];
+    for charsmap in cut_off {
+        assert!(changed_model(&[0x18, 2], charsmap).contains("precompiled_charsmap"));
+    }
 }
 
 #[test]

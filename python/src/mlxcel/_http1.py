@@ -5,6 +5,7 @@ httpcore2 has the same with locks, traces and objects of its own around it, whic
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -65,6 +66,8 @@ class _Exchange:
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
+        self.idle_until = 0.0
+        """On the clock of `time.monotonic`; kept by the pool."""
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MOST_HEAD_BYTES)
 
     def _head(self, request: httpx2.Request) -> bytes:
@@ -141,8 +144,8 @@ class Connection(_Exchange):
         return event
 
     def is_dead(self) -> bool:
-        """Of an idle one: whether its server has hung up."""
-        return bool(self._network.get_extra_info("is_readable"))
+        """Of an idle one: whether its server has hung up, or may be about to."""
+        return time.monotonic() > self.idle_until or bool(self._network.get_extra_info("is_readable"))
 
     def close(self) -> None:
         self._network.close()
@@ -197,8 +200,8 @@ class AsyncConnection(_Exchange):
         return event
 
     def is_dead(self) -> bool:
-        """Of an idle one: whether its server has hung up."""
-        return bool(self._network.get_extra_info("is_readable"))
+        """Of an idle one: whether its server has hung up, or may be about to."""
+        return time.monotonic() > self.idle_until or bool(self._network.get_extra_info("is_readable"))
 
     async def close(self) -> None:
         await self._network.aclose()

@@ -41,7 +41,7 @@ class _Shelf(Generic[ConnectionT]):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._all: set[ConnectionT] = set()
-        self._idle: list[tuple[float, ConnectionT]] = []
+        self._idle: list[ConnectionT] = []
         self._closed = False
 
     def add(self, connection: ConnectionT) -> None:
@@ -52,8 +52,8 @@ class _Shelf(Generic[ConnectionT]):
     def take(self, origin: Origin) -> ConnectionT | None:
         """The one that was used last, if it leads there."""
         with self._lock:
-            if self._idle and self._idle[-1][1].origin == origin:
-                return self._idle.pop()[1]
+            if self._idle and self._idle[-1].origin == origin:
+                return self._idle.pop()
         return None
 
     def put(self, connection: ConnectionT, *, spent: bool = False) -> list[ConnectionT]:
@@ -62,11 +62,12 @@ class _Shelf(Generic[ConnectionT]):
         going = []
         with self._lock:
             if not (spent or self._closed) and connection.ready_again():
-                self._idle.append((now, connection))
+                connection.idle_until = now + _IDLE_SECONDS
+                self._idle.append(connection)
             else:
                 going.append(connection)
-            while self._idle and (len(self._idle) > _MOST_IDLE or now - self._idle[0][0] > _IDLE_SECONDS):
-                going.append(self._idle.pop(0)[1])
+            while self._idle and (len(self._idle) > _MOST_IDLE or now > self._idle[0].idle_until):
+                going.append(self._idle.pop(0))
             self._all.difference_update(going)
         return going
 

@@ -127,10 +127,11 @@ def test_what_nobody_asked_for_spoils_a_connection(tmp_path: Path, kind: str) ->
         assert server.connections == 2
 
 
+@pytest.mark.parametrize("seconds", [-1.0, 1e-9], ids=["when given back", "when taken again"])
 def test_connections_that_were_idle_for_long_are_closed(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    monkeypatch.setattr(_pool, "_IDLE_SECONDS", -1.0)
+    monkeypatch.setattr(_pool, "_IDLE_SECONDS", seconds)
     with asking(tmp_path, kind, [OK, OK], [OK]) as (server, ask):
         assert [ask(), ask()] == ["hi", "hi"]
         assert server.connections == 2

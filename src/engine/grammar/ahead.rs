@@ -53,8 +53,11 @@ fn start() -> Option<Sender<SharedMatcher>> {
 
 fn work(matchers: &Mutex<Receiver<SharedMatcher>>) {
     loop {
-        let next = matchers.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = next.recv();
+        // In one statement: a lock held while a mask is made would keep the other threads from theirs.
+        let next = matchers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .recv();
         let Ok(matcher) = next else { return };
         // An error stays in the matcher, and is told to whoever asks for the mask.
         let _ = matcher.lock().mask();
