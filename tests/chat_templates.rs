@@ -265,6 +265,14 @@ fn a_template_that_minijinja_panics_at_fails() {
 }
 
 #[test]
+fn numbers_keep_their_last_digit() {
+    let template = load(&[("chat_template.jinja", "{{ tools[0].least | tojson }}")]);
+    let tools = serde_json::from_str(r#"[{"least": 31.245270191439438}]"#).unwrap();
+    let rendered = render(&template, Some(&tools)).unwrap();
+    assert_eq!(rendered, "31.245270191439438");
+}
+
+#[test]
 fn templates_cannot_change_the_messages() {
     let template = load(&[("chat_template.jinja", "{{ messages.append(1) }}")]);
     assert!(matches!(

@@ -1,6 +1,7 @@
 //! What operators and tools ask for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use axum::http::{StatusCode, header};
 use serde_json::{Value, json};
@@ -231,17 +232,23 @@ async fn slots_show_what_runs_where() {
     let running = router.clone().oneshot(endless(true)).await.unwrap();
     let mut stream = running.into_body().into_data_stream();
     assert!(stream.next().await.is_some());
-    let busy = slots().await.json();
+    // What is shown follows what is sent, by less than a step.
+    let decoding = async {
+        loop {
+            let slots = slots().await.json();
+            if slots[0]["next_token"]["n_decoded"].as_u64() > Some(0) {
+                break slots;
+            }
+        }
+    };
+    let wait = Duration::from_secs(10);
+    let busy = tokio::time::timeout(wait, decoding).await.unwrap();
     assert_eq!(busy[0]["is_processing"], true, "{busy}");
     assert_eq!(
         (&busy[0]["id_task"], &busy[0]["n_prompt_tokens"]),
         (&json!(0), &json!(1))
     );
     assert_eq!(busy[0]["params"]["temperature"], 1.0);
-    assert!(
-        busy[0]["next_token"]["n_decoded"].as_u64().unwrap() > 0,
-        "{busy}"
-    );
     assert_eq!(busy[1]["is_processing"], false);
     assert!(!busy.to_string().contains("prompt\":"));
     let free = ask(&router, request("GET", "/slots?fail_on_no_slot=1", "")).await;
@@ -254,12 +261,15 @@ async fn slots_show_what_runs_where() {
     assert!(none.headers.contains_key(header::RETRY_AFTER));
     drop(stream);
     // The second keeps its place.
-    let left = loop {
-        let slots = slots().await.json();
-        if slots[0]["is_processing"] == false {
-            break slots;
+    let freed = async {
+        loop {
+            let slots = slots().await.json();
+            if slots[0]["is_processing"] == false {
+                break slots;
+            }
         }
     };
+    let left = tokio::time::timeout(wait, freed).await.unwrap();
     assert_eq!(
         (&left[1]["is_processing"], &left[1]["id_task"]),
         (&json!(true), &json!(1))
