@@ -115,7 +115,7 @@ pub struct Asked {
 /// Reads a request. Slow for large ones.
 pub fn read(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Asked, ApiError> {
     let mut body = Body::parse(bytes)?;
-    model.check_name(&body)?;
+    model.check_name(&mut body)?;
     let terms = terms.read(&mut body)?;
     refused::known(&mut body)?;
     body.look_into::<Metadata>("metadata");
@@ -156,7 +156,7 @@ pub fn read(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Asked, Ap
 /// Tokens of the prompt that a request would have.
 pub fn count(model: &ServedModel, bytes: &[u8]) -> Result<(usize, Ignored), ApiError> {
     let mut body = Body::parse(bytes)?;
-    model.check_name(&body)?;
+    model.check_name(&mut body)?;
     refused::known(&mut body)?;
     let subject = subject(&mut body, model)?;
     let tokens = subject.conversation.tokens(model)?;

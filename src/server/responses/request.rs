@@ -109,7 +109,7 @@ pub fn read(
     terms: Terms,
 ) -> Result<Asked, ApiError> {
     let mut body = Body::parse(bytes)?;
-    model.check_name(&body)?;
+    model.check_name(&mut body)?;
     let terms = terms.read(&mut body)?;
     refused::known(&mut body)?;
     shapes::look(&mut body);
@@ -173,7 +173,7 @@ pub fn count(
     bytes: &[u8],
 ) -> Result<(usize, Ignored), ApiError> {
     let mut body = Body::parse(bytes)?;
-    model.check_name(&body)?;
+    model.check_name(&mut body)?;
     refused::known(&mut body)?;
     shapes::look(&mut body);
     let fields: ResponseFields = body.read()?;

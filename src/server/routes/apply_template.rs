@@ -39,7 +39,7 @@ pub async fn post(
 ) -> Result<Response, ApiError> {
     let (prompt, ignored) = offload(bytes.len(), move || {
         let mut body = Body::parse(&bytes)?;
-        model.check_name(&body)?;
+        model.check_name(&mut body)?;
         terms.read(&mut body)?;
         refused::chat(&mut body)?;
         shapes::chat(&mut body);

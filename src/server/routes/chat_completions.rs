@@ -82,7 +82,7 @@ pub async fn post(
 
 fn read(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Asked, ApiError> {
     let mut body = Body::parse(bytes)?;
-    model.check_name(&body)?;
+    model.check_name(&mut body)?;
     let terms = terms.read(&mut body)?;
     refused::chat(&mut body)?;
     shapes::chat(&mut body);

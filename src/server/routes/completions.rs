@@ -94,7 +94,7 @@ pub async fn post(
 
 fn prepare(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Prepared, ApiError> {
     let mut body = Body::parse(bytes)?;
-    model.check_name(&body)?;
+    model.check_name(&mut body)?;
     let terms = terms.read(&mut body)?;
     refused::completions(&mut body)?;
     shapes::completions(&mut body);

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use serde_json::json;
 
-use super::{ask, engine, post, request, router, serving};
+use super::{ask, engine, post, request, router, serving, valid_bodies};
 
 #[tokio::test]
 async fn unknown_fields_are_named_and_the_request_id_comes_back() {
@@ -19,6 +19,32 @@ async fn unknown_fields_are_named_and_the_request_id_comes_back() {
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.headers["x-mlxcel-ignored"], "tempratur");
     assert_eq!(answer.headers["x-request-id"], "mine-1");
+}
+
+#[tokio::test]
+async fn what_is_read_is_not_called_unknown() {
+    for (path, body) in valid_bodies() {
+        let answer = post(path, body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        assert_eq!(answer.headers.get("x-mlxcel-ignored"), None, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn another_model_is_found_on_no_route_that_is_strict() {
+    let app = serving(engine(1, 1), |model| model.policy.strict_model = true);
+    let router = super::super::router(app);
+    for (path, mut body) in valid_bodies() {
+        for (model, status) in [
+            (json!("other"), 404),
+            (json!(3), 400),
+            (json!("mlxcel-tiny"), 200),
+        ] {
+            body["model"] = model;
+            let answer = ask(&router, request("POST", path, body.to_string())).await;
+            assert_eq!(answer.status.as_u16(), status, "{path}: {}", answer.text);
+        }
+    }
 }
 
 #[tokio::test]
