@@ -121,7 +121,7 @@ def leave_by_timeout(llm: LLM, options: dict[str, Any]) -> None:
 
 def leave_by_timeout_of_a_limit(llm: LLM, options: dict[str, Any]) -> None:
     with pytest.raises(MlxcelTimeoutError) as caught:
-        llm.generate("Once", timeout=Timeout(between_tokens=30, total=0.5), **options)
+        llm.generate("Once", timeout=Timeout(between_tokens=30, total=3), **options)
     assert caught.value.text
 
 
