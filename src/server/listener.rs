@@ -1,5 +1,6 @@
 //! Where the server listens: a TCP port or a Unix socket.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -44,6 +45,15 @@ impl Address {
                 .to_owned();
             Self::Tcp { host, port }
         }
+    }
+
+    /// Removes the folder that the Python client made for the socket alone, and that it would have removed
+    /// itself: one of that name, and empty.
+    pub fn remove_private_folder(&self) {
+        let Self::Unix(path) = self else { return };
+        let folder = path.parent().filter(|folder| is_private(folder));
+        // What is not empty is not the socket's alone, and stays.
+        let _stays = folder.map(std::fs::remove_dir);
     }
 
     /// The name or number of a TCP port's host.
@@ -315,6 +325,13 @@ fn bind_privately(socket: &UnixSocket, path: &Path) -> io::Result<()> {
     // SAFETY: as above.
     unsafe { libc::umask(before) };
     bound
+}
+
+/// Whether a folder is named as the client names those that it makes for a socket.
+fn is_private(folder: &Path) -> bool {
+    let name = folder.file_name().and_then(OsStr::to_str);
+    let random = name.and_then(|name| name.strip_prefix("mlxcel-"));
+    random.is_some_and(|random| random.len() == 8)
 }
 
 fn identity(metadata: &std::fs::Metadata) -> (u64, u64) {
