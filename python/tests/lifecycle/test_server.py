@@ -305,3 +305,11 @@ def test_nothing_is_left_behind(make: Make) -> None:
     for _ in range(3):
         make().start().stop()
     assert len(list(descriptors.iterdir())) <= before, "what others left may have gone meanwhile"
+
+
+def test_records_that_killed_owners_left_are_swept_up(make: Make, runtime: Path) -> None:
+    left = runtime / "mlxcel" / "servers" / "999999999.json"
+    with make() as server:
+        (kept,) = left.parent.iterdir()
+        left.write_text(kept.read_text().replace(f'"pid": {server.pid}', '"pid": 999999999'))
+    assert list(left.parent.iterdir()) == []
