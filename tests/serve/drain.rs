@@ -17,10 +17,11 @@ fn streamed(body: &str) -> String {
 fn running_requests_end_well_and_the_socket_file_goes_first() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("s.sock");
-    let mut server = Server::start(&mut command(MODEL, socket.to_str().unwrap()));
+    let mut command = command(MODEL, socket.to_str().unwrap());
+    let mut server = Server::start(command.args(["--drain-timeout", "600"]));
     let address = server.ready();
     let mut body: Value = serde_json::from_str(ENDLESS).unwrap();
-    body["max_tokens"] = 200.into();
+    body["max_tokens"] = 500.into();
     // They may end at any time, but not before they began.
     let begun = || {
         address
@@ -38,7 +39,7 @@ fn running_requests_end_well_and_the_socket_file_goes_first() {
     let whole = Answer::read(whole);
     assert_eq!(whole.status, 200, "{whole:?}");
     assert!(
-        whole.body.contains("\"completion_tokens\":200"),
+        whole.body.contains("\"completion_tokens\":500"),
         "{whole:?}"
     );
     let stream = Answer::read(stream);

@@ -33,11 +33,20 @@ use crate::server::terms::Policy;
 const KEY: &str = "the-key";
 
 pub(super) fn engine(n_parallel: usize, queue_size: usize) -> EngineHandle {
+    engine_of(512, n_parallel, queue_size)
+}
+
+/// An engine in which what is [`endless`] goes on for as long as any test looks at it.
+pub(super) fn roomy(n_parallel: usize, queue_size: usize) -> EngineHandle {
+    engine_of(8192, n_parallel, queue_size)
+}
+
+fn engine_of(context: usize, n_parallel: usize, queue_size: usize) -> EngineHandle {
     let options = EngineOptions {
         model_dir: dir().to_owned(),
         adapter: None,
         device: Some(Device::Cpu),
-        ctx_size: Some(512),
+        ctx_size: Some(context),
         n_parallel,
         queue_size,
         kv_format: KvFormat::default(),
@@ -89,10 +98,10 @@ pub(super) fn with_model(
     app
 }
 
-/// One engine for all the tests that leave it as it was.
+/// One engine for all the tests that leave it as it was, with room for as many as run at a time.
 pub(super) fn router() -> Router {
     static ENGINE: OnceLock<EngineHandle> = OnceLock::new();
-    let engine = ENGINE.get_or_init(|| engine(4, 16)).clone();
+    let engine = ENGINE.get_or_init(|| engine(4, 996)).clone();
     super::router(serving(engine, |_| {}))
 }
 
@@ -216,17 +225,20 @@ fn valid_bodies() -> Vec<(&'static str, Value)> {
 
 /// Waits until the engine has nothing to do.
 async fn idle(engine: &EngineHandle) {
-    let calm = async {
-        while engine.stats().running + engine.stats().waiting > 0 {
+    within(|| engine.stats().running + engine.stats().waiting == 0).await;
+}
+
+async fn within(mut condition: impl FnMut() -> bool) {
+    let there = async {
+        while !condition() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), calm)
-        .await
-        .unwrap();
+    let wait = Duration::from_secs(60);
+    tokio::time::timeout(wait, there).await.unwrap();
 }
 
-/// A request that runs to the end of the context.
+/// A request that runs to the end of the context: longer than a slow machine stalls in a [`roomy`] one.
 fn endless(stream: bool) -> Request<Body> {
     let biases: serde_json::Map<_, _> = TextFiles::load(dir(), None)
         .unwrap()

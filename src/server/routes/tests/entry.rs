@@ -8,7 +8,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{ask, endless, engine, idle, request, serving, starting};
+use super::{ask, endless, engine, idle, request, roomy, serving, starting, within};
 use crate::server::state::{Progress, Stage};
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn a_closed_server_gives_no_lease_and_takes_no_work() {
 
 #[tokio::test]
 async fn a_full_queue_is_503_with_its_own_code_and_dropping_an_answer_frees_its_place() {
-    let engine = engine(1, 0);
+    let engine = roomy(1, 0);
     let router = super::super::router(serving(engine.clone(), |_| {}));
     let running = router.clone().oneshot(endless(true)).await.unwrap();
     let refused = ask(&router, endless(false)).await;
@@ -96,16 +96,14 @@ async fn a_full_queue_is_503_with_its_own_code_and_dropping_an_answer_frees_its_
     idle(&engine).await;
 
     let whole = tokio::spawn(router.oneshot(endless(false)));
-    while engine.stats().running == 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    within(|| engine.stats().running == 1).await;
     whole.abort();
     idle(&engine).await;
 }
 
 #[tokio::test]
 async fn after_the_time_for_draining_a_stream_ends_with_an_error_and_no_request_is_taken() {
-    let engine = engine(1, 1);
+    let engine = roomy(1, 1);
     let app = serving(engine.clone(), |_| {});
     let router = super::super::router(app.clone());
     let running = router.clone().oneshot(endless(true)).await.unwrap();
@@ -139,7 +137,7 @@ fn streaming() -> [(&'static str, Value, &'static str); 4] {
 
 #[tokio::test]
 async fn a_full_queue_is_told_in_the_words_of_each_api() {
-    let engine = engine(1, 0);
+    let engine = roomy(1, 0);
     let router = super::super::router(serving(engine.clone(), |_| {}));
     for (path, body, _) in streaming() {
         // The place may be free again before the second request comes: then it is answered.

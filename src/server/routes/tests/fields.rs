@@ -180,8 +180,6 @@ async fn fields_that_cannot_be_honoured_are_named() {
             json!({"messages": user, "tools": [{"type": "custom", "custom": {"name": "c"}}]}),
             "tools[0].type",
         ),
-        // More than runs and waits at a time.
-        (json!({"messages": user, "n": 21}), "n"),
         (json!({"messages": user, "n": 129}), "n"),
         (
             json!({"messages": user, "temperature": "hot"}),
@@ -195,6 +193,17 @@ async fn fields_that_cannot_be_honoured_are_named() {
         let answer = post("/v1/chat/completions", body.clone()).await;
         let (status, _, named) = answer.error();
         assert_eq!((status, named), (400, json!(param)), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn more_outputs_than_run_and_wait_at_a_time_are_refused_by_name() {
+    let router = super::super::router(serving(engine(1, 2), |_| {}));
+    for (n, status) in [(3, 200), (4, 400)] {
+        let body = json!({"prompt": "a", "max_tokens": 1, "n": n}).to_string();
+        let answer = ask(&router, request("POST", "/v1/completions", body)).await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+        assert_eq!(answer.text.contains(r#""param":"n""#), status == 400);
     }
 }
 
