@@ -36,6 +36,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="sample",
         help="kinds of checkpoints to compare with mlx-lm",
     )
+    parser.addoption(
+        "--variations",
+        type=int,
+        default=0,
+        help="so many configurations drawn for each architecture; 0 for a few of some",
+    )
 
 
 @pytest.fixture(scope="session")
