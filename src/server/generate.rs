@@ -464,7 +464,7 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::output::{OutputParser, ToolFormat};
+    use crate::text::output::{Functions, OutputParser, ToolFormat};
     use futures::stream::{self, BoxStream};
     use std::path::Path;
 
@@ -509,7 +509,7 @@ mod tests {
     }
 
     fn reader(shown: &[u32], most_calls: usize) -> Reader {
-        let parser = OutputParser::new(Some(ToolFormat::Hermes), None, Box::new(|_, _| false));
+        let parser = OutputParser::new(Some(ToolFormat::Hermes), None, Functions::default());
         Reader::new(parser, shown.into(), most_calls)
     }
 

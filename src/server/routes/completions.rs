@@ -63,10 +63,11 @@ pub async fn post(
         n,
         stream,
         include_usage,
-        ignored,
+        mut ignored,
     } = prepared;
     let field = field_of(grammar.as_ref());
-    let mut job = job.constrain(&model, grammar, field).await?;
+    let constrain = job.constrain(&model, grammar, field, &mut ignored);
+    let mut job = constrain.await?;
     let logprobs = job.logprobs;
     if job.sampling.n > n {
         // What is best is told by them.
