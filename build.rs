@@ -7,8 +7,38 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// What Rust may ask of MLX.
+const BRIDGE: &str = "src/mlx/bridge";
+
 /// The kernels of the CPU.
 const KERNELS: &str = "src/mlx/kernels";
+
+const BRIDGE_FILES: [&str; 11] = [
+    "array",
+    "composed",
+    "device",
+    "experts",
+    "fast",
+    "kernels",
+    "matrix",
+    "ops",
+    "per_row",
+    "products",
+    "recurrent",
+];
+
+/// What makes nodes of MLX's graph, on every machine alike.
+const PRIMITIVE_FILES: [&str; 9] = [
+    "attention_primitive",
+    "expert_primitives",
+    "heads_primitive",
+    "join_primitive",
+    "layer_primitives",
+    "product_primitives",
+    "recurrent_graph",
+    "recurrent_primitives",
+    "routing_primitive",
+];
 
 /// Instruction sets, each compiled from a file of its own with its own flags: what one of them may
 /// use must not find its way into what every machine runs.
@@ -51,18 +81,8 @@ fn main() {
 
     build_kernels(&root);
     cxx_build::bridge("src/mlx/bridge.rs")
-        .file("src/mlx/bridge.cc")
-        .file("src/mlx/kernels/attention_primitive.cpp")
-        .file("src/mlx/experts.cc")
-        .file("src/mlx/kernels/expert_primitives.cpp")
-        .file("src/mlx/composed.cc")
-        .file("src/mlx/kernels/heads_primitive.cpp")
-        .file("src/mlx/kernels/join_primitive.cpp")
-        .file("src/mlx/kernels/layer_primitives.cpp")
-        .file("src/mlx/kernels/product_primitives.cpp")
-        .file("src/mlx/kernels/recurrent_graph.cpp")
-        .file("src/mlx/kernels/recurrent_primitives.cpp")
-        .file("src/mlx/kernels/routing_primitive.cpp")
+        .files(BRIDGE_FILES.map(|name| format!("{BRIDGE}/{name}.cc")))
+        .files(PRIMITIVE_FILES.map(|name| format!("{KERNELS}/{name}.cpp")))
         .include("src/mlx")
         .include(mlx.join("include"))
         .std("c++20")
@@ -78,16 +98,7 @@ fn main() {
     for rpath in rpaths(&lib) {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{rpath}");
     }
-    for input in [
-        "build.rs",
-        "src/mlx/bridge.rs",
-        "src/mlx/bridge.cc",
-        "src/mlx/bridge.h",
-        "src/mlx/experts.cc",
-        "src/mlx/composed.cc",
-        "src/mlx/composed.h",
-        KERNELS,
-    ] {
+    for input in ["build.rs", "src/mlx/bridge.rs", BRIDGE, KERNELS] {
         println!("cargo:rerun-if-changed={input}");
     }
     println!(

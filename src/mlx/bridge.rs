@@ -1,4 +1,4 @@
-//! The `cxx` bridge: the names of `bridge.h`, each a thin call of the MLX function it is named for.
+//! The `cxx` bridge: the names of `bridge/bridge.h`, each a thin call of the MLX function it is named for.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(crate) mod ffi {
     }
 
     unsafe extern "C++" {
-        include!("bridge.h");
+        include!("bridge/bridge.h");
 
         type Array;
         type ArrayList;

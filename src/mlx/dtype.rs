@@ -1,6 +1,6 @@
 //! Element types.
 
-/// The type of an array's elements. The order is that of `DTYPES` in `bridge.cc`.
+/// The type of an array's elements. The order is that of `DTYPES` in `bridge/values.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Dtype {

@@ -166,6 +166,9 @@ pub async fn run(options: ServerOptions) -> Result<(), ServeError> {
     };
     // From here nobody finds the socket, and another server may have the address.
     drop(listener);
+    if stop == Stop::OwnerGone {
+        options.address.remove_private_folder();
+    }
     app.usage().close();
     if let Some(model) = app.model() {
         model.engine.drain();

@@ -17,10 +17,12 @@ fn streamed(body: &str) -> String {
 fn running_requests_end_well_and_the_socket_file_goes_first() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("s.sock");
-    let mut server = Server::start(&mut command(MODEL, socket.to_str().unwrap()));
+    let mut command = command(MODEL, socket.to_str().unwrap());
+    let mut server = Server::start(command.args(["--drain-timeout", "600"]));
     let address = server.ready();
     let mut body: Value = serde_json::from_str(ENDLESS).unwrap();
-    body["max_tokens"] = 200.into();
+    // Long enough to be seen at work, also by a test that is held up.
+    body["max_tokens"] = 500.into();
     let whole = address.request("POST", "/v1/completions", &body.to_string());
     let stream = address.request("POST", "/v1/completions", &streamed(&body.to_string()));
     within(|| (address.prop("/busy_slots") == 2).then_some(()));
@@ -30,7 +32,7 @@ fn running_requests_end_well_and_the_socket_file_goes_first() {
     let whole = Answer::read(whole);
     assert_eq!(whole.status, 200, "{whole:?}");
     assert!(
-        whole.body.contains("\"completion_tokens\":200"),
+        whole.body.contains("\"completion_tokens\":500"),
         "{whole:?}"
     );
     let stream = Answer::read(stream);

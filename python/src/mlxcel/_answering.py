@@ -1,4 +1,4 @@
-"""Many requests side by side, over the one request that `LLM` can do."""
+"""One request, or many side by side, for a caller that blocks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from . import _responses, _threads
-from ._boundary import boundary
+from . import _responses
+from ._async_answering import working
 from ._generation import Generation
 from ._many import Answers, Call, Job, Kind, Many, given, lazy_job, width
 from ._progress import PromptBar
@@ -15,7 +15,7 @@ from .errors import MlxcelError
 from .iterators import ResultIterator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Awaitable, Callable, Generator, Mapping
 
     from ._many import Outcome
     from ._requests import Messages
@@ -28,13 +28,17 @@ __all__ = ["Answering"]
 
 
 class Answering:
-    """Runs many requests side by side, over the one request that the client can do."""
+    """Runs one request itself, and many in an event loop of their own."""
 
     _progress: bool | None
     _width: int | None
     _tool_protocol: ToolProtocol
 
     def _answer(self, asked: Generation, model: str | None, timeout: TimeoutArgument) -> Result[Any]:
+        raise NotImplementedError
+
+    def _answer_in_loop(self) -> Callable[[Generation, str | None, TimeoutArgument], Awaitable[Result[Any]]]:
+        """`_answer` to be awaited, in whichever event loop."""
         raise NotImplementedError
 
     def _chat(
@@ -60,30 +64,23 @@ class Answering:
         jobs = many.jobs_of_list(content)
         if not jobs:
             return []
+        from . import _loop_thread, _tasks  # with asyncio
+
+        work, size = working(self._answer_in_loop(), call), self._concurrency(many)
         with contextlib.closing(self._bar(len(jobs), many)) as bar:
             answers = Answers(len(jobs), many, bar)
-            with contextlib.closing(
-                _threads.each(self._work(call), jobs, self._concurrency(many))
-            ) as outcomes:
-                for index, outcome in outcomes:
-                    if answers.add(index, outcome):
-                        break
+            _loop_thread.run(lambda: _tasks.each(work, jobs, size, answers.add))
         return answers.all()
 
     def _lazily(self, prompts: Iterator[Any], call: Call, many: Many) -> Generator[Outcome]:
+        from ._crew import in_order
+
         own = many.own()
         jobs = (lazy_job(index, prompt, own) for index, prompt in enumerate(prompts))
-        outcomes = _threads.in_order(self._work(call), jobs, self._concurrency(many))
+        outcomes = in_order(working(self._answer_in_loop(), call), jobs, self._concurrency(many))
         with contextlib.closing(self._bar(None, many)) as bar, contextlib.closing(outcomes):
             for index, outcome in enumerate(outcomes):
                 yield given(index, outcome, many, bar)
-
-    def _work(self, call: Call) -> Callable[[Job], Result[Any]]:
-        @boundary
-        def work(job: Job) -> Result[Any]:
-            return self._answer(*call.asked(job))
-
-        return work
 
     def _concurrency(self, many: Many) -> int:
         if many.concurrency is not None:

@@ -15,7 +15,7 @@ from .errors import MlxcelError
 from .iterators import AsyncResultIterator
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     from ._many import Outcome
     from ._requests import Messages
@@ -24,7 +24,19 @@ if TYPE_CHECKING:
     from ._tool_prompt import ToolProtocol
     from .results import Result
 
-__all__ = ["AsyncAnswering"]
+__all__ = ["AsyncAnswering", "working"]
+
+
+def working(
+    answer: Callable[[Generation, str | None, TimeoutArgument], Awaitable[Result[Any]]], call: Call
+) -> Callable[[Job], Awaitable[Result[Any]]]:
+    """What is done for each of many prompts."""
+
+    @boundary
+    async def work(job: Job) -> Result[Any]:
+        return await answer(*call.asked(job))
+
+    return work
 
 
 class AsyncAnswering:
@@ -57,7 +69,7 @@ class AsyncAnswering:
             return await self._answer(*call.asked(Job(0, content, {})))
         if kind is Kind.LAZY:
             jobs = _jobs(content, many)
-            outcomes = _tasks.in_order(self._work(call), jobs, await self._concurrency(many))
+            outcomes = _tasks.in_order(working(self._answer, call), jobs, await self._concurrency(many))
             return AsyncResultIterator(self._lazily(outcomes, many))
         listed = many.jobs_of_list(content)
         if not listed:
@@ -65,7 +77,7 @@ class AsyncAnswering:
         bar = self._bar(len(listed), many)
         answers = Answers(len(listed), many, bar)
         try:
-            await _tasks.each(self._work(call), listed, await self._concurrency(many), answers.add)
+            await _tasks.each(working(self._answer, call), listed, await self._concurrency(many), answers.add)
         finally:
             bar.close()
         return answers.all()
@@ -80,13 +92,6 @@ class AsyncAnswering:
                     index += 1
         finally:
             bar.close()
-
-    def _work(self, call: Call) -> Callable[[Job], Any]:
-        @boundary
-        async def work(job: Job) -> Result[Any]:
-            return await self._answer(*call.asked(job))
-
-        return work
 
     async def _concurrency(self, many: Many) -> int:
         if many.concurrency is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import _interrupt, _native, _requests, _responses
+from . import _native, _requests, _responses
 from ._boundary import Explained, boundary
 from ._client import ClientBase
 from ._deadline import Deadline
@@ -276,7 +277,7 @@ class Routes(ClientBase["httpx2.BaseTransport", "httpx2.Client"]):
                 pause = queue_pause(error)
                 if pause is None:
                     raise
-                _interrupt.sleep(deadline.pause(pause))
+                time.sleep(deadline.pause(pause))
 
     def _model_for(self, wanted: str | None, deadline: Deadline) -> str:
         if (known := self._served.find(wanted)) is not None:

@@ -1,6 +1,6 @@
 """Many prompts in one call: what is one prompt and what is many, and what comes of those that fail. Pure.
 
-The running is done by `_threads` and `_tasks`, which know nothing of prompts.
+The running is done by `_tasks` and `_crew`, which know nothing of prompts.
 """
 
 from __future__ import annotations

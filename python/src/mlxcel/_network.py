@@ -1,7 +1,7 @@
 """The sockets below the connection pools.
 
 Each blocking wait is cut at the deadline of the call (`_deadline.current`), and
-each socket is noted for `_forked_sockets`. Another thread may end a wait (`_interrupt`).
+each socket is noted for `_forked_sockets`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import httpcore2
 
 from . import _deadline, _forked_sockets
-from ._interrupt import breakable
 
 if TYPE_CHECKING:
     import ssl
@@ -87,7 +86,7 @@ class _UnixStream(httpcore2.NetworkStream):
         limit = _limited(timeout, httpcore2.ReadTimeout)
         try:
             self._wait_for(limit)
-            return breakable(self._socket, self._socket.recv, max_bytes)
+            return self._socket.recv(max_bytes)
         except TimeoutError as error:
             raise httpcore2.ReadTimeout(str(error)) from error
         except OSError as error:
@@ -104,7 +103,7 @@ class _UnixStream(httpcore2.NetworkStream):
         try:
             self._wait_for(limit)
             # The timeout holds for all of it together.
-            breakable(self._socket, self._socket.sendall, data)
+            self._socket.sendall(data)
         except TimeoutError as error:
             raise httpcore2.WriteTimeout(str(error)) from error
         except OSError as error:
@@ -143,11 +142,11 @@ class _BoundedStream(httpcore2.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         limit = _limited(timeout, httpcore2.ReadTimeout)
-        return breakable(self.get_extra_info("socket"), self._stream.read, max_bytes, limit)
+        return self._stream.read(max_bytes, limit)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         limit = _limited(timeout, httpcore2.WriteTimeout)
-        breakable(self.get_extra_info("socket"), self._stream.write, buffer, limit)
+        self._stream.write(buffer, limit)
 
     def close(self) -> None:
         self._stream.close()

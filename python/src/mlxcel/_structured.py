@@ -13,7 +13,7 @@ from functools import lru_cache
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from . import _json_schema
+from . import _json_schema, _typed_dicts
 from ._shape import MismatchError, NotJsonError
 from .errors import MlxcelConfigError, MlxcelFormatError, MlxcelRefusalError, MlxcelTruncatedError
 
@@ -158,13 +158,14 @@ def _from_type(wanted: Any) -> Format:
     import pydantic
 
     try:
-        adapter: TypeAdapter[Any] = pydantic.TypeAdapter(wanted)
+        readable = _typed_dicts.readable(wanted)
+        adapter: TypeAdapter[Any] = pydantic.TypeAdapter(readable)
         schema = adapter.json_schema()
-    except (pydantic.PydanticUserError, pydantic.errors.PydanticUndefinedAnnotation, TypeError) as error:
+    except (pydantic.PydanticUserError, NameError, TypeError) as error:
         raise MlxcelConfigError(
             f"response_format: no JSON schema can be made of {wanted!r}: {error}"
         ) from error
-    shape = _TypeShape(wanted, adapter)
+    shape = _TypeShape(readable, adapter)
     return Format(_wire(_name(getattr(wanted, "__name__", None)), _json_schema.closed(schema)), shape)
 
 

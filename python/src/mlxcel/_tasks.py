@@ -1,4 +1,4 @@
-"""Awaited calls side by side. Knows nothing of what they do; the async twin of `_threads`."""
+"""Awaited calls side by side, in the caller's own event loop. Knows nothing of what they do."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ._threads import WINDOW
 from .errors import MlxcelUnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 
-__all__ = ["each", "in_order"]
+__all__ = ["WINDOW", "each", "in_order"]
 
 JobT = TypeVar("JobT")
 T = TypeVar("T")
+
+WINDOW = 8
+"""Jobs for each call under way, from the first whose outcome was not taken yet to the last that was read."""
 
 
 async def each(

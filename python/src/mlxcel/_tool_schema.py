@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import _json_schema
+from . import _json_schema, _typed_dicts
 from ._docstring import described
 from .errors import MlxcelConfigError
 
@@ -31,9 +31,10 @@ class Tool:
 
     The name is the function's, the description its docstring's text, and each
     parameter is described by the docstring (Google's, NumPy's or Sphinx's
-    style) or by `Annotated[int, pydantic.Field(description=…)]`; hints say
-    what is taken. Plain functions given as `tools=` become this by themselves:
-    make one only to say something differently.
+    style), by `Annotated[int, "…"]` or by `Annotated[int,
+    pydantic.Field(description=…)]`; hints say what is taken. Plain functions
+    given as `tools=` become this by themselves: make one only to say something
+    differently.
 
     `parameters` is a JSON schema in place of the one made from the hints. It
     is compared with the signature: what it lets the model write must be
@@ -70,7 +71,7 @@ class Tool:
             raise self._wrong(f"its docstring describes {stranger!r}, which is none of its parameters")
         self._adapter = self._adapted(signature, hints)
         if parameters is None:
-            self.parameters = self._schema(signature, about.arguments)
+            self.parameters = self._schema(signature, about.arguments | _notes(hints))
         else:
             self.parameters = dict(parameters)
             self._compare(signature)
@@ -117,6 +118,9 @@ class Tool:
             raise self._wrong(f"it has no signature to read ({error}): wrap it in a function") from error
         try:
             hints = typing.get_type_hints(_hinted(self.function), include_extras=True)
+            hints = {
+                name: _typed_dicts.readable(hints[name]) for name in signature.parameters if name in hints
+            }
         except (NameError, TypeError) as error:
             raise self._wrong(f"its type hints cannot be read: {error}") from error
         for parameter in signature.parameters.values():
@@ -213,6 +217,15 @@ def _docstring(function: Callable[..., Any]) -> str | None:
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.getdoc(function if inspect.isroutine(function) else type(function).__call__)
+
+
+def _notes(hints: Mapping[str, Any]) -> dict[str, str]:
+    """What plain strings in `Annotated` say of the parameters."""
+    told = {
+        name: [note for note in getattr(hint, "__metadata__", ()) if isinstance(note, str)]
+        for name, hint in hints.items()
+    }
+    return {name: " ".join(notes) for name, notes in told.items() if notes}
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from openai import AsyncOpenAI, AsyncStream
 
+    from ._client import ClientBase
     from ._generation import Generation
     from ._requests import Messages
     from ._sdk import AsyncLocalOpenAI
@@ -59,6 +60,15 @@ class AsyncLLM(AsyncStreaming, AsyncRoutes):
     """
 
     _client: AsyncLocalOpenAI | None = None
+
+    @classmethod
+    def _twin_of(cls, client: ClientBase[Any, Any]) -> Self:
+        """For event loops what a blocking client is for threads; its server stays that one's to stop."""
+        twin = cls.__new__(cls)
+        vars(twin).update(vars(client), _client=None, _http=None)
+        twin._begin()
+        twin._connected()
+        return twin
 
     def _begin(self) -> None:
         self._opening: Future[AsyncLocalOpenAI] | None = None
@@ -287,10 +297,15 @@ class AsyncLLM(AsyncStreaming, AsyncRoutes):
             self._check_open()
             self._server.spawn()
         with without_collections("openai"):
-            from . import _sdk, _transport  # takes a while: the server loads meanwhile
+            from . import _sdk  # noqa: F401 - takes a while: the server loads meanwhile
 
         if self._server is not None:
             self._server.wait_ready()
+        return self._connected()
+
+    def _connected(self) -> AsyncLocalOpenAI:
+        from . import _sdk, _transport
+
         endpoint = self._endpoint()
         timeout = to_httpx2(self._timeout)
         http_client = self._http_client

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .async_llm import AsyncLLM
     from .chat_streams import AsyncTexts, Keep
     from .llm import LLM
-    from .parts import Source
+    from .parts import Sources
     from .results import Result
     from .streams import AsyncTextStream
     from .tools import AnyTool, ToolRun
@@ -153,9 +153,7 @@ class Chat(_ChatBase["LLM"]):
             raise MlxcelConfigError(f"Chat goes with an LLM, not {llm!r}; for an AsyncLLM there is AsyncChat")
 
     @boundary
-    def send(
-        self, text: str, *, images: Iterable[Source] = (), files: Iterable[Source] = (), **params: Any
-    ) -> Result:
+    def send(self, text: str, *, images: Sources = (), files: Sources = (), **params: Any) -> Result:
         """Say something and get the answer; images and files by path, bytes or URL."""
         user, merged = user_message(text, images, files), self._merged(params)
         sent = self._window([*self.messages, user], merged)
@@ -168,9 +166,7 @@ class Chat(_ChatBase["LLM"]):
         return run
 
     @boundary
-    def stream(
-        self, text: str, *, images: Iterable[Source] = (), files: Iterable[Source] = (), **params: Any
-    ) -> ChatStream:
+    def stream(self, text: str, *, images: Sources = (), files: Sources = (), **params: Any) -> ChatStream:
         """Say something and get the answer as it is written; it is part of the conversation once whole."""
         user, merged = user_message(text, images, files), self._merged(params)
         sent = self._window([*self.messages, user], merged)
@@ -224,9 +220,7 @@ class AsyncChat(_ChatBase["AsyncLLM"]):
             raise MlxcelConfigError(f"AsyncChat goes with an AsyncLLM, not {llm!r}; for an LLM there is Chat")
 
     @boundary
-    async def send(
-        self, text: str, *, images: Iterable[Source] = (), files: Iterable[Source] = (), **params: Any
-    ) -> Result:
+    async def send(self, text: str, *, images: Sources = (), files: Sources = (), **params: Any) -> Result:
         """Say something and get the answer; images and files by path, bytes or URL."""
         user, merged = user_message(text, images, files), self._merged(params)
         sent = await self._window([*self.messages, user], merged)
@@ -240,7 +234,7 @@ class AsyncChat(_ChatBase["AsyncLLM"]):
 
     @boundary
     def stream(
-        self, text: str, *, images: Iterable[Source] = (), files: Iterable[Source] = (), **params: Any
+        self, text: str, *, images: Sources = (), files: Sources = (), **params: Any
     ) -> AsyncChatStream:
         """Say something and get the answer as it is written; it is part of the conversation once whole."""
         user, merged = user_message(text, images, files), self._merged(params)

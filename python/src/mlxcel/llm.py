@@ -21,7 +21,7 @@ from .errors import MlxcelStateError
 from .streams import EventStream, TextStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
 
     from openai import OpenAI
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ._sdk import LocalOpenAI
     from ._structured import ResponseFormat
     from ._timeout import TimeoutArgument
+    from .async_llm import AsyncLLM
     from .results import Result
     from .tools import AnyTool, Approval, ToolEvent, ToolRun
 
@@ -78,6 +79,8 @@ class LLM(Streaming, Routes):
     """
 
     _client: LocalOpenAI | None = None
+    _twin: AsyncLLM | None = None
+    """The same for event loops, from the first list of prompts on."""
 
     def _begin(self) -> None:
         try:
@@ -251,6 +254,23 @@ class LLM(Streaming, Routes):
         deadline = Deadline(limits)
         with Explained(deadline, self._where), deadline:
             return asked.read(self._send(asked, model, deadline, stream=False))
+
+    def _answer_in_loop(self) -> Callable[[Generation, str | None, TimeoutArgument], Awaitable[Result[Any]]]:
+        if self._transport is not None or self._http_client is not None:
+            from ._loop_thread import in_thread
+
+            return partial(in_thread, self._answer)  # the caller's, which only blocks
+        twin = self._twin
+        if twin is None:
+            from .async_llm import AsyncLLM
+
+            twin = self._twin = AsyncLLM._twin_of(self)
+
+        async def answer(asked: Generation, model: str | None, timeout: TimeoutArgument) -> Result[Any]:
+            self._check_open()
+            return await twin._answer(asked, model, timeout)
+
+        return answer
 
     def _stream(
         self, asked: Generation, model: str | None, timeout: TimeoutArgument, kind: type[StreamT]

@@ -13,10 +13,12 @@ from .errors import MlxcelConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Source", "file_part", "image_part", "user_message"]
+__all__ = ["Source", "Sources", "file_part", "image_part", "user_message"]
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes"
 """A URL (`http:`, `https:` or `data:`), a path, or the bytes themselves."""
+Sources: TypeAlias = "Source | Iterable[Source]"
+"""One, or several."""
 
 _URLS = ("http://", "https://", "data:")
 _BEGINNINGS = (
@@ -55,10 +57,14 @@ def file_part(source: Source, *, name: str | None = None, media_type: str | None
     return {"type": "file", "file": {"filename": name, "file_data": _url(source, media_type, "")}}
 
 
-def user_message(text: str, images: Iterable[Source] = (), files: Iterable[Source] = ()) -> dict[str, Any]:
+def user_message(text: str, images: Sources = (), files: Sources = ()) -> dict[str, Any]:
     """A message of the user with what comes with it."""
-    parts = [*map(image_part, images), *map(file_part, files)]
+    parts = [*map(image_part, _listed(images)), *map(file_part, _listed(files))]
     return {"role": "user", "content": [{"type": "text", "text": text}, *parts] if parts else text}
+
+
+def _listed(sources: Sources) -> Iterable[Source]:
+    return [sources] if isinstance(sources, str | bytes | os.PathLike) else sources
 
 
 def _url(source: Source, media_type: str | None, wanted: str) -> str:

@@ -120,9 +120,12 @@ def leave_by_timeout(llm: LLM, options: dict[str, Any]) -> None:
 
 
 def leave_by_timeout_of_a_limit(llm: LLM, options: dict[str, Any]) -> None:
-    with pytest.raises(MlxcelTimeoutError) as caught:
-        llm.generate("Once", timeout=Timeout(between_tokens=30, total=0.5), **options)
-    assert caught.value.text
+    for total in (0.5, 2, 8):  # however long a busy machine takes to begin
+        with pytest.raises(MlxcelTimeoutError) as caught:
+            llm.generate("Once", timeout=Timeout(between_tokens=60, total=total), **options)
+        if caught.value.text:
+            return
+    raise AssertionError("none of the text is on the error")
 
 
 @pytest.mark.parametrize(

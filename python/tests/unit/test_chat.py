@@ -25,6 +25,7 @@ from mlxcel import (
     image_part,
 )
 from mlxcel._window import budget_of, context_of, surely_fits, window
+from mlxcel.parts import user_message
 from mlxcel.testing import Exchange, FixtureServer, Reply
 
 if TYPE_CHECKING:
@@ -362,3 +363,13 @@ def test_images_and_files_go_with_the_text() -> None:
         content = server.requests[-1].body["messages"][0]["content"]
         assert [part["type"] for part in content] == ["text", "image_url", "file"]
         assert json.dumps(chat.messages)
+
+
+def test_one_image_or_file_needs_no_list(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(PNG)
+    for one in (PNG, path, str(path)):
+        assert user_message("Look.", one) == user_message("Look.", [one])
+    assert user_message("Read.", files="https://host/a.pdf") == user_message(
+        "Read.", files=["https://host/a.pdf"]
+    )

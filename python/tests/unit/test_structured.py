@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import pickle
-import sys
 from datetime import date
 from decimal import Decimal
 from enum import Enum
@@ -192,17 +191,6 @@ def test_a_type_without_a_schema() -> None:
         from collections.abc import Callable
 
         as_format(dict[str, Callable[[], int]])
-
-
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="pydantic takes typing's own from there on")
-def test_a_typeddict_that_pydantic_cannot_take_says_what_to_write() -> None:
-    import typing
-
-    class Old(typing.TypedDict):
-        a: int
-
-    with pytest.raises(MlxcelConfigError, match=r"typing_extensions\.TypedDict"):
-        as_format(Old)
 
 
 def test_a_schema_that_makes_no_sense_is_named_if_the_server_did_not() -> None:

@@ -48,6 +48,27 @@ def measure(
     return f"{place.name} {unit} {tags} {exact} {limit}"
 
 
+def test_a_string_beside_a_hint_describes_it_and_beats_the_docstring() -> None:
+    def wait(
+        hours: Annotated[int, "How long"],
+        why: Annotated[str, pydantic.Field(description="The field's")] = "",
+        who: Annotated[str | None, 7, "A", "name"] = None,
+    ) -> Annotated[str, "no argument"]:
+        """Wait.
+
+        :param hours: the docstring's
+        :param why: the docstring's
+        """
+        return f"{hours} {why} {who}"
+
+    fields = Tool(wait).parameters["properties"]
+    assert [fields[name]["description"] for name in ("hours", "why", "who")] == [
+        "How long",
+        "The field's",
+        "A name",
+    ]
+
+
 def test_a_schema_says_what_signature_and_docstring_say() -> None:
     wire = Tool(measure).as_dict()["function"]
     assert wire["name"] == "measure"

@@ -29,11 +29,20 @@ use crate::server::terms::Policy;
 const KEY: &str = "the-key";
 
 pub(super) fn engine(n_parallel: usize, queue_size: usize) -> EngineHandle {
+    engine_of(512, n_parallel, queue_size)
+}
+
+/// An engine in which what is [`endless`] goes on for as long as any test looks at it.
+pub(super) fn roomy(n_parallel: usize, queue_size: usize) -> EngineHandle {
+    engine_of(8192, n_parallel, queue_size)
+}
+
+fn engine_of(context: usize, n_parallel: usize, queue_size: usize) -> EngineHandle {
     let options = EngineOptions {
         model_dir: dir().to_owned(),
         adapter: None,
         device: Some(Device::Cpu),
-        ctx_size: Some(512),
+        ctx_size: Some(context),
         n_parallel,
         queue_size,
         kv_format: KvFormat::default(),
@@ -85,10 +94,10 @@ pub(super) fn with_model(
     app
 }
 
-/// One engine for all the tests that leave it as it was.
+/// One engine for all the tests that leave it as it was, with room for as many as run at a time.
 pub(super) fn router() -> Router {
     static ENGINE: OnceLock<EngineHandle> = OnceLock::new();
-    let engine = ENGINE.get_or_init(|| engine(4, 16)).clone();
+    let engine = ENGINE.get_or_init(|| engine(4, 996)).clone();
     super::router(serving(engine, |_| {}))
 }
 
@@ -599,8 +608,6 @@ async fn fields_that_cannot_be_honoured_are_named() {
             json!({"messages": user, "tools": [{"type": "custom", "custom": {"name": "c"}}]}),
             "tools[0].type",
         ),
-        // More than runs and waits at a time.
-        (json!({"messages": user, "n": 21}), "n"),
         (json!({"messages": user, "n": 129}), "n"),
         (
             json!({"messages": user, "temperature": "hot"}),
@@ -614,6 +621,17 @@ async fn fields_that_cannot_be_honoured_are_named() {
         let answer = post("/v1/chat/completions", body.clone()).await;
         let (status, _, named) = answer.error();
         assert_eq!((status, named), (400, json!(param)), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn more_outputs_than_run_and_wait_at_a_time_are_refused_by_name() {
+    let router = super::router(serving(engine(1, 2), |_| {}));
+    for (n, status) in [(3, 200), (4, 400)] {
+        let body = json!({"prompt": "a", "max_tokens": 1, "n": n}).to_string();
+        let answer = ask(&router, request("POST", "/v1/completions", body)).await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+        assert_eq!(answer.text.contains(r#""param":"n""#), status == 400);
     }
 }
 
@@ -692,17 +710,20 @@ async fn n_predict_bounds_every_answer() {
 
 /// Waits until the engine has nothing to do.
 async fn idle(engine: &EngineHandle) {
-    let calm = async {
-        while engine.stats().running + engine.stats().waiting > 0 {
+    within(|| engine.stats().running + engine.stats().waiting == 0).await;
+}
+
+async fn within(mut condition: impl FnMut() -> bool) {
+    let there = async {
+        while !condition() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), calm)
-        .await
-        .unwrap();
+    let wait = Duration::from_secs(60);
+    tokio::time::timeout(wait, there).await.unwrap();
 }
 
-/// A request that runs to the end of the context.
+/// A request that runs to the end of the context: longer than a slow machine stalls in a [`roomy`] one.
 fn endless(stream: bool) -> Request<Body> {
     let biases: serde_json::Map<_, _> = TextFiles::load(dir(), None)
         .unwrap()
@@ -716,7 +737,7 @@ fn endless(stream: bool) -> Request<Body> {
 
 #[tokio::test]
 async fn a_full_queue_is_503_with_its_own_code_and_dropping_an_answer_frees_its_place() {
-    let engine = engine(1, 0);
+    let engine = roomy(1, 0);
     let router = super::router(serving(engine.clone(), |_| {}));
     let running = router.clone().oneshot(endless(true)).await.unwrap();
     let refused = ask(&router, endless(false)).await;
@@ -729,16 +750,14 @@ async fn a_full_queue_is_503_with_its_own_code_and_dropping_an_answer_frees_its_
     idle(&engine).await;
 
     let whole = tokio::spawn(router.oneshot(endless(false)));
-    while engine.stats().running == 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    within(|| engine.stats().running == 1).await;
     whole.abort();
     idle(&engine).await;
 }
 
 #[tokio::test]
 async fn after_the_time_for_draining_a_stream_ends_with_an_error_and_no_request_is_taken() {
-    let engine = engine(1, 1);
+    let engine = roomy(1, 1);
     let app = serving(engine.clone(), |_| {});
     let router = super::router(app.clone());
     let running = router.clone().oneshot(endless(true)).await.unwrap();
@@ -798,6 +817,10 @@ mod any_body {
         /// Whatever a client sends is answered, or its fault is named: never a 500.
         #[test]
         fn is_answered_or_refused(mut body in body(), api in 0..3) {
+            // Its own engine: as many outputs as fit are asked for at once, and others would be refused.
+            static ENGINE: OnceLock<EngineHandle> = OnceLock::new();
+            let engine = ENGINE.get_or_init(|| engine(4, 16)).clone();
+            let router = super::super::router(serving(engine, |_| {}));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let (path, field, valid, most) = match api {
                 0 => ("/v1/completions", "prompt", json!("a"), "max_tokens"),
@@ -809,7 +832,7 @@ mod any_body {
             };
             body[most] = json!(1);
             body.as_object_mut().unwrap().entry(field).or_insert(valid);
-            let answer = runtime.block_on(post(path, body));
+            let answer = runtime.block_on(ask(&router, request("POST", path, body.to_string())));
             prop_assert!(matches!(answer.status.as_u16(), 200 | 400), "{}", answer.text);
         }
     }
@@ -854,7 +877,7 @@ async fn usage_tells_the_hit_and_salts_keep_tenants_apart() {
 
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_given_up() {
-    let app = serving(engine(1, 1), |model| {
+    let app = serving(roomy(1, 1), |model| {
         model.policy.request_timeout = Some(Duration::from_millis(50));
     });
     let router = super::router(app);

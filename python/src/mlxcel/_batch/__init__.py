@@ -12,7 +12,7 @@ from ..errors import MlxcelConfigError, MlxcelConnectionError, MlxcelError, Mlxc
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from ..llm import LLM
     from ..results import Result
@@ -78,9 +78,9 @@ def _count(file: BinaryIO, done: Done, options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, file: BinaryIO, total: int, output: Output) -> int:
+    from .._crew import in_order
     from .._many import Many, count, stops_all
     from .._progress import PromptBar
-    from .._threads import in_order
     from ..llm import LLM
     from ._lines import answered, failed
 
@@ -118,15 +118,17 @@ def _after(file: BinaryIO, last: int) -> Iterator[Line]:
             yield Line(number, raw)
 
 
-def _asker(llm: LLM) -> Callable[[Line], tuple[Line, Result[Any] | Exception]]:
+def _asker(llm: LLM) -> Callable[[Line], Awaitable[tuple[Line, Result[Any] | Exception]]]:
     from ._lines import parse
 
-    def ask(line: Line) -> tuple[Line, Result[Any] | Exception]:
+    answer = llm._answer_in_loop()
+
+    async def ask(line: Line) -> tuple[Line, Result[Any] | Exception]:
         attempt = 1
         while True:
             try:
                 request = parse(line)
-                return line, llm._answer(request.asked, request.model, CLIENTS)
+                return line, await answer(request.asked, request.model, CLIENTS)
             except Exception as error:  # noqa: BLE001 - becomes the record of the line
                 if attempt == _ATTEMPTS or not _may_be_sent_again(error):
                     return line, error

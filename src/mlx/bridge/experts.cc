@@ -2,9 +2,9 @@
 
 #include <stdexcept>
 
-#include "bridge.h"
 #include "composed.h"
-#include "mlxcel/src/mlx/bridge.rs.h"
+#include "mlx/ops.h"
+#include "values.h"
 
 namespace mx = mlx::core;
 
@@ -13,10 +13,6 @@ namespace {
 
 /// Choices from which on sorting them by expert pays, as in mlx-lm: an expert's matrix is read once.
 constexpr std::size_t SORTED = 64;
-
-ArrayPtr own(Array&& array) {
-  return std::make_unique<Array>(std::move(array));
-}
 
 /// One row of `x` for each choice (`[n, columns]`), by the experts that `choices` (`[n]`) names.
 Array multiply(const Array& x, const Weight& weight, const Array& choices, bool sorted) {

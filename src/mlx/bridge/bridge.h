@@ -9,7 +9,7 @@
 
 #include "kernels/recurrent.h"
 #include "kernels/weight.h"
-#include "mlx/mlx.h"
+#include "mlx/array.h"
 #include "rust/cxx.h"
 
 namespace mlxcel {

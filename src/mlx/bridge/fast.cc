@@ -1,0 +1,102 @@
+// Fused operations: our kernels for float32 on the CPU, else MLX's.
+
+#include <optional>
+
+#include "composed.h"
+#include "mlx/fast.h"
+#include "values.h"
+
+namespace mx = mlx::core;
+
+namespace mlxcel {
+
+ArrayPtr rms_norm(const Array& x, const Array& weight, float eps) {
+  return own(
+      has_kernels(x) && weight.dtype() == mx::float32 ? rms_norm_rows(x, weight, eps)
+                                                      : mx::fast::rms_norm(x, weight, eps));
+}
+
+ArrayPtr layer_norm(const Array& x, const Array& weight, const ArrayPtr& bias, float eps) {
+  if (has_kernels(x) && weight.dtype() == mx::float32) {
+    return own(layer_norm_rows(x, weight, bias.get(), eps));
+  }
+  return own(mx::fast::layer_norm(
+      x, weight, bias ? std::optional<Array>(*bias) : std::nullopt, eps));
+}
+
+ArrayPtr rope(
+    const Array& x,
+    std::int32_t dims,
+    bool traditional,
+    float base,
+    float scale,
+    const Array& positions) {
+  return own(mx::fast::rope(x, dims, traditional, base, scale, positions));
+}
+
+ArrayPtr rope_with_freqs(
+    const Array& x,
+    std::int32_t dims,
+    bool traditional,
+    const Array& freqs,
+    const Array& positions) {
+  return own(mx::fast::rope(x, dims, traditional, std::nullopt, 1.0f, positions, freqs));
+}
+
+bool computes_here(const Array& x) noexcept {
+  return has_kernels(x);
+}
+
+ArrayPtr rotate(
+    const Array& x,
+    const Array& positions,
+    const Array& frequencies,
+    bool traditional,
+    float amplitude) {
+  return own(rotate_heads(x, positions, frequencies, traditional, amplitude));
+}
+
+ArrayPtr attention(
+    const Array& queries,
+    const ArrayList& keys,
+    const ArrayList& values,
+    std::int32_t group_size,
+    std::int32_t bits,
+    float scale,
+    std::int32_t window,
+    std::int32_t keep,
+    float soft_cap,
+    const ArrayPtr& sinks) {
+  const Scores scores{
+      .scale = scale, .window = window, .keep = keep, .soft_cap = soft_cap};
+  const CachePacking packing{.group = group_size, .bits = bits};
+  const auto attend = has_kernels(queries) ? attend_causally : composed::attend;
+  return own(attend(queries, keys.arrays, values.arrays, packing, scores, sinks.get()));
+}
+
+std::unique_ptr<ArrayList> attend_and_keep(
+    const Array& queries,
+    const Array& keys,
+    const Array& values,
+    const ArrayList& buffers,
+    std::int32_t group_size,
+    std::int32_t bits,
+    std::int32_t filled,
+    bool own,
+    float scale,
+    std::int32_t window,
+    std::int32_t keep,
+    float soft_cap,
+    const ArrayPtr& sinks) {
+  const Scores scores{
+      .scale = scale, .window = window, .keep = keep, .soft_cap = soft_cap};
+  Cache cache{
+      .buffers = buffers.arrays,
+      .packing = {.group = group_size, .bits = bits},
+      .filled = filled,
+      .own = own};
+  return std::make_unique<ArrayList>(
+      ArrayList{attend_and_keep(queries, keys, values, std::move(cache), scores, sinks.get())});
+}
+
+} // namespace mlxcel
