@@ -245,11 +245,11 @@ impl GrammarCompiler {
         let calls = match &message.calls {
             None => None,
             Some(calls) => Some(match self.beginning(calls) {
-                Err(_) if calls.each.iter().any(|call| !call.strict) => {
+                Err(error) if !error.is_passing() && calls.each.iter().any(|it| !it.strict) => {
                     let compile = |calls: Calls| self.calls(calls).map(drop);
-                    let (calls, left) = relaxed::relaxed(calls.clone(), &compile);
-                    unenforced = left;
-                    self.beginning(&calls)?
+                    let relaxed = relaxed::relaxed(calls.clone(), &compile)?;
+                    unenforced = relaxed.1;
+                    self.beginning(&relaxed.0)?
                 }
                 beginning => beginning?,
             }),

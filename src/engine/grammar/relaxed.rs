@@ -13,10 +13,13 @@ const MOST: usize = 16;
 /// `function.keyword`, or `function.parameters` where nothing is kept.
 ///
 /// `compile` says why calls cannot be enforced.
+///
+/// # Errors
+/// Those of `compile` that may be others another time.
 pub(super) fn relaxed(
     mut calls: Calls,
     compile: &dyn Fn(Calls) -> Result<(), GrammarError>,
-) -> (Calls, Vec<String>) {
+) -> Result<(Calls, Vec<String>), GrammarError> {
     let mut left = Vec::new();
     let surroundings = Calls {
         each: Vec::new(),
@@ -29,19 +32,21 @@ pub(super) fn relaxed(
         })
     };
     for call in calls.each.iter_mut().filter(|call| !call.strict) {
-        left.extend(relax(call, &compile_one));
+        left.extend(relax(call, &compile_one)?);
     }
-    (calls, left)
+    Ok((calls, left))
 }
 
-fn relax(call: &mut Call, compile: &dyn Fn(&Call) -> Result<(), GrammarError>) -> Vec<String> {
+fn relax(
+    call: &mut Call,
+    compile: &dyn Fn(&Call) -> Result<(), GrammarError>,
+) -> Result<Vec<String>, GrammarError> {
     let mut left = Vec::new();
-    let named = |what: &str| format!("{}.{what}", call.function);
-    let whole = vec![named("parameters")];
     for _ in 0..MOST {
         let keyword = match compile(call) {
-            Ok(()) => return left,
+            Ok(()) => return Ok(left),
             Err(GrammarError::Unsupported { keyword, .. }) => keyword,
+            Err(error) if error.is_passing() => return Err(error),
             Err(_) => break,
         };
         // Without these no argument could be written.
@@ -60,7 +65,7 @@ fn relax(call: &mut Call, compile: &dyn Fn(&Call) -> Result<(), GrammarError>) -
             _ => {}
         }
     }
-    whole
+    Ok(vec![format!("{}.parameters", call.function)])
 }
 
 /// Leaves a keyword out of all schemas; whether it was anywhere.
