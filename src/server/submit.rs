@@ -222,16 +222,6 @@ fn unenforced(matcher: &Matcher) -> impl Iterator<Item = String> {
         .map(|name| format!("tools.{name}"))
 }
 
-/// The field that asks for a grammar.
-pub fn field_of(spec: Option<&GrammarSpec>) -> &'static str {
-    match spec {
-        Some(GrammarSpec::Regex(_)) => "regex",
-        Some(GrammarSpec::Choice(_)) => "choice",
-        Some(GrammarSpec::Grammar(_)) => "grammar",
-        _ => "response_format",
-    }
-}
-
 /// One output of a request.
 pub struct Output {
     /// Its place among all of them.
