@@ -6,8 +6,8 @@ what may follow it, which is what followed it in the texts it was shown. Hot eno
 
 from __future__ import annotations
 
-import itertools
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,7 @@ def write(
     ends = [tokenizer.token_to_id(stop) for stop in stops]
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
     size = tokenizer.get_vocab_size()
-    follows = {pair for text in texts for pair in _pairs(tokenizer.encode(text).ids)}
+    follows = {pair for text in texts for pair in pairwise(tokenizer.encode(text).ids)}
     config = architecture | {"vocab_size": size}
     mx.random.seed(1)
     signs = mx.where(mx.random.uniform(shape=(size, WIDTH)) < 0.5, -1.0, 1.0)
@@ -99,7 +99,3 @@ def write(
     save_model(folder, model)
     save_config(config, folder / "config.json")
     return folder
-
-
-def _pairs(ids: list[int]) -> zip[tuple[int, int]]:
-    return itertools.pairwise(ids)
