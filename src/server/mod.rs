@@ -27,7 +27,7 @@ mod middleware;
 pub mod model;
 pub mod openai;
 pub mod prefill;
-mod reader;
+pub mod reader;
 mod reload;
 mod resident;
 pub mod responses;

@@ -117,34 +117,6 @@ def test_what_the_child_inherits(each_binary: Path, tmp_path: Path, monkeypatch:
     assert facts["stdin_is_null"]
 
 
-def test_a_process_without_descriptors_is_told_at_once(each_binary: Path) -> None:
-    code = """
-import os, resource, sys
-from mlxcel import ManagedServer, MlxcelServerError
-resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-server = ManagedServer("m", binary=sys.argv[1], extra_args=["--fake-load-seconds", "600"])
-server.spawn()
-held = []
-try:
-    while True:
-        held.append(os.dup(0))
-except OSError:
-    pass
-try:
-    server.wait_ready()
-except MlxcelServerError as error:
-    os.write(1, str(error).encode())
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(each_binary)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert "cannot ask the mlxcel server whether it is ready: Too many open files" in done.stdout, done.stderr
-
-
 def test_what_can_be_asked_of_a_server(lifeline_binary: Path) -> None:
     server = ManagedServer("m", binary=lifeline_binary, extra_args=["--fake-print-key"])
     assert server.uptime is None

@@ -439,7 +439,7 @@ async fn what_cannot_be_done_is_named() {
         (
             json!({"text": {"format": {"type": "json_schema", "name": "n",
                 "schema": {"type": "array", "uniqueItems": true}}}}),
-            "text.format",
+            "text.format.schema",
         ),
         (json!({"tools": [{"type": "web_search"}]}), "tools[0].type"),
         (json!({"tool_choice": "required"}), "tool_choice"),

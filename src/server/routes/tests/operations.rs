@@ -372,3 +372,25 @@ async fn a_model_tells_what_it_can_do() {
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(version["mlx_version"], props["mlx_version"]);
 }
+
+#[tokio::test]
+async fn props_tell_how_the_server_fares() {
+    let router = super::super::router(serving(engine(1, 1), |_| {}));
+    let body = json!({"prompt": "mlxcel is", "max_tokens": 8, "temperature": 0});
+    let answer = ask(
+        &router,
+        request("POST", "/v1/completions", body.to_string()),
+    )
+    .await;
+    let generated = answer.json()["usage"]["completion_tokens"].clone();
+    let props = ask(&router, request("GET", "/props", "")).await.json();
+    assert_eq!(props["throughput"]["generated_tokens_total"], generated);
+    for rate in ["prompt_tokens_per_second", "generated_tokens_per_second"] {
+        assert!(props["throughput"][rate].as_f64().unwrap() > 0.0, "{props}");
+    }
+    let memory = &props["memory"];
+    assert!(memory["active_bytes"].as_u64() <= memory["peak_bytes"].as_u64());
+    assert!(memory["rss_bytes"].as_u64() > memory["cache_bytes"].as_u64());
+    assert_eq!(props["pid"], std::process::id());
+    assert_eq!(props["leases"], 0);
+}
