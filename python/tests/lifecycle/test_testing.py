@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 
-from mlxcel import LLM, AsyncLLM, MlxcelConnectionError, MlxcelTimeoutError, MlxcelToolArgumentsError
+from mlxcel import (
+    LLM,
+    AsyncLLM,
+    MlxcelConnectionError,
+    MlxcelRefusalError,
+    MlxcelTimeoutError,
+    MlxcelToolArgumentsError,
+)
 from mlxcel.testing import Exchange, FixtureServer, HangUp, Refuse, Reply, Stall
 
 if TYPE_CHECKING:
@@ -75,6 +82,21 @@ def test_the_same_whole_and_streamed(server: FixtureServer, llm: LLM) -> None:
         with pytest.raises(MlxcelToolArgumentsError):
             _ = second.arguments
         assert result.usage == whole.usage
+
+
+def test_choices_and_a_refusal(server: FixtureServer, llm: LLM) -> None:
+    for result in (
+        llm.chat("a b", n=3),
+        llm.chat_stream("a b", n=3).result(),
+        llm.generate("a b", n=3),
+        llm.stream("a b", n=3).result(),
+    ):
+        assert result.choices == ["a b"] * 3
+    server.script = Reply(refusal="no")
+    for result in (llm.chat("a"), llm.chat_stream("a").result()):
+        assert (result, result.refusal) == ("", "no")
+    with pytest.raises(MlxcelRefusalError, match="no"):
+        llm.chat("a", response_format=int)
 
 
 def test_delays(server: FixtureServer, llm: LLM) -> None:
