@@ -141,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
             )
             return
         if text == "slow":
-            time.sleep(5)
+            time.sleep(60)
         if text == "hang up":
             self.close_connection = True
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -20,12 +21,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait until a condition holds; fail after so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
+
+
+async def eventually_async(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """The same without holding up the loop."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.01)
 
 
 def alive(pid: int) -> bool:
@@ -46,7 +55,8 @@ def records(path: Path) -> list[dict[str, Any]]:
     """What a fake server wrote down about the requests it got."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    whole = path.read_text().rpartition("\n")[0]
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def keepers_of(runtime: Path) -> list[int]:

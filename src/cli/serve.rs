@@ -16,6 +16,7 @@ use crate::server::auth::Keys;
 use crate::server::lifeline::Lifeline;
 use crate::server::listener::Address;
 use crate::server::load::ModelOptions;
+use crate::server::reader::Telling;
 use crate::server::sites::Origin;
 use crate::server::terms::Policy;
 use crate::server::tls::Tls;
@@ -257,6 +258,17 @@ pub struct Args {
     #[arg(help_heading = "Model", value_name = "FORMAT")]
     tool_call_parser: Option<ToolCallParser>,
 
+    /// Where the thoughts are told of a chat that does not say `reasoning_format`: apart from its
+    /// content (auto, deepseek), or in it (none)
+    #[arg(
+        long,
+        env = "LLAMA_ARG_REASONING_FORMAT",
+        hide_env_values = true,
+        value_enum
+    )]
+    #[arg(help_heading = "Model", value_name = "FORMAT", default_value = "auto")]
+    reasoning_format: ReasoningFormat,
+
     /// Load a model even if its weights or its context do not seem to fit into memory
     #[arg(
         long,
@@ -452,6 +464,23 @@ impl From<ToolCallParser> for ToolFormat {
     }
 }
 
+/// llama-server's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ReasoningFormat {
+    Auto,
+    Deepseek,
+    None,
+}
+
+impl From<ReasoningFormat> for Telling {
+    fn from(format: ReasoningFormat) -> Self {
+        match format {
+            ReasoningFormat::Auto | ReasoningFormat::Deepseek => Self::Apart,
+            ReasoningFormat::None => Self::InContent,
+        }
+    }
+}
+
 /// A limit, or none. A type of its own, as clap takes an `Option` for an option left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Predict(Option<usize>);
@@ -519,6 +548,7 @@ impl Args {
                 request_timeout: self.request_timeout,
                 cache_per_key: self.prefix_cache_per_key,
                 strict_model: self.strict_model,
+                telling: self.reasoning_format.into(),
             },
             warmup: self.warmup && !self.no_warmup,
             force: self.force,
@@ -699,6 +729,18 @@ mod tests {
     }
 
     #[test]
+    fn thoughts_are_told_apart_unless_it_is_said() {
+        for (words, want) in [
+            (&[][..], Telling::Apart),
+            (&["--reasoning-format", "deepseek"], Telling::Apart),
+            (&["--reasoning-format", "none"], Telling::InContent),
+        ] {
+            let args = parse(words).unwrap();
+            assert_eq!(Telling::from(args.reasoning_format), want, "{words:?}");
+        }
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for words in [
             &["--n-predict", "0"][..],
@@ -714,6 +756,7 @@ mod tests {
             &["--threads", "0"],
             &["--cpu-isa", "sse9"],
             &["--tool-call-parser", "xml"],
+            &["--reasoning-format", "deepseek-legacy"],
             &["--drain-timeout", "0"],
             &["--tls-cert", "a.pem"],
             &["--tls-key", "a.pem"],

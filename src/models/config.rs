@@ -46,6 +46,19 @@ const ARITHMETIC: &[(&str, &[f64])] = &[
     ("use_qk_norm", &[]),
 ];
 
+/// Fields in which null means none, where leaving them out means a default.
+const NULL_MEANS_NONE: &[&str] = &[
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "global_head_dim",
+    "hidden_size_per_layer_input",
+];
+
+/// Null is as if it was not there: what a writer of transformers leaves to the default.
+pub fn drop_nulls(fields: &mut Map<String, Value>) {
+    fields.retain(|key, value| !value.is_null() || NULL_MEANS_NONE.contains(&key.as_str()));
+}
+
 /// A model folder's `config.json`.
 #[derive(Debug)]
 pub struct ConfigFile {
@@ -75,8 +88,7 @@ impl ConfigFile {
                 path: path.clone(),
                 message: error.to_string(),
             })?;
-        // As if it was not there: what a writer of transformers leaves to the default.
-        fields.retain(|_, value| !value.is_null());
+        drop_nulls(&mut fields);
         Ok(Self { path, fields })
     }
 
@@ -101,7 +113,7 @@ impl ConfigFile {
         self.path.with_file_name(file).exists()
     }
 
-    /// All of the fields; none of them is null.
+    /// All of the fields.
     pub fn fields(&self) -> &Map<String, Value> {
         &self.fields
     }
@@ -109,6 +121,11 @@ impl ConfigFile {
     /// One field.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.fields.get(key)
+    }
+
+    /// Whether a window that is stated is also said to be out of use.
+    fn slides_nowhere(&self) -> bool {
+        self.get("use_sliding_window") == Some(&Value::Bool(false))
     }
 
     /// The fields as an architecture's own type. A field that it does not have, but that would
@@ -124,7 +141,8 @@ impl ConfigFile {
         })?;
         let known = fields::names::<T>();
         for (key, value) in &self.fields {
-            if !known.contains(&key.as_str()) {
+            let unused = key == "sliding_window" && self.slides_nowhere();
+            if !known.contains(&key.as_str()) && !unused {
                 reject_arithmetic(key, value)?;
             }
         }
@@ -212,6 +230,7 @@ pub(super) mod tests {
         )
         .unwrap();
         assert_eq!((small.size, small.logit_scale), (3, Some(0.5)));
+        parse(json!({"size": 3, "sliding_window": 4096, "use_sliding_window": false})).unwrap();
 
         for (key, value) in [
             ("final_logit_softcapping", json!(30.0)),

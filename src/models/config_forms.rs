@@ -103,6 +103,8 @@ fn a_stretching_of_positions_is_read_in_all_its_forms() {
         json!({"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}}),
         json!({"rope_scaling": {"type": "linear", "factor": 4.0},
             "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}}),
+        json!({"rope_scaling": {"rope_type": "linear", "factor": 4.0, "mrope_section": [1, 1],
+            "original_max_position_embeddings": 32, "finetuned": true}}),
     ];
     let plain = logits(&llama_config(), &llama_tensors());
     let [first, ..] = &forms;
@@ -112,6 +114,21 @@ fn a_stretching_of_positions_is_read_in_all_its_forms() {
         let config = with(llama_config(), form);
         assert_eq!(logits(&config, &llama_tensors()), expected, "{form}");
     }
+}
+
+#[test]
+fn an_amplitude_that_is_stated_is_taken() {
+    let yarn = |more: Value| {
+        let plain =
+            json!({"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16});
+        let config = with(llama_config(), &json!({"rope_scaling": with(plain, &more)}));
+        logits(&config, &llama_tensors())
+    };
+    let computed = yarn(json!({}));
+    // As OLMo 3 states it.
+    let stated = yarn(json!({"attention_factor": 0.1 * 8.0_f64.ln() + 1.0}));
+    assert_eq!(stated, computed);
+    assert_ne!(yarn(json!({"attention_factor": 1.0})), computed);
 }
 
 #[test]

@@ -35,8 +35,8 @@ pub struct DeepseekConfig {
     num_experts_per_tok: u64,
     n_group: Option<u64>,
     topk_group: Option<u64>,
-    norm_topk_prob: bool,
-    routed_scaling_factor: f32,
+    norm_topk_prob: Option<bool>,
+    routed_scaling_factor: Option<f32>,
     #[serde(default)]
     first_k_dense_replace: usize,
     moe_layer_freq: Option<usize>,
@@ -114,8 +114,9 @@ impl DeepseekConfig {
             num_experts_per_tok: self.num_experts_per_tok,
             n_group: self.n_group,
             topk_group: self.topk_group,
-            norm_topk_prob: self.norm_topk_prob,
-            routed_scaling_factor: self.routed_scaling_factor,
+            // mlx-lm's defaults.
+            norm_topk_prob: self.norm_topk_prob.unwrap_or(scoring == Scoring::Sigmoid),
+            routed_scaling_factor: self.routed_scaling_factor.unwrap_or(1.0),
             first_k_dense_replace: self.first_k_dense_replace,
             moe_layer_freq: self.moe_layer_freq.unwrap_or(1),
             scoring,

@@ -34,11 +34,23 @@ pub struct Gemma2Config {
     rope_theta: Option<f64>,
     rope_traditional: Option<bool>,
     rope_parameters: Option<serde_json::Map<String, serde_json::Value>>,
+    #[serde(default = "usual_attention_cap")]
     attn_logit_softcapping: Option<f32>,
+    #[serde(default = "usual_cap")]
     final_logit_softcapping: Option<f32>,
     query_pre_attn_scalar: Option<f32>,
     sliding_window: Option<u64>,
     layer_types: Option<Vec<String>>,
+}
+
+// Where the file does not say; `null` means none.
+
+fn usual_attention_cap() -> Option<f32> {
+    Some(50.0)
+}
+
+fn usual_cap() -> Option<f32> {
+    Some(30.0)
 }
 
 impl Gemma2Config {
@@ -99,7 +111,7 @@ impl Architecture for Gemma2 {
         let attention = AttentionConfig {
             scores: Scores {
                 scale: config.query_pre_attn_scalar.unwrap_or(144.0).powf(-0.5),
-                soft_cap: Some(config.attn_logit_softcapping.unwrap_or(50.0)),
+                soft_cap: config.attn_logit_softcapping,
                 ..Scores::plain(shape.head_dim)
             },
             ..AttentionConfig::plain(shape, rope)
@@ -121,7 +133,7 @@ impl Architecture for Gemma2 {
             context_length: config.context_length(),
             embedding_scale: Some((hidden as f32).sqrt()),
             tied: Some(true),
-            logit_cap: Some(config.final_logit_softcapping.unwrap_or(30.0)),
+            logit_cap: config.final_logit_softcapping,
             ..DecoderConfig::default()
         };
         Decoder::build(

@@ -108,7 +108,8 @@ impl GroupedExperts<'_> {
             ));
         }
         Ok(Routing {
-            normalize: self.norm_topk_prob,
+            // As in mlx-lm, a single expert keeps its weight.
+            normalize: choices > 1 && self.norm_topk_prob,
             scale: self.routed_scaling_factor,
             groups,
             kept_groups,

@@ -58,6 +58,11 @@ pub struct NemotronHConfig {
     num_experts_per_tok: Option<u64>,
     norm_topk_prob: Option<bool>,
     routed_scaling_factor: Option<f32>,
+    /// Written by transformers; no layer encodes positions.
+    #[serde(rename = "rope_parameters")]
+    _rope_parameters: Option<serde::de::IgnoredAny>,
+    #[serde(rename = "partial_rotary_factor")]
+    _partial_rotary_factor: Option<serde::de::IgnoredAny>,
 }
 
 /// A letter a layer, in one string or several.

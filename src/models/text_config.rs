@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::config::ConfigFile;
+use super::config::{ConfigFile, drop_nulls};
 use super::error::LoadError;
 
 /// A type of checkpoint whose `text_config` describes its language model.
@@ -98,7 +98,7 @@ pub fn of_language_model(config: ConfigFile) -> Result<ConfigFile, LoadError> {
         (None, Text::Always(_)) => config.fields().clone(),
         _ => return Err(LoadError::config("text_config", "is missing")),
     };
-    fields.retain(|_, value| !value.is_null());
+    drop_nulls(&mut fields);
     for key in INHERITED {
         if let Some(value) = config.get(key) {
             fields.entry(key).or_insert_with(|| value.clone());

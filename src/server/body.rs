@@ -4,97 +4,27 @@
 //! knew is left over ([`Body::ignored`]) and gets named to the client, so that nothing is ignored in
 //! silence.
 
-use std::collections::HashSet;
-use std::time::Duration;
+mod raw;
+mod shape;
+mod unique;
 
-use axum::body::{BodyDataStream, HttpBody};
-use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use std::collections::HashSet;
+
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
-use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+pub use self::raw::RawBody;
+pub use self::shape::Shape;
 use super::error::ApiError;
-use super::state::App;
 use crate::fields::names;
 
 /// The response header that names the fields of a request that nothing knew.
 pub static IGNORED: HeaderName = HeaderName::from_static("x-mlxcel-ignored");
 
-/// Largest body that is read, in bytes.
-pub const BODY_LIMIT: usize = 16 << 20;
-
 /// Longest value of [`IGNORED`], in bytes.
 const IGNORED_LIMIT: usize = 1024;
-
-/// How long the rest of a body that is refused for its size is read and thrown away: a client that
-/// still writes would lose the answer with the connection.
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A body as it came: not declared as anything but JSON, within the limits of size and time.
-pub struct RawBody(pub Vec<u8>);
-
-impl FromRequest<App> for RawBody {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        if !may_be_json(request.headers()) {
-            return Err(ApiError::not_json());
-        }
-        // Such a client asks before it sends.
-        let asks_first = request.headers().contains_key(header::EXPECT);
-        let declared = request.body().size_hint().lower();
-        let mut body = request.into_body().into_data_stream();
-        if declared > BODY_LIMIT as u64 {
-            if !asks_first {
-                discard(&mut body).await;
-            }
-            return Err(ApiError::too_large(BODY_LIMIT));
-        }
-        let limit = app.read_timeout();
-        let read = tokio::time::timeout(limit, read(&mut body, declared as usize)).await;
-        read.map_err(|_| ApiError::body_timeout(limit.as_secs()))?
-            .map(Self)
-    }
-}
-
-async fn read(body: &mut BodyDataStream, declared: usize) -> Result<Vec<u8>, ApiError> {
-    let mut bytes = Vec::with_capacity(declared);
-    while let Some(chunk) = body.next().await {
-        let broken = |error| ApiError::malformed(format!("the body broke off: {error}"));
-        let chunk = chunk.map_err(broken)?;
-        if bytes.len() + chunk.len() > BODY_LIMIT {
-            discard(body).await;
-            return Err(ApiError::too_large(BODY_LIMIT));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
-}
-
-async fn discard(body: &mut BodyDataStream) {
-    let rest = async { while let Some(Ok(_)) = body.next().await {} };
-    if tokio::time::timeout(DISCARD_TIMEOUT, rest).await.is_err() {
-        tracing::debug!("a body over the limit did not come to an end");
-    }
-}
-
-/// Other declared types are refused: a browser sends the forms of any site without asking first, but
-/// not JSON.
-fn may_be_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else {
-        return true;
-    };
-    let value = value.to_str().unwrap_or_default();
-    let essence = value
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    essence == "application/json" || essence.ends_with("+json")
-}
 
 /// A parsed JSON object, and which of its fields have been understood.
 pub struct Body {
@@ -105,9 +35,9 @@ pub struct Body {
 }
 
 impl Body {
-    /// Parses a body. The error of malformed JSON names line and column.
+    /// Parses a body. The error of malformed JSON, or of a name that an object has twice, says where.
     pub fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
-        let object: Value = serde_json::from_slice(bytes)
+        let object = unique::parse(bytes)
             .map_err(|error| ApiError::malformed(format!("the body is not valid JSON: {error}")))?;
         if !object.is_object() {
             return Err(ApiError::wrong_type("", "the body must be a JSON object"));
@@ -155,6 +85,13 @@ impl Body {
         self.inside.extend(unknown);
     }
 
+    /// Looks for unknown fields in what `name` holds, which is read by hand.
+    pub fn look_through(&mut self, name: &str, shape: Shape) {
+        if let Some(value) = self.object.get(name) {
+            shape.unknown(name, value, &mut self.inside);
+        }
+    }
+
     /// Marks a field as understood and returns its value; `null` counts as absent.
     pub fn take(&mut self, name: &'static str) -> Option<Value> {
         self.known.insert(name);
@@ -200,7 +137,9 @@ fn plain(message: &str) -> String {
         "f64" | "f32" => "a number",
         "a sequence" => "a list",
         "a map" => "an object",
-        shape if shape.starts_with("struct ") => "an object",
+        shape if shape.starts_with("struct ") || shape.starts_with("internally tagged ") => {
+            "an object"
+        }
         other => other,
     };
     format!("{found}expected {expected}")

@@ -8,13 +8,14 @@ use serde_json::{Map, Value};
 use super::call_grammar::Wish;
 use super::error::ApiError;
 use super::model::ServedModel;
+use super::openai::constraint::Constraint;
 use super::openai::message::CallIds;
 use super::openai::sampling::Sampling;
 use super::openai::tools::Tools;
 use super::prefill::Prefill;
 use super::reader::Telling;
 use super::state::App;
-use super::submit::{Job, Output, field_of, submit};
+use super::submit::{Job, Output, submit};
 use super::terms::Terms;
 use super::thinking::Thinking;
 use crate::engine::grammar::GrammarSpec;
@@ -52,7 +53,7 @@ pub struct Conversation {
 #[derive(Debug)]
 pub struct Manner {
     /// What the text of an answer has to be; `None` is anything.
-    pub answer: Option<GrammarSpec>,
+    pub answer: Option<Constraint>,
     /// How, how many, how long.
     pub sampling: Sampling,
     /// Likeliest tokens to report with each token.
@@ -110,11 +111,12 @@ impl Conversation {
         let prompt = self.rendered(model)?;
         let tools = &self.tools;
         let tokenizer = &text.tokenizer;
-        let field = field_of(answer.as_ref());
+        // Where nothing is said of the answer, only a thought can be held to something.
+        let field = answer.as_ref().map_or("thinking_budget", |it| it.field);
         let budget = self.thinking_budget;
         let wish = Wish {
             tools,
-            answer,
+            answer: answer.map(|answer| answer.spec),
             budget: budget.map(|budget| budget.min(model.engine.context_length())),
             prompt: &prompt,
         };

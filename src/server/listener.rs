@@ -1,17 +1,23 @@
 //! Where the server listens: a TCP port or a Unix socket.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+#[cfg(target_os = "linux")]
+use std::{fs::File, fs::Permissions, os::unix::fs::PermissionsExt};
 
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixSocket, UnixStream};
 
 /// Bytes that a socket's path may have: `sun_path` less its final zero.
 const PATH_LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +45,15 @@ impl Address {
                 .to_owned();
             Self::Tcp { host, port }
         }
+    }
+
+    /// Removes the folder that the Python client made for the socket alone, and that it would have removed
+    /// itself: one of that name, and empty.
+    pub fn remove_private_folder(&self) {
+        let Self::Unix(path) = self else { return };
+        let folder = path.parent().filter(|folder| is_private(folder));
+        // What is not empty is not the socket's alone, and stays.
+        let _stays = folder.map(std::fs::remove_dir);
     }
 
     /// The name or number of a TCP port's host.
@@ -287,13 +302,36 @@ async fn remove_stale(path: &Path) -> Result<(), ListenError> {
 
 /// Binds with a mode of 0600 from the first moment on.
 fn private_bind(path: &Path) -> io::Result<UnixListener> {
+    let socket = UnixSocket::new_stream()?;
+    bind_privately(&socket, path)?;
+    socket.listen(BACKLOG)
+}
+
+/// On Linux a socket's file takes the mode of the socket itself, so that no other thread's files are
+/// touched by it.
+#[cfg(target_os = "linux")]
+fn bind_privately(socket: &UnixSocket, path: &Path) -> io::Result<()> {
+    let own = File::from(socket.as_fd().try_clone_to_owned()?);
+    own.set_permissions(Permissions::from_mode(0o600))?;
+    socket.bind(path)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn bind_privately(socket: &UnixSocket, path: &Path) -> io::Result<()> {
     // SAFETY: `umask` takes and returns a plain number and cannot fail. It is the process's, which at
     // this point of the start has no other thread that makes files.
     let before = unsafe { libc::umask(0o177) };
-    let listener = UnixListener::bind(path);
+    let bound = socket.bind(path);
     // SAFETY: as above.
     unsafe { libc::umask(before) };
-    listener
+    bound
+}
+
+/// Whether a folder is named as the client names those that it makes for a socket.
+fn is_private(folder: &Path) -> bool {
+    let name = folder.file_name().and_then(OsStr::to_str);
+    let random = name.and_then(|name| name.strip_prefix("mlxcel-"));
+    random.is_some_and(|random| random.len() == 8)
 }
 
 fn identity(metadata: &std::fs::Metadata) -> (u64, u64) {

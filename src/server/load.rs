@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::model::{Names, ServedModel, TextFiles, TextFilesError};
+use super::reader::Telling;
 use super::state::{App, Progress, Stage};
 use super::terms::Policy;
 use crate::engine::{self, EngineHandle, EngineOptions, StartError};
@@ -62,6 +63,11 @@ pub enum ModelError {
     /// Its weights, or the engine.
     #[error(transparent)]
     Engine(#[from] StartError),
+    /// Thoughts that are messages of their own are never part of another.
+    #[error(
+        "--reasoning-format none does not go with this model, whose thoughts are messages of their own"
+    )]
+    ThoughtsApart,
     /// A bug.
     #[error("loading the model hit a bug: {0}")]
     Panic(#[from] tokio::task::JoinError),
@@ -92,6 +98,10 @@ pub async fn load(
     let engine = tokio::task::spawn_blocking(move || start(&starting, engine_dir, &engine_options));
     // A broken tokenizer is told before gigabytes of weights are read.
     let (text, engine) = tokio::try_join!(flatten(text), flatten(engine))?;
+    let apart = text.dialect.tools() == Some(ToolFormat::Harmony);
+    if apart && options.policy.telling == Telling::InContent {
+        return Err(ModelError::ThoughtsApart);
+    }
     let names = Names::new(options.alias, &options.model, &dir);
     Ok(ServedModel::new(
         names,

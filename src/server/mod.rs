@@ -27,7 +27,7 @@ mod middleware;
 pub mod model;
 pub mod openai;
 pub mod prefill;
-mod reader;
+pub mod reader;
 mod reload;
 mod resident;
 pub mod responses;
@@ -166,6 +166,9 @@ pub async fn run(options: ServerOptions) -> Result<(), ServeError> {
     };
     // From here nobody finds the socket, and another server may have the address.
     drop(listener);
+    if stop == Stop::OwnerGone {
+        options.address.remove_private_folder();
+    }
     app.usage().close();
     if let Some(model) = app.model() {
         model.engine.drain();

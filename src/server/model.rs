@@ -133,12 +133,16 @@ impl ServedModel {
     }
 
     /// Refuses a request that names another model, where that matters.
-    pub fn check_name(&self, body: &Body) -> Result<(), ApiError> {
-        match body.get("model").and_then(Value::as_str) {
-            Some(asked) if self.policy.strict_model && asked != self.id => {
+    pub fn check_name(&self, body: &mut Body) -> Result<(), ApiError> {
+        const FIELD: &str = "model";
+        body.know([FIELD]);
+        match body.get(FIELD) {
+            None => Ok(()),
+            Some(Value::String(asked)) if self.policy.strict_model && *asked != self.id => {
                 Err(ApiError::model_not_found(asked, &self.id))
             }
-            _ => Ok(()),
+            Some(Value::String(_)) => Ok(()),
+            Some(_) => Err(ApiError::wrong_type(FIELD, "`model` must be a string")),
         }
     }
 

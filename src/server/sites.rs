@@ -20,7 +20,8 @@ use super::listener::Reach;
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 
 /// What scripts of an allowed origin may see of an answer's head.
-const EXPOSED: [HeaderName; 3] = [
+const EXPOSED: [HeaderName; 4] = [
+    HeaderName::from_static("request-id"),
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("x-mlxcel-ignored"),
     header::RETRY_AFTER,
@@ -88,6 +89,10 @@ impl Sites {
 
     /// Refuses what was sent by, or to, a name that is none of the server's.
     pub fn check(&self, parts: &Parts) -> Result<(), ApiError> {
+        // Which of several counts would be anybody's guess (RFC 9112, 3.2).
+        if parts.headers.get_all(header::HOST).iter().nth(1).is_some() {
+            return Err(ApiError::several_hosts());
+        }
         let host = host(parts);
         if let (Some(names), Some(host)) = (&self.names, host)
             && !is_own(name_of(host), names)
@@ -227,6 +232,16 @@ mod tests {
             assert_eq!(refused.as_deref(), Some("host_not_allowed"), "{host:?}");
         }
         assert_eq!(code(&sites, &parts("GET", None, None)), None);
+    }
+
+    #[test]
+    fn a_request_has_one_host() {
+        let mut parts = parts("GET", Some("localhost"), None);
+        let second = HeaderValue::from_static("localhost");
+        parts.headers.append(header::HOST, second);
+        for sites in [open(vec![], vec![]), Sites::default()] {
+            assert_eq!(sites.check(&parts).unwrap_err().status(), 400);
+        }
     }
 
     #[test]

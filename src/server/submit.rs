@@ -208,16 +208,6 @@ fn most_tokens(sampling: &Sampling, model: &ServedModel) -> Option<usize> {
     }
 }
 
-/// The field that asks for a grammar.
-pub fn field_of(spec: Option<&GrammarSpec>) -> &'static str {
-    match spec {
-        Some(GrammarSpec::Regex(_)) => "regex",
-        Some(GrammarSpec::Choice(_)) => "choice",
-        Some(GrammarSpec::Grammar(_)) => "grammar",
-        _ => "response_format",
-    }
-}
-
 /// One output of a request.
 pub struct Output {
     /// Its place among all of them.

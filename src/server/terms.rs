@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::auth::KeyId;
 use super::body::Body;
 use super::error::ApiError;
+use super::reader::Telling;
 use super::state::App;
 use crate::engine::CacheSalt;
 
@@ -26,6 +27,8 @@ pub struct Policy {
     pub cache_per_key: bool,
     /// Whether a request that names another model is refused.
     pub strict_model: bool,
+    /// Where a chat's thoughts are told, if its request does not say.
+    pub telling: Telling,
 }
 
 /// The terms of one request.

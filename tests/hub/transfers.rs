@@ -55,7 +55,7 @@ async fn a_later_start_goes_on_where_an_earlier_one_ended() {
 async fn a_silent_hub_is_asked_again() {
     let (hub, home) = (hub().await, Home::new());
     let options = HubOptions {
-        timeout: Duration::from_millis(300),
+        timeout: Duration::from_secs(2),
         ..home.options(&hub)
     };
     hub.fail(WEIGHTS, [Fault::Stall(8192)]);

@@ -1,5 +1,6 @@
 //! Who gets in: keys, names, sites.
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use crate::process::{MODEL, Server, command, within};
@@ -34,13 +35,17 @@ fn several_keys_open_and_the_file_is_read_anew_at_a_signal() {
     // Nothing to read is no open door.
     std::fs::write(file.path(), "").unwrap();
     server.signal(libc::SIGHUP);
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let mut log = String::new();
+    let mut lines = BufReader::new(server.0.stderr.take().unwrap());
+    while !log.contains("the API keys stay as they were") {
+        assert_ne!(lines.read_line(&mut log).unwrap(), 0, "{log}");
+    }
     assert_eq!(status(&bearer("three")), 200);
     assert_eq!(status("X-Nothing: one"), 401);
     server.signal(libc::SIGTERM);
-    let (code, log) = server.ended();
-    assert_eq!(code, Some(0), "{log}");
-    assert!(log.contains("the API keys stay as they were"), "{log}");
+    lines.read_to_string(&mut log).unwrap();
+    let ended = within(|| server.0.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(0), "{log}");
     for key in ["one", "two", "three"] {
         assert!(!log.contains(&bearer(key)), "{log}");
     }

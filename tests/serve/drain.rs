@@ -17,20 +17,29 @@ fn streamed(body: &str) -> String {
 fn running_requests_end_well_and_the_socket_file_goes_first() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("s.sock");
-    let mut server = Server::start(&mut command(MODEL, socket.to_str().unwrap()));
+    let mut command = command(MODEL, socket.to_str().unwrap());
+    let mut server = Server::start(command.args(["--drain-timeout", "600"]));
     let address = server.ready();
     let mut body: Value = serde_json::from_str(ENDLESS).unwrap();
-    body["max_tokens"] = 200.into();
+    body["max_tokens"] = 500.into();
+    // They may end at any time, but not before they began.
+    let begun = || {
+        address
+            .prop("/throughput/prompt_tokens_total")
+            .as_u64()
+            .unwrap()
+    };
+    let before = begun();
     let whole = address.request("POST", "/v1/completions", &body.to_string());
     let stream = address.request("POST", "/v1/completions", &streamed(&body.to_string()));
-    within(|| (address.prop("/busy_slots") == 2).then_some(()));
+    within(|| (begun() == before + 2).then_some(()));
     server.signal(libc::SIGTERM);
     within(|| (!socket.exists()).then_some(()));
     assert!(address.try_request("GET", "/health", "").is_err());
     let whole = Answer::read(whole);
     assert_eq!(whole.status, 200, "{whole:?}");
     assert!(
-        whole.body.contains("\"completion_tokens\":200"),
+        whole.body.contains("\"completion_tokens\":500"),
         "{whole:?}"
     );
     let stream = Answer::read(stream);
@@ -83,6 +92,66 @@ fn what_runs_longer_than_it_may_ends_with_an_error() {
         assert!(began.elapsed() >= Duration::from_millis(500));
         assert!(!socket.exists());
     }
+}
+
+#[test]
+fn a_stream_that_is_cut_off_says_so_in_the_words_of_its_api() {
+    let mut command = command(MODEL, "127.0.0.1");
+    let mut server = Server::start(command.args(["--drain-timeout", "0.1", "--parallel", "1"]));
+    let address = server.ready();
+    // It takes its place for minutes. What comes behind it has begun when its head is there.
+    let mut long: Value = serde_json::from_str(ENDLESS).unwrap();
+    long["n"] = 128.into();
+    let running = address.request("POST", "/v1/completions", &long.to_string());
+    within(|| (address.prop("/busy_slots") == 1).then_some(()));
+    let messages = r#""messages": [{"role": "user", "content": "a"}]"#;
+    let begun = [
+        (
+            "/v1/completions",
+            r#"{"prompt": "a"}"#.to_owned(),
+            "/error/code",
+            "shutting_down",
+        ),
+        (
+            "/v1/chat/completions",
+            format!("{{{messages}}}"),
+            "/error/code",
+            "shutting_down",
+        ),
+        (
+            "/v1/responses",
+            r#"{"input": "a"}"#.to_owned(),
+            "/response/status",
+            "failed",
+        ),
+        (
+            "/v1/messages",
+            format!(r#"{{"model": "m", "max_tokens": 9, {messages}}}"#),
+            "/error/type",
+            "overloaded_error",
+        ),
+    ]
+    .map(|(path, body, field, told)| {
+        let mut stream = BufReader::new(address.request("POST", path, &streamed(&body)));
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            assert_ne!(stream.read_line(&mut line).unwrap(), 0);
+        }
+        (path, stream, field, told)
+    });
+    server.signal(libc::SIGTERM);
+    for (path, mut stream, field, told) in begun {
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).unwrap();
+        let mut events = rest.lines().filter_map(|line| line.strip_prefix("data: "));
+        let last: Value = serde_json::from_str(events.next_back().unwrap()).unwrap();
+        assert_eq!(last.pointer(field).unwrap(), told, "{path}: {last}");
+        assert!(rest.ends_with("0\r\n\r\n"), "{path}: {rest:?}");
+    }
+    let (code, log) = server.ended();
+    assert_eq!(code, Some(0), "{log}");
+    drop(running);
 }
 
 #[test]

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::process::{Address, ENDLESS, MODEL, Server, Stream, command, within};
 
 /// How long a server of these tests stays unused.
-const IDLE: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_secs(3);
 
 fn idle_server(host: &str) -> (Server, Address) {
-    let mut server = Server::start(command(MODEL, host).args(["--exit-when-idle", "1"]));
+    let mut server = Server::start(command(MODEL, host).args(["--exit-when-idle", "3"]));
     let address = server.ready();
     (server, address)
 }

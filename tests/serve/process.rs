@@ -17,6 +17,9 @@ pub const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tiny-model/mlxcel-
 pub const ENDLESS: &str =
     r#"{"prompt": "a", "temperature": 1, "logit_bias": {"2040": -100, "2041": -100}}"#;
 
+/// What takes longer than this on a busy machine will not happen.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
 /// A server that is killed when the test ends, however it ends.
 pub struct Server(pub Child);
 
@@ -100,7 +103,7 @@ impl Address {
         Self(format!("unix:{}", path.display()))
     }
 
-    /// A connection with a request sent and its answer not read; reading gives up after half a minute.
+    /// A connection with a request sent and its answer not read; reading gives up after [`PATIENCE`].
     pub fn request(&self, method: &str, path: &str, body: &str) -> Box<dyn Stream> {
         self.try_request(method, path, body).unwrap()
     }
@@ -117,16 +120,15 @@ impl Address {
         Ok(stream)
     }
 
-    /// A connection on which nothing was said yet; reading gives up after half a minute.
+    /// A connection on which nothing was said yet; reading gives up after [`PATIENCE`].
     pub fn connect(&self) -> io::Result<Box<dyn Stream>> {
-        let patience = Some(Duration::from_secs(30));
         let stream: Box<dyn Stream> = if let Some(path) = self.0.strip_prefix("unix:") {
             let stream = UnixStream::connect(Path::new(path))?;
-            stream.set_read_timeout(patience)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
             Box::new(stream)
         } else {
             let stream = TcpStream::connect(self.0.strip_prefix("http://").unwrap())?;
-            stream.set_read_timeout(patience)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
             Box::new(stream)
         };
         Ok(stream)
@@ -207,9 +209,9 @@ impl Answer {
     }
 }
 
-/// Waits until something is there; fails after half a minute.
+/// Waits until something is there; fails after [`PATIENCE`].
 pub fn within<T>(mut poll: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(value) = poll() {
             return value;

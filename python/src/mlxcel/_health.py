@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ _LONGEST_PAUSE = 0.05
 _PAUSE_SHARE = 0.05  # of the time waited so far: polling adds at most this much to a start
 _FIRST_PATIENCE = 0.25  # somebody else on the address may never answer
 _LOOKS = 20  # at a silent process, in the time that it may go without progress
+
+
+_OURS = (errno.EMFILE, errno.ENFILE)
+"""What is this process's own trouble: waiting for the server would not help."""
 
 
 class Starting(Protocol):
@@ -129,8 +134,10 @@ def wait_until_ready(
                 health = Health.read(*probe.get("/health", timeout=min(clock.left(), patience)))
             except TimeoutError:
                 patience = min(patience * 2, ANSWER_TIMEOUT)
-            except OSError:
-                pass  # not yet
+            except OSError as error:
+                if error.errno in _OURS:
+                    raise _cannot_ask(process, error) from error
+                # Else nobody listens yet.
         if health.ready:
             proven = private or process.listening is not None
             if (models := _served_models(process, probe, proven=proven)) is not None:
@@ -181,6 +188,14 @@ def _exited(process: Starting, code: int) -> MlxcelServerError:
     said = f":\n{tail}" if tail else " and wrote nothing to stderr"
     return MlxcelServerError(
         f"the mlxcel server {describe_exit(code)} while it started{said}", stderr_tail=tail, exit_code=code
+    )
+
+
+def _cannot_ask(process: Starting, error: OSError) -> MlxcelServerError:
+    return MlxcelServerError(
+        f"this process cannot ask the mlxcel server whether it is ready: {error.strerror}; "
+        "close what it has open, or raise its limit (ulimit -n)",
+        stderr_tail=process.stderr_tail(),
     )
 
 

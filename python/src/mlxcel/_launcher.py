@@ -126,6 +126,7 @@ class Launcher:
         """Remove what the servers left behind. The address stays known until the next launch."""
         self.forget_socket()
         self._open = False
+        _records.sweep()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             sweep(self._folder.parent)

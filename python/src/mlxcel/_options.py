@@ -125,7 +125,7 @@ def check_mode(
 ) -> Connect | None:
     """None for managed mode, else where to connect. Contradictions raise MlxcelConfigError."""
     if model is not None:
-        if not model:
+        if not model or "\0" in model:
             raise MlxcelConfigError(f"the model is a path, a repo id or 'mlxcel-tiny', not {model!r}")
         for name, value in (
             ("base_url", base_url),

@@ -22,7 +22,7 @@ from .errors import MlxcelError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Record", "parse", "path_of", "read_all", "remove", "write", "write_atomically"]
+__all__ = ["Record", "parse", "path_of", "read_all", "remove", "sweep", "write", "write_atomically"]
 
 logger = logging.getLogger("mlxcel.server")
 
@@ -134,6 +134,12 @@ def read_all() -> list[Record]:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
     return sorted(found, key=lambda record: (record.created, record.pid))
+
+
+def sweep() -> None:
+    """Remove the records of servers whose owners were killed. Never raises."""
+    with contextlib.suppress(OSError, MlxcelError):
+        read_all()
 
 
 def parse(text: str) -> Record | None:

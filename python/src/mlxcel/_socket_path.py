@@ -170,7 +170,9 @@ def _candidates() -> list[str]:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if runtime and _is_ours_alone(runtime):
         places.append(runtime)
-    places += [tempfile.gettempdir(), "/tmp"]  # noqa: S108 - mkdtemp makes the 0700 folder in it
+    with contextlib.suppress(FileNotFoundError):  # no folder of all that Python knows can be written to
+        places.append(tempfile.gettempdir())
+    places.append("/tmp")  # noqa: S108 - mkdtemp makes the 0700 folder in it
     return list(dict.fromkeys(places))
 
 

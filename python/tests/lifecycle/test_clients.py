@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import openai
 import pytest
 
 from mlxcel import LLM, AsyncLLM, ManagedServer, MlxcelResponseError, MlxcelServerError, MlxcelStateError
-from support import alive, eventually, records
+from support import alive, eventually, eventually_async, records
 
 
 def pid_of(llm: LLM | AsyncLLM) -> int:
@@ -136,6 +135,10 @@ def leave_unread(llm: LLM) -> None:
     llm.stream("forever")
 
 
+def disconnected(record: Path) -> bool:
+    return any("disconnected_after" in entry for entry in records(record))
+
+
 @pytest.mark.parametrize(
     "leave", [leave_by_break, leave_by_with, leave_by_close, leave_by_exception, leave_unread]
 )
@@ -143,7 +146,7 @@ def test_leaving_a_stream_frees_the_server(fake_binary: Path, tmp_path: Path, le
     record = tmp_path / "record"
     with LLM("tiny", binary=fake_binary, extra_args=["--fake-record", str(record)]) as llm:
         leave(llm)
-        eventually(lambda: "disconnected_after" in records(record)[-1], 2.0)
+        eventually(lambda: disconnected(record))
 
 
 @pytest.mark.parametrize("how", ["break", "with", "cancel"])
@@ -157,12 +160,12 @@ async def test_leaving_an_async_stream_frees_the_server(fake_binary: Path, tmp_p
             async with llm.chat_stream("forever") as stream:
                 await anext(stream)
         else:
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(llm.stream("forever").result(), 0.3)
-        deadline = time.monotonic() + 2
-        while "disconnected_after" not in records(record)[-1]:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.01)
+            task = asyncio.ensure_future(llm.stream("forever").result())
+            await eventually_async(lambda: len(records(record)) == 1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await eventually_async(lambda: disconnected(record))
 
 
 def test_a_stream_that_is_cut_short_says_so(fake_binary: Path) -> None:
@@ -176,11 +179,11 @@ def test_a_stream_that_is_cut_short_says_so(fake_binary: Path) -> None:
 
 def test_a_timeout_of_a_request(fake_binary: Path, tmp_path: Path) -> None:
     record = tmp_path / "record"
-    with LLM("tiny", binary=fake_binary, timeout=0.3, extra_args=["--fake-record", str(record)]) as llm:
+    with LLM("tiny", binary=fake_binary, timeout=2.0, extra_args=["--fake-record", str(record)]) as llm:
         with pytest.raises(openai.APITimeoutError):
             llm.chat("slow")
         with pytest.raises(openai.APITimeoutError):
-            llm.generate("slow", timeout=0.1)
+            llm.generate("slow", timeout=1.0)
     assert len(records(record)) == 2, "no retries"
 
 
@@ -208,7 +211,7 @@ def test_connections_are_closed_with_their_loop(fake_binary: Path) -> None:
     descriptors = len(list(Path("/dev/fd").iterdir()))
     for _ in range(5):
         asyncio.run(llm.chat("a"))
-    assert len(list(Path("/dev/fd").iterdir())) == descriptors
+    assert len(list(Path("/dev/fd").iterdir())) <= descriptors
     asyncio.run(llm.close())
 
 

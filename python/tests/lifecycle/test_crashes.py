@@ -23,7 +23,7 @@ from mlxcel import (
     ServerState,
     Timeout,
 )
-from support import eventually
+from support import eventually, records
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,10 +38,14 @@ def kill(llm: LLM | AsyncLLM) -> None:
     os.kill(llm.server.pid, signal.SIGKILL)
 
 
-def kill_soon(llm: LLM | AsyncLLM, seconds: float = 0.3) -> threading.Timer:
-    timer = threading.Timer(seconds, kill, [llm])
-    timer.start()
-    return timer
+def kill_when_asked(llm: LLM | AsyncLLM, record: Path, requests: int = 1) -> None:
+    """End the server as soon as so many requests have arrived there."""
+
+    def watch() -> None:
+        eventually(lambda: len(records(record)) >= requests, 60)
+        kill(llm)
+
+    threading.Thread(target=watch).start()
 
 
 def says_how(error: MlxcelServerCrashedError, *, restarting: bool) -> None:
@@ -53,15 +57,20 @@ def says_how(error: MlxcelServerCrashedError, *, restarting: bool) -> None:
 
 @pytest.mark.parametrize("restart", [QUICK, None])
 @pytest.mark.parametrize("method", ["chat", "generate", "chat_stream"])
-def test_a_request_under_way(fake_binary: Path, method: str, restart: Restart | None) -> None:
-    text = "forever" if "stream" in method else "slow"
-    with LLM("tiny", binary=fake_binary, restart=restart) as llm:
-        kill_soon(llm)
+def test_a_request_under_way(fake_binary: Path, tmp_path: Path, method: str, restart: Restart | None) -> None:
+    record = tmp_path / "record"
+    flags = ["--fake-record", str(record)]
+    with LLM("tiny", binary=fake_binary, restart=restart, extra_args=flags) as llm:
         began = time.monotonic()
+        if "stream" in method:
+            stream: Any = getattr(llm, method)("forever")
+            next(stream)
+            kill(llm)
+        else:
+            kill_when_asked(llm, record)
         with pytest.raises(MlxcelServerCrashedError) as caught:
-            answer: Any = getattr(llm, method)(text)
-            answer.result()
-        assert time.monotonic() - began < 4, "at once, not when an answer was due"
+            stream.result() if "stream" in method else getattr(llm, method)("slow")
+        assert time.monotonic() - began < 30, "at once, not when an answer was due"
         says_how(caught.value, restarting=restart is not None)
         assert bool(caught.value.text) == ("stream" in method)
         if restart is not None:
@@ -70,13 +79,20 @@ def test_a_request_under_way(fake_binary: Path, method: str, restart: Restart | 
 
 @pytest.mark.parametrize("restart", [QUICK, None])
 @pytest.mark.parametrize("method", ["chat", "generate", "chat_stream"])
-async def test_a_request_under_way_async(fake_binary: Path, method: str, restart: Restart | None) -> None:
-    text = "forever" if "stream" in method else "slow"
-    async with AsyncLLM("tiny", binary=fake_binary, restart=restart) as llm:
-        kill_soon(llm)
+async def test_a_request_under_way_async(
+    fake_binary: Path, tmp_path: Path, method: str, restart: Restart | None
+) -> None:
+    record = tmp_path / "record"
+    flags = ["--fake-record", str(record)]
+    async with AsyncLLM("tiny", binary=fake_binary, restart=restart, extra_args=flags) as llm:
+        if "stream" in method:
+            stream: Any = getattr(llm, method)("forever")
+            await anext(stream)
+            kill(llm)
+        else:
+            kill_when_asked(llm, record)
         with pytest.raises(MlxcelServerCrashedError) as caught:
-            answer: Any = getattr(llm, method)(text)
-            await (answer.result() if "stream" in method else answer)
+            await (stream.result() if "stream" in method else getattr(llm, method)("slow"))
         says_how(caught.value, restarting=restart is not None)
         assert bool(caught.value.text) == ("stream" in method)
         if restart is not None:
@@ -152,18 +168,19 @@ def test_a_server_that_is_given_up_or_stopped_says_so(fake_binary: Path) -> None
             llm.chat("x")
 
 
-def test_the_sdk_s_client_has_it_too(fake_binary: Path) -> None:
+def test_the_sdk_s_client_has_it_too(fake_binary: Path, tmp_path: Path) -> None:
     message: Any = {"role": "user", "content": "slow"}
-    with LLM("tiny", binary=fake_binary, restart=QUICK) as llm:
+    record = tmp_path / "record"
+    with LLM("tiny", binary=fake_binary, restart=QUICK, extra_args=["--fake-record", str(record)]) as llm:
         client = llm.openai_client
-        kill_soon(llm)
+        kill_when_asked(llm, record)
         with pytest.raises(MlxcelServerCrashedError):
             client.chat.completions.create(model="tiny", messages=[message])
         message["content"] = "x"
         reply = client.chat.completions.create(model="tiny", messages=[message])
         assert reply.choices[0].message.content == "echo: x"
         message["content"] = "forever"
-        kill_soon(llm)
+        kill_when_asked(llm, record, requests=3)
         with pytest.raises(MlxcelServerCrashedError):
             for _ in client.chat.completions.create(model="tiny", messages=[message], stream=True):
                 pass

@@ -113,7 +113,7 @@ def test_a_child_keeps_no_copy_of_a_connection(mode: str) -> None:
                 next(stream)
                 child = fork()
                 stream.close()
-                gone = server.left.acquire(timeout=2)
+                gone = server.left.acquire(timeout=30)
         else:
 
             async def use() -> tuple[int, bool]:
@@ -122,7 +122,7 @@ def test_a_child_keeps_no_copy_of_a_connection(mode: str) -> None:
                     await anext(stream)
                     child = fork()
                     await stream.close()
-                    return child, await asyncio.to_thread(server.left.acquire, timeout=2)
+                    return child, await asyncio.to_thread(server.left.acquire, timeout=30)
 
             child, gone = asyncio.run(use())
     os.close(write_end)

@@ -47,11 +47,11 @@ def call(mode: str, method: str, where: dict[str, Any], **options: Any) -> Any:
 
 
 def times_out(limit: str, seconds: float, function: Call, *arguments: Any, **options: Any) -> Any:
-    """The call fails by that limit, not before it, and not ten times later."""
+    """The call fails by that limit, not before it, and not for ever later."""
     began = time.monotonic()
     with pytest.raises(MlxcelTimeoutError, match=f"{seconds:g} s .*{limit}") as caught:
         function(*arguments, **options)
-    assert seconds * 0.9 <= time.monotonic() - began < seconds * 10
+    assert seconds * 0.9 <= time.monotonic() - began < seconds + 20
     error = caught.value
     assert error.limit == limit
     assert isinstance(error, TimeoutError)
@@ -88,7 +88,7 @@ def endless(exchange: Exchange) -> None:
 def test_the_total(mode: str, method: str, stall: Call) -> None:
     with FixtureServer(stall) as server:
         times_out("total", ENOUGH, call, mode, method, {"base_url": server.base_url}, timeout=ENOUGH)
-        assert server.left.acquire(timeout=2), "the connection is closed, so the server stops"
+        assert server.left.acquire(timeout=30), "the connection is closed, so the server stops"
         assert len(server.requests) == 1, "and nothing is sent again"
 
 
@@ -96,11 +96,11 @@ def test_the_total(mode: str, method: str, stall: Call) -> None:
 @METHODS
 def test_the_total_of_an_answer_that_never_ends(mode: str, method: str) -> None:
     """`chat` and `generate` stream underneath here, because of the other limit."""
-    limits = Timeout(first_token=5, total=0.4)
+    limits = Timeout(first_token=30, total=2)
     with FixtureServer(endless) as server:
-        error = times_out("total", 0.4, call, mode, method, {"base_url": server.base_url, "timeout": limits})
+        error = times_out("total", 2, call, mode, method, {"base_url": server.base_url, "timeout": limits})
         assert error.text.startswith("x x ")
-        assert server.left.acquire(timeout=2)
+        assert server.left.acquire(timeout=30)
 
 
 @MODES
@@ -110,7 +110,7 @@ def test_the_first_token(mode: str, method: str, stall: Call) -> None:
     limits = Timeout(first_token=ENOUGH, total=30)
     with FixtureServer(stall) as server:
         times_out("first_token", ENOUGH, call, mode, method, {"base_url": server.base_url, "timeout": limits})
-        assert server.left.acquire(timeout=2)
+        assert server.left.acquire(timeout=30)
         assert len(server.requests) == 1
 
 
@@ -132,19 +132,19 @@ def test_a_frame_without_text_is_no_token(mode: str, method: str) -> None:
 def test_between_tokens(mode: str, method: str) -> None:
     def script(exchange: Exchange) -> None:
         exchange.begin()
-        time.sleep(0.5)  # longer than the limit, which does not hold yet
+        time.sleep(1.2)  # longer than the limit, which does not hold yet
         exchange.piece("one ")
         exchange.piece("two")
         exchange.until_left(b": still here\n\n")
 
     with FixtureServer(script) as server:
-        limits = Timeout(between_tokens=0.3)
+        limits = Timeout(between_tokens=1)
         began = time.monotonic()
-        with pytest.raises(MlxcelTimeoutError, match=r"stood still for 0\.3 s") as caught:
+        with pytest.raises(MlxcelTimeoutError, match=r"stood still for 1 s") as caught:
             call(mode, method, {"base_url": server.base_url}, timeout=limits)
-        assert 0.75 < time.monotonic() - began < 5
+        assert 2 < time.monotonic() - began < 30
         assert (caught.value.limit, caught.value.text) == ("between_tokens", "one two")
-        assert server.left.acquire(timeout=2)
+        assert server.left.acquire(timeout=30)
 
 
 @MODES
@@ -281,21 +281,21 @@ def test_a_slow_reader_is_not_a_slow_server(mode: str) -> None:
         exchange.piece("two")
         exchange.end()
 
-    limits = Timeout(first_token=0.2, between_tokens=0.2)
+    limits = Timeout(first_token=1, between_tokens=1)
     with FixtureServer(script) as server:
         if mode == "sync":
             with LLM(base_url=server.base_url, timeout=limits) as llm, llm.stream("p") as stream:
-                time.sleep(0.4)
+                time.sleep(1.2)
                 for _ in stream:
-                    time.sleep(0.4)
+                    time.sleep(1.2)
                 assert stream.result() == "one two"
             return
 
         async def read() -> None:
             async with AsyncLLM(base_url=server.base_url, timeout=limits) as llm, llm.stream("p") as stream:
-                await asyncio.sleep(0.4)
+                await asyncio.sleep(1.2)
                 async for _ in stream:
-                    await asyncio.sleep(0.4)
+                    await asyncio.sleep(1.2)
                 assert await stream.result() == "one two"
 
         asyncio.run(read())
@@ -318,7 +318,7 @@ def test_a_transport_of_the_caller_s_keeps_limits(mode: str) -> None:
                         await AsyncLLM(http_client=client).stream("p", **options).result()
 
                 times_out("total", limit, lambda use=use: asyncio.run(use()))
-            assert server.left.acquire(timeout=2)
+            assert server.left.acquire(timeout=30)
 
 
 @pytest.mark.parametrize("wrong", [httpx2.Timeout(5), "5", True, 0, -1, float("nan"), float("inf")])

@@ -23,7 +23,7 @@ from mlxcel import (
     Result,
 )
 from mlxcel.testing import Exchange, FixtureServer
-from support import eventually
+from support import eventually, eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +67,11 @@ class Echo:
 def prompt_of(exchange: Exchange) -> str:
     body = exchange.body
     return str(body["messages"][-1]["content"] if "messages" in body else body["prompt"])
+
+
+def asked(server: FixtureServer) -> int:
+    """How many prompts have arrived."""
+    return sum(bool(request.body) for request in server.requests)
 
 
 def ask(mode: str, url: str, prompts: Any, *, method: str = "generate", **options: Any) -> Any:
@@ -194,7 +199,7 @@ def test_an_iterator_is_read_a_little_ahead_and_closing_ends_what_runs() -> None
     with FixtureServer(Echo()) as server, LLM(base_url=server.base_url) as llm:
         with llm.generate(endless(read), concurrency=3) as results:
             assert [next(results) for _ in range(4)] == ["quick at None"] * 4
-            eventually(lambda: sum(bool(request.body) for request in server.requests) == 7)
+            eventually(lambda: asked(server) == 7)
         for _ in range(3):
             assert server.left.acquire(timeout=10)
         assert len(read) <= 4 + 3 * 8
@@ -215,7 +220,7 @@ async def test_closing_an_async_iterator_cancels_what_runs() -> None:
         async with AsyncLLM(base_url=server.base_url) as llm:
             async with await llm.generate(endless(read), concurrency=3) as results:
                 assert [await anext(results) for _ in range(4)] == ["quick at None"] * 4
-                await asyncio.sleep(0.2)
+                await eventually_async(lambda: asked(server) == 7)
             for _ in range(3):
                 assert await asyncio.to_thread(server.left.acquire, timeout=10)
             assert len(read) <= 4 + 3 * 8
@@ -225,9 +230,11 @@ async def test_closing_an_async_iterator_cancels_what_runs() -> None:
 async def test_cancelling_a_list_ends_what_runs() -> None:
     with FixtureServer(Echo()) as server:
         async with AsyncLLM(base_url=server.base_url) as llm:
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.5):
-                    await llm.generate(["forever"] * 5, concurrency=3)
+            task = asyncio.create_task(llm.generate(["forever"] * 5, concurrency=3))
+            await eventually_async(lambda: asked(server) == 3)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
             for _ in range(3):
                 assert await asyncio.to_thread(server.left.acquire, timeout=10)
 

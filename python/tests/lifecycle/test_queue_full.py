@@ -89,7 +89,7 @@ def test_only_within_the_limits(mode: str, method: str, limits: Any, named: str)
         began = time.monotonic()
         with pytest.raises(MlxcelTimeoutError, match=r"\b1 s\b") as caught:
             ask(mode, method, server.base_url, timeout=limits)
-        assert 0.5 < time.monotonic() - began < 5
+        assert 0.5 < time.monotonic() - began < 30
         assert caught.value.limit == named
         assert 1 <= len(server.requests) <= 4
 
@@ -100,7 +100,7 @@ def test_a_pause_for_which_there_is_no_time_is_not_begun() -> None:
         with pytest.raises(MlxcelTimeoutError, match="asks to wait 30 s") as caught:
             ask("sync", "chat", server.base_url, timeout=5)
         assert isinstance(caught.value.__cause__, openai.APIStatusError)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5, "no part of it is waited"
 
 
 @MODES

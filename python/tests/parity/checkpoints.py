@@ -133,7 +133,7 @@ class Family:
             folder.mkdir(parents=True)
             mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "pt"})
             (folder / "config.json").write_text(json.dumps(config))
-            _write_tokenizer(folder)
+            _write_tokenizer(folder, config)
 
         return write
 
@@ -198,12 +198,13 @@ def _save(folder: Path, model: Any, config: Config) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_model(folder, model)
     save_config(dict(config), folder / "config.json")
-    _write_tokenizer(folder)
+    _write_tokenizer(folder, config)
 
 
-def _write_tokenizer(folder: Path) -> None:
+def _write_tokenizer(folder: Path, config: Config) -> None:
     """One word a token, so that a token's text tells its id: `t17` is 17."""
-    tokenizer = Tokenizer(WordLevel({f"t{i}": i for i in range(VOCAB)}, unk_token="t0"))
+    size = config.get("text_config", config).get("vocab_size", VOCAB)
+    tokenizer = Tokenizer(WordLevel({f"t{i}": i for i in range(size)}, unk_token="t0"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     tokenizer.decoder = Fuse()
     tokenizer.save(str(folder / "tokenizer.json"))

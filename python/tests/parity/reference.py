@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.nn.layers.quantized import QuantizedEmbedding
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_adapters, load_model
 
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
 TOP = 5
 # As many more are known, since the last of the likeliest may be as likely as the next one.
 SPARE = 5
+
+
+_unpacked: Any = QuantizedEmbedding.__call__
+
+
+def _in_float32(self: Any, x: mx.array) -> mx.array:
+    """Of `mxfp4`, `nvfp4` and `mxfp8` MLX makes bfloat16, in which mlx-lm would go on."""
+    found: mx.array = _unpacked(self, x).astype(mx.float32)
+    return found
+
+
+setattr(QuantizedEmbedding, "__call__", _in_float32)  # noqa: B010
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from checkpoints import VOCAB
 from families import recipes
 from reference import TOP, Reference, Step
 from tokenizers import Tokenizer
+from variations import FAMILIES, variation
 
 from support import connected
 
@@ -33,6 +34,8 @@ TOKENS = 64
 PROMPT_LENGTHS = (1, 7, 700)
 # Tokens of the answer that become prompt.
 CONTINUED = 32
+# Those that are tried where no number is given.
+VARIED = [("llama", 1), ("gemma3_text", 1), ("deepseek_v3", 1), ("qwen3_next", 1), ("nemotron_h", 1)]
 TINY = Path(__file__).parents[3] / "tiny-model" / "mlxcel-tiny"
 
 
@@ -40,6 +43,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "recipe" in metafunc.fixturenames:
         which = "ALL" if metafunc.config.getoption("--parity") == "all" else "SAMPLE"
         metafunc.parametrize("recipe", [pytest.param(it, id=name) for name, it in recipes(which).items()])
+    if "varied" in metafunc.fixturenames:
+        count = metafunc.config.getoption("--variations")
+        cases = [(family, seed) for family in FAMILIES for seed in range(count)] or VARIED
+        metafunc.parametrize("varied", [pytest.param(it, id=f"{it[0]}-{it[1]}") for it in cases])
 
 
 @contextmanager
@@ -79,13 +86,31 @@ def word(token: int) -> str:
 def test_random_weights(recipe: Recipe, tmp_path: Path, real_binary: Path) -> None:
     folder = tmp_path / "model"
     recipe(folder)
-    draw = random.Random(3)
-    prompts = [[draw.randrange(VOCAB) for _ in range(length)] for length in PROMPT_LENGTHS]
-    reference = Reference(folder)
-    expected = reference.greedy(prompts, TOKENS)
+    expected = compare(folder, real_binary, VOCAB)
     for steps in expected:
         assert len({step.token for step in steps}) > TOKENS // 4, "the model repeats itself"
-    with serving(str(folder), real_binary) as ask:
+
+
+def test_variations(varied: tuple[str, int], tmp_path: Path, real_binary: Path) -> None:
+    """Configurations that nobody chose: `variations.py` draws them."""
+    family, seed = varied
+    recipe, config = variation(family, seed)
+    folder = tmp_path / "model"
+    recipe(folder)
+    compare(folder, real_binary, config["vocab_size"], lengths=(2, 40, 300 + 37 * seed % 400))
+
+
+def compare(
+    folder: Path, binary: Path, vocab: int, lengths: tuple[int, ...] = PROMPT_LENGTHS
+) -> list[list[Step]]:
+    """The server says what mlx-lm says: about prompts of these lengths together, about one that it has in its
+    prefix cache, and about one that is only read. Returns what mlx-lm said to the first ones.
+    """
+    draw = random.Random(3)
+    prompts = [[draw.randrange(vocab) for _ in range(length)] for length in lengths]
+    reference = Reference(folder)
+    expected = reference.greedy(prompts, TOKENS)
+    with serving(str(folder), binary) as ask:
         together = ask(prompts)
         for choice, steps in zip(together, expected, strict=True):
             assert choice["finish_reason"] == "length"
@@ -96,11 +121,12 @@ def test_random_weights(recipe: Recipe, tmp_path: Path, real_binary: Path) -> No
         (rest,) = ask([prompts[-1] + said[:CONTINUED]], max_tokens=TOKENS - CONTINUED)
         assert rest["logprobs"]["token_logprobs"] == together[-1]["logprobs"]["token_logprobs"][CONTINUED:]
 
-        prompt = [draw.randrange(VOCAB) for _ in range(300)]
+        prompt = [draw.randrange(vocab) for _ in range(300)]
         (choice,) = ask([prompt], echo=True, max_tokens=0)
         assert choice["logprobs"]["token_logprobs"][0] is None
         after_first = {name: values[1:] for name, values in choice["logprobs"].items()}
         check({"logprobs": after_first}, reference.read(prompt), word)
+    return expected
 
 
 @pytest.mark.parametrize("adapter", ADAPTED)

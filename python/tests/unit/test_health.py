@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
+from mlxcel import MlxcelServerError
 from mlxcel._activity import Activity, clock_seconds
 from mlxcel._facts import memory, throughput
-from mlxcel._health import Health
-from mlxcel._probe import _parse
+from mlxcel._health import Health, wait_until_ready
+from mlxcel._probe import Address, Probe, _parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def test_health_is_read_with_what_there_is() -> None:
@@ -22,6 +29,37 @@ def test_health_is_read_with_what_there_is() -> None:
     assert Health.read(503, {"progress": float("inf"), "bytes_total": float("nan")}) == Health()
     assert not Health.read(503, {"status": "starting"}).tells
     assert Health.read(503, {"stage": "weights"}).tells
+
+
+class Waiting:
+    """A server that loads for ever."""
+
+    listening = "unix:/s"
+    announces = True
+
+    def __init__(self) -> None:
+        self.news = threading.Event()
+
+    def call_at_exit(self, callback: Callable[[], None]) -> None:
+        pass
+
+    def poll(self) -> None:
+        return None
+
+    def stderr_tail(self, *, final: bool = False) -> str:
+        return ""
+
+    def activity(self) -> Activity:
+        return Activity(0.0, 0, 0)
+
+
+def test_a_process_without_descriptors_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(Probe, "get", full)
+    with pytest.raises(MlxcelServerError, match=r"Too many open files.*ulimit -n"):
+        wait_until_ready(Waiting(), Probe(Address(), "key"), timeout=600, private=True)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ BOTH = pytest.mark.parametrize("client", [LLM, AsyncLLM])
     [
         ({}, r"no model and no server.*LLM\('mlxcel-tiny'\).*base_url="),
         ({"model": ""}, "path, a repo id"),
+        ({"model": "a\0b"}, "path, a repo id"),
         ({"model": "m", "base_url": "http://h"}, r"LLM\('m'\) to start one, or LLM\(base_url=…\).*model=…"),
         ({"model": "m", "transport": object()}, "transport connects to one"),
         ({"model": "m", "http_client": object()}, "http_client connects to one"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shutil
@@ -133,6 +134,21 @@ def test_private_directory_is_private_and_short(tmp_path: Path, monkeypatch: pyt
         assert directory.parent != long
     finally:
         directory.rmdir()
+
+
+def test_a_disk_without_room_for_temporary_files_is_no_reason_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python tries each place by writing to it, which a folder for a socket does not need."""
+
+    def full() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", full)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    directory = private_directory()
+    assert directory.parent == Path("/tmp")
+    directory.rmdir()
 
 
 def test_runtime_directory_is_used_only_when_it_is_ours_alone(

@@ -22,6 +22,9 @@ use crate::models::Model;
 /// What one token and its logprob came to.
 type Tokens = Vec<(u32, u32)>;
 
+/// Tokens for longer than a slow machine stalls.
+const CONTEXT: usize = 20_000;
+
 struct Setup {
     places: usize,
     kv_bytes: u64,
@@ -52,7 +55,7 @@ fn engine(setup: Setup) -> (EngineHandle, Arc<AtomicBool>) {
         Device::Cpu.make_default()?;
         let capacity = Capacity {
             device: Device::Cpu,
-            context: 2048,
+            context: CONTEXT,
             places: setup.places,
             kv_bytes: setup.kv_bytes,
             prefix_cache: setup.prefix_cache.then_some(setup.kv_bytes),
@@ -299,7 +302,9 @@ async fn a_fault_fails_its_step_and_the_engine_goes_on() {
     for fault in [FAILS, PANICS] {
         let (engine, _) = engine(Setup::default());
         let before = run(&engine, &prompt(3, 50), 8).await.0;
-        let mut company = engine.submit(safe(request(&prompt(8, 10), 2000))).unwrap();
+        let mut company = engine
+            .submit(safe(request(&prompt(8, 10), CONTEXT)))
+            .unwrap();
         assert!(matches!(company.recv().await, Some(Event::Started { .. })));
         let faulty = collect(engine.submit(request(&[1, fault, 2], 5)).unwrap()).await;
         let error = faulty.unwrap_err();
@@ -314,7 +319,9 @@ async fn a_fault_fails_its_step_and_the_engine_goes_on() {
 #[tokio::test]
 async fn the_end_of_the_thread_is_told() {
     let (engine, deadly) = engine(Setup::default());
-    let mut running = engine.submit(safe(request(&prompt(8, 10), 2000))).unwrap();
+    let mut running = engine
+        .submit(safe(request(&prompt(8, 10), CONTEXT)))
+        .unwrap();
     assert!(matches!(running.recv().await, Some(Event::Started { .. })));
     deadly.store(true, Ordering::Release);
     let last = engine.submit(request(&[1], 1)).unwrap();
@@ -337,7 +344,7 @@ async fn a_deadline_ends_a_request_that_runs_or_waits() {
         ..Setup::default()
     });
     let until = |millis| {
-        let mut request = safe(request(&prompt(8, 10), 2000));
+        let mut request = safe(request(&prompt(8, 10), CONTEXT));
         request.deadline = Some(Instant::now() + Duration::from_millis(millis));
         request
     };

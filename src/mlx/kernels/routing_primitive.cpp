@@ -59,7 +59,7 @@ class Router {
       softmax(weights, count);
     }
     const float total =
-        routing_.normalize && count > 1 ? std::accumulate(weights, weights + count, 0.0f) : 1.0f;
+        routing_.normalize ? std::accumulate(weights, weights + count, 0.0f) : 1.0f;
     for (int i = 0; i < count; i++) {
       weights[i] = weights[i] / total * routing_.scale;
     }

@@ -17,10 +17,12 @@ pub struct Gemma4Config {
     pub num_key_value_heads: u64,
     pub num_global_key_value_heads: Option<u64>,
     pub head_dim: Option<u64>,
+    #[serde(default = "usual_global_head_dim")]
     pub global_head_dim: Option<u64>,
     pub rms_norm_eps: Option<f32>,
     pub vocab_size: u64,
     pub vocab_size_per_layer_input: Option<u64>,
+    #[serde(default = "usual_per_layer_input")]
     pub hidden_size_per_layer_input: Option<u64>,
     pub num_kv_shared_layers: Option<usize>,
     pub max_position_embeddings: Option<usize>,
@@ -32,14 +34,26 @@ pub struct Gemma4Config {
     pub attention_k_eq_v: Option<bool>,
     pub use_double_wide_mlp: Option<bool>,
     pub enable_moe_block: Option<bool>,
+    pub num_experts: Option<u64>,
+    pub top_k_experts: Option<u64>,
+    pub moe_intermediate_size: Option<u64>,
     pub tie_word_embeddings: Option<bool>,
     #[serde(default = "usual_cap")]
     pub final_logit_softcapping: Option<f32>,
 }
 
-/// Where the file does not say; `null` means none.
+// Where the file does not say; `null` means none.
+
 fn usual_cap() -> Option<f32> {
     Some(30.0)
+}
+
+fn usual_global_head_dim() -> Option<u64> {
+    Some(512)
+}
+
+fn usual_per_layer_input() -> Option<u64> {
+    Some(256)
 }
 
 impl Gemma4Config {
@@ -88,9 +102,9 @@ impl Gemma4Config {
 
     pub fn shape(&self, index: usize) -> Result<AttentionShape, LoadError> {
         let head_dim = self.head_dim.unwrap_or(256);
-        let head_dim = match self.slides(index) {
-            true => head_dim,
-            false => self.global_head_dim.unwrap_or(512),
+        let head_dim = match self.global_head_dim {
+            Some(global) if global > 0 && !self.slides(index) => global,
+            _ => head_dim,
         };
         let kv_heads = match self.values_are_keys(index) {
             true => self.num_global_key_value_heads,

@@ -4,6 +4,7 @@
 
 mod attention;
 mod config;
+mod experts;
 
 use crate::mlx::{Activation, Array, MlxError};
 
@@ -18,6 +19,7 @@ use super::{Model, ModelInfo, Row, SequenceState, StateSize};
 
 use self::attention::Attention;
 pub use self::config::Gemma4Config;
+use self::experts::Beside;
 
 /// The model.
 pub struct Gemma4 {
@@ -47,6 +49,7 @@ struct Layer {
     attention_norm: RmsNorm,
     mlp_input_norm: RmsNorm,
     mlp: Mlp,
+    experts: Option<Beside>,
     mlp_norm: RmsNorm,
     again: Option<Again>,
     scalar: Array,
@@ -64,10 +67,7 @@ impl Architecture for Gemma4 {
     type Model = Self;
 
     fn sanitize(config: &Gemma4Config, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        if config.enable_moe_block == Some(true) {
-            let message = "true is not supported: the checkpoint has experts";
-            return Err(LoadError::config("enable_moe_block", message));
-        }
+        experts::sanitize(config, weights)?;
         let first_shared = config.own_states()?;
         weights.discard(|name| {
             let unused = [
@@ -147,10 +147,9 @@ impl TokenAgain {
         builder: &mut Builder<'_, '_>,
         hidden: i32,
     ) -> Result<Option<Self>, LoadError> {
-        let size = config.hidden_size_per_layer_input.unwrap_or(256);
-        if size == 0 {
+        let Some(size) = config.hidden_size_per_layer_input.filter(|&size| size > 0) else {
             return Ok(None);
-        }
+        };
         let key = "hidden_size_per_layer_input";
         let all = dimension(key, size.saturating_mul(config.num_hidden_layers as u64))?;
         let size = dimension(key, size)?;
@@ -231,6 +230,7 @@ impl Layer {
             attention_norm,
             mlp_input_norm,
             mlp: Mlp::gated(builder, &mlp, hidden, inner, Activation::GeluTanh, false)?,
+            experts: Beside::build(config, builder, &path)?,
             mlp_norm,
             again,
             scalar: builder.vector(&format!("{path}.layer_scalar"), 1)?,
@@ -248,7 +248,10 @@ impl Layer {
             .attention
             .forward(&self.input_norm.forward(x)?, batch)?;
         let x = x.add(&self.attention_norm.forward(&attended)?)?;
-        let given = self.mlp.forward(&self.mlp_input_norm.forward(&x)?)?;
+        let mut given = self.mlp.forward(&self.mlp_input_norm.forward(&x)?)?;
+        if let Some(experts) = &self.experts {
+            given = experts.forward(&x, &given)?;
+        }
         let mut x = x.add(&self.mlp_norm.forward(&given)?)?;
         if let (Some(again), Some(told)) = (&self.again, told) {
             let gate = again.gate.forward(&x)?;

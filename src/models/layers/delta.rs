@@ -162,6 +162,15 @@ impl GatedDelta {
                 .slice(&[0, 0, from], &[tokens, keys, from + width])?
                 .reshape(&[tokens, keys * width])
         };
+        // A single number of each key head would stay where it is, with gaps between.
+        let gate_of = |from: i32| {
+            let part = part_of(&gates, from, share)?;
+            if share == 1 {
+                part.contiguous()
+            } else {
+                Ok(part)
+            }
+        };
         let values = share * value_dim;
         let query = part_of(&all, 0, key_dim)?;
         let key = part_of(&all, key_dim, key_dim)?;
@@ -169,8 +178,8 @@ impl GatedDelta {
         Ok(Projected {
             mixed: Array::concatenate(&[&query, &key, &value], 1)?,
             gate: part_of(&all, 2 * key_dim + values, values)?,
-            b: part_of(&gates, 0, share)?,
-            a: part_of(&gates, share, share)?,
+            b: gate_of(0)?,
+            a: gate_of(share)?,
         })
     }
 }

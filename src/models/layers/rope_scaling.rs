@@ -49,6 +49,8 @@ pub struct Yarn {
     mscale: f64,
     #[serde(default)]
     mscale_all_dim: f64,
+    /// The amplitude, where the file states it; mlx-lm computes it always.
+    attention_factor: Option<f64>,
     /// Read by transformers only; mlx-lm always truncates.
     #[serde(default, rename = "truncate")]
     _truncate: Option<bool>,
@@ -63,6 +65,11 @@ pub struct LongRope {
     #[serde(default, rename = "short_factor")]
     _short_factor: Option<Vec<f64>>,
     original_max_position_embeddings: f64,
+    /// The amplitude, where the file states it; mlx-lm computes it always.
+    attention_factor: Option<f64>,
+    /// How much longer the context became, which the two contexts say as well.
+    #[serde(default, rename = "factor")]
+    _factor: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -78,15 +85,16 @@ struct OptionalFactor {
     factor: f64,
 }
 
-/// What only images need: for text all three positions are the same one.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Sections {
-    #[serde(default, rename = "mrope_section")]
-    _mrope_section: Vec<u64>,
-    #[serde(default, rename = "mrope_interleaved")]
-    _mrope_interleaved: bool,
-}
+struct Nothing {}
+
+/// What says nothing about text: how images divide a head (for text all three positions are the same one),
+/// and bookkeeping.
+const UNUSED: [&str; 3] = ["mrope_section", "mrope_interleaved", "finetuned"];
+
+/// What transformers writes into every kind, and these make no use of.
+const CONTEXT: &str = "original_max_position_embeddings";
 
 fn one() -> f64 {
     1.0
@@ -126,10 +134,16 @@ impl Scaling {
             Some(Value::String(kind)) => kind,
             Some(other) => return Err(unsupported(key, &other.to_string())),
         };
-        fields.retain(|_, value| !value.is_null());
+        fields.retain(|key, value| !value.is_null() && !UNUSED.contains(&key.as_str()));
+        if matches!(
+            kind.as_str(),
+            "default" | "mrope" | "dynamic" | "linear" | "proportional"
+        ) {
+            fields.remove(CONTEXT);
+        }
         let (scaling, factor) = match kind.as_str() {
             "default" | "mrope" => {
-                let _: Sections = section(key, &kind, fields)?;
+                let Nothing {} = section(key, &kind, fields)?;
                 (Self::None, 1.0)
             }
             // It stretches beyond the context that the model was made for, where nothing is computed.
@@ -247,6 +261,9 @@ impl Yarn {
     }
 
     fn amplitude(&self) -> f64 {
+        if let Some(stated) = self.attention_factor {
+            return stated;
+        }
         let scale = |mscale: f64| match self.factor > 1.0 {
             true => 0.1 * mscale * self.factor.ln() + 1.0,
             false => 1.0,
@@ -257,6 +274,9 @@ impl Yarn {
 
 impl LongRope {
     fn amplitude(&self, context: Option<usize>) -> f64 {
+        if let Some(stated) = self.attention_factor {
+            return stated;
+        }
         let original = self.original_max_position_embeddings;
         let factor = context.map_or(1.0, |context| context as f64 / original);
         match factor > 1.0 {

@@ -39,9 +39,22 @@ impl From<&ApiError> for Failure {
             _ => message.to_owned(),
         };
         Self {
-            r#type: kind(error.status()),
+            r#type: kind(status(error)),
             message,
         }
+    }
+}
+
+/// The status that goes with `overloaded_error`: Anthropic has no 503.
+const OVERLOADED: u16 = 529;
+
+/// The status of an error here.
+fn status(error: &ApiError) -> StatusCode {
+    match error.status() {
+        unavailable @ StatusCode::SERVICE_UNAVAILABLE => {
+            StatusCode::from_u16(OVERLOADED).unwrap_or(unavailable)
+        }
+        status => status,
     }
 }
 
@@ -52,7 +65,7 @@ fn kind(status: StatusCode) -> &'static str {
         404 => "not_found_error",
         413 => "request_too_large",
         429 => "rate_limit_error",
-        503 => "overloaded_error",
+        OVERLOADED => "overloaded_error",
         504 => "timeout_error",
         400..500 => "invalid_request_error",
         _ => "api_error",
@@ -72,12 +85,14 @@ pub fn translated(mut response: Response, id: &HeaderValue) -> Response {
     let Some(error) = response.extensions().get::<ApiError>() else {
         return response;
     };
+    let status = status(error);
     let envelope = Envelope {
         r#type: "error",
         error: error.into(),
         request_id: id.to_str().ok().map(str::to_owned),
     };
     let (mut parts, _) = response.into_parts();
+    parts.status = status;
     parts.headers.remove(header::CONTENT_LENGTH);
     let (_, body) = Json(envelope).into_response().into_parts();
     Response::from_parts(parts, body)

@@ -68,10 +68,6 @@ impl Role {
 }
 
 fn role(path: &str, message: &Value) -> Result<Role, ApiError> {
-    if !message.is_object() {
-        let text = format!("`{path}` must be an object");
-        return Err(ApiError::wrong_type(path, text));
-    }
     match string(path, message, "role")? {
         "system" => Ok(Role::System),
         "user" => Ok(Role::User),
@@ -86,6 +82,10 @@ fn role(path: &str, message: &Value) -> Result<Role, ApiError> {
 
 /// A field that has to be a string.
 fn string<'a>(path: &str, object: &'a Value, name: &str) -> Result<&'a str, ApiError> {
+    if !object.is_object() {
+        let message = format!("`{path}` must be an object");
+        return Err(ApiError::wrong_type(path, message));
+    }
     let path = format!("{path}.{name}");
     match object.get(name) {
         Some(Value::String(text)) => Ok(text),
@@ -344,6 +344,10 @@ mod tests {
             ),
             (
                 json!([{"role": "user", "content": ["x"]}]),
+                "messages[0].content[0]",
+            ),
+            (
+                json!([{"role": "user", "content": [{"text": "x"}]}]),
                 "messages[0].content[0].type",
             ),
             (

@@ -8,6 +8,7 @@ pub mod input;
 pub mod message;
 pub mod refused;
 pub mod request;
+pub mod shapes;
 pub mod tools;
 
 /// A random id, for instance `msg_…`.

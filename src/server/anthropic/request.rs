@@ -4,12 +4,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::{input, refused, tools};
-use crate::engine::grammar::GrammarSpec;
+use super::{input, refused, shapes, tools};
 use crate::server::body::{Body, Ignored};
 use crate::server::conversation::{Conversation, FieldNames, Manner, Prepared};
 use crate::server::error::ApiError;
 use crate::server::model::ServedModel;
+use crate::server::openai::constraint::Constraint;
 use crate::server::openai::ranges::integer;
 use crate::server::openai::sampling::{SamplingFields, stops};
 use crate::server::openai::{constraint, response_format};
@@ -115,7 +115,7 @@ pub struct Asked {
 /// Reads a request. Slow for large ones.
 pub fn read(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Asked, ApiError> {
     let mut body = Body::parse(bytes)?;
-    model.check_name(&body)?;
+    model.check_name(&mut body)?;
     let terms = terms.read(&mut body)?;
     refused::known(&mut body)?;
     body.look_into::<Metadata>("metadata");
@@ -156,7 +156,7 @@ pub fn read(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Asked, Ap
 /// Tokens of the prompt that a request would have.
 pub fn count(model: &ServedModel, bytes: &[u8]) -> Result<(usize, Ignored), ApiError> {
     let mut body = Body::parse(bytes)?;
-    model.check_name(&body)?;
+    model.check_name(&mut body)?;
     refused::known(&mut body)?;
     let subject = subject(&mut body, model)?;
     let tokens = subject.conversation.tokens(model)?;
@@ -167,11 +167,12 @@ pub fn count(model: &ServedModel, bytes: &[u8]) -> Result<(usize, Ignored), ApiE
 struct Subject {
     conversation: Conversation,
     /// What the answer has to be.
-    answer: Option<GrammarSpec>,
+    answer: Option<Constraint>,
     tells_thoughts: bool,
 }
 
 fn subject(body: &mut Body, model: &ServedModel) -> Result<Subject, ApiError> {
+    shapes::look(body);
     body.look_into::<OutputConfig>("output_config");
     let fields: PromptFields = body.read()?;
     if let Some(control) = body.take("cache_control") {
@@ -227,7 +228,7 @@ fn subject(body: &mut Body, model: &ServedModel) -> Result<Subject, ApiError> {
 }
 
 /// What `output_config.format` asks for.
-fn answer(format: Option<Value>) -> Result<Option<GrammarSpec>, ApiError> {
+fn answer(format: Option<Value>) -> Result<Option<Constraint>, ApiError> {
     let Some(format) = format else {
         return Ok(None);
     };

@@ -18,6 +18,7 @@ use crate::server::conversation::Conversation;
 use crate::server::error::ApiError;
 use crate::server::generate::{Delta, Summary};
 use crate::server::model::Piece;
+use crate::server::reader::Telling;
 
 /// What chat has beyond the fields of sampling. `messages`, `tools` and `response_format` are taken
 /// out of the body by themselves: they can be large, and are checked with paths of their own.
@@ -66,8 +67,12 @@ impl ChatFields {
     }
 }
 
-/// Takes what is to be continued out of the body.
-pub fn conversation(body: &mut Body, fields: ChatFields) -> Result<Conversation, ApiError> {
+/// Takes what is to be continued out of the body. Thoughts are told by `usual` where it does not say.
+pub fn conversation(
+    body: &mut Body,
+    fields: ChatFields,
+    usual: Telling,
+) -> Result<Conversation, ApiError> {
     body.look_into::<ReasoningObject>("reasoning");
     let reasoning: ReasoningFields = body.read()?;
     let Reasoning {
@@ -75,7 +80,7 @@ pub fn conversation(body: &mut Body, fields: ChatFields) -> Result<Conversation,
         budget,
         telling,
         names,
-    } = reasoning.resolve(body.read()?)?;
+    } = reasoning.resolve(body.read()?, usual)?;
     metadata::checked(fields.metadata)?;
     let continues = fields.continue_final_message.unwrap_or(false);
     if continues && fields.add_generation_prompt == Some(true) {

@@ -1,5 +1,5 @@
-//! What an output must be, said otherwise than by `response_format`: the fields of vLLM and of
-//! llama-server.
+//! What an output must be, also where something other than `response_format` says so: the fields of
+//! vLLM and of llama-server.
 
 use serde_json::{Value, json};
 
@@ -7,6 +7,15 @@ use super::response_format::checked;
 use crate::engine::grammar::GrammarSpec;
 use crate::server::body::Body;
 use crate::server::error::ApiError;
+
+/// What an output must be, and what says so: errors name it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Constraint {
+    /// What it must be.
+    pub spec: GrammarSpec,
+    /// The field.
+    pub field: &'static str,
+}
 
 type Reader = fn(Value, &str) -> Result<Option<GrammarSpec>, ApiError>;
 
@@ -25,19 +34,19 @@ const FIELDS: &[(&str, Reader)] = &[
 /// Texts that `choice` may list.
 const CHOICES: usize = 10_000;
 
-/// The output's grammar, of whichever field says one; `found` is what the field `by` said. Two are an
-/// error: an output cannot be held to both.
+/// The output's constraint, of whichever field says one; `found` is what the field `by` said. Two are
+/// an error: an output cannot be held to both.
 pub fn beside(
     body: &mut Body,
-    found: Option<GrammarSpec>,
+    found: Option<Constraint>,
     by: &'static str,
-) -> Result<Option<GrammarSpec>, ApiError> {
-    let mut found = found.map(|grammar| (by, grammar));
+) -> Result<Option<Constraint>, ApiError> {
+    let mut found = found.map(|constraint| (by, constraint));
     for &(field, read) in FIELDS {
         let Some(value) = body.take(field) else {
             continue;
         };
-        let Some(grammar) = read(value, field)? else {
+        let Some(spec) = read(value, field)? else {
             continue;
         };
         if let Some((other, _)) = &found {
@@ -45,9 +54,9 @@ pub fn beside(
                 format!("`{other}` and `{field}` both say what the output must be: send one");
             return Err(ApiError::invalid(field, message));
         }
-        found = Some((field, grammar));
+        found = Some((field, Constraint { spec, field }));
     }
-    Ok(found.map(|(_, grammar)| grammar))
+    Ok(found.map(|(_, constraint)| constraint))
 }
 
 fn regex(value: Value, field: &str) -> Result<Option<GrammarSpec>, ApiError> {
@@ -138,7 +147,11 @@ mod tests {
 
     fn read(fields: Value) -> Result<Option<GrammarSpec>, ApiError> {
         let mut body = Body::parse(fields.to_string().as_bytes()).unwrap();
-        beside(&mut body, None, "response_format")
+        let read = beside(&mut body, None, "response_format")?;
+        Ok(read.map(|constraint| {
+            assert!(fields.get(constraint.field).is_some(), "{fields}");
+            constraint.spec
+        }))
     }
 
     #[test]
@@ -204,7 +217,11 @@ mod tests {
             );
         }
         let mut body = Body::parse(br#"{"regex": "a"}"#).unwrap();
-        let error = beside(&mut body, Some(GrammarSpec::JsonObject), "response_format");
+        let found = Constraint {
+            spec: GrammarSpec::JsonObject,
+            field: "response_format",
+        };
+        let error = beside(&mut body, Some(found), "response_format");
         assert!(error.unwrap_err().message().contains("response_format"));
     }
 }

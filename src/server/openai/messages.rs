@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::refused::is_empty_list;
 use crate::server::error::ApiError;
 
 /// Parts that other servers read.
@@ -80,6 +81,12 @@ fn message_at(path: &str, message: Value) -> Result<Value, ApiError> {
         let path = format!("{path}.content");
         return Err(ApiError::missing(&path, format!("`{path}` is required")));
     }
+    // What calls, and what was found, may say nothing.
+    if matches!(role, "system" | "user") && content.as_ref().is_some_and(is_empty_list) {
+        let path = format!("{path}.content");
+        let message = format!("`{path}` is empty; send at least one part");
+        return Err(ApiError::invalid(&path, message));
+    }
     let content = content
         .map(|content| text(&format!("{path}.content"), content))
         .transpose()?;
@@ -128,6 +135,10 @@ fn text(path: &str, content: Value) -> Result<String, ApiError> {
     let mut texts = Vec::with_capacity(parts.len());
     for (index, part) in parts.into_iter().enumerate() {
         let path = format!("{path}[{index}]");
+        if !part.is_object() {
+            let message = format!("`{path}` must be an object");
+            return Err(ApiError::wrong_type(&path, message));
+        }
         match part.get("type").and_then(Value::as_str) {
             Some(kind @ ("text" | "refusal")) => match part.get(kind).and_then(Value::as_str) {
                 Some(text) => texts.push(text.to_owned()),
@@ -265,7 +276,15 @@ mod tests {
             ),
             (
                 json!([{"role": "user", "content": ["x"]}]),
+                "messages[0].content[0]",
+            ),
+            (
+                json!([{"role": "user", "content": [{"text": "x"}]}]),
                 "messages[0].content[0].type",
+            ),
+            (
+                json!([{"role": "user", "content": []}]),
+                "messages[0].content",
             ),
             (
                 json!([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),

@@ -13,6 +13,7 @@ pub mod reasoning;
 pub mod refused;
 pub mod response_format;
 pub mod sampling;
+pub mod shapes;
 pub mod tools;
 pub mod usage;
 

@@ -58,7 +58,7 @@ impl BudgetFields {
 pub struct ReasoningFields {
     reasoning_effort: Option<Effort>,
     enable_thinking: Option<bool>,
-    /// Where thoughts are told; absent is `auto`.
+    /// Where thoughts are told; absent is what `--reasoning-format` says.
     reasoning_format: Option<ReasoningFormat>,
     /// Whether thoughts are told at all; absent is yes.
     include_reasoning: Option<bool>,
@@ -102,8 +102,9 @@ pub struct Reasoning {
 }
 
 impl ReasoningFields {
-    /// Joins the names for one thing; two of them must agree.
-    pub fn resolve(self, budget: BudgetFields) -> Result<Reasoning, ApiError> {
+    /// Joins the names for one thing; two of them must agree. `usual` is where thoughts are told if the
+    /// request does not say.
+    pub fn resolve(self, budget: BudgetFields, usual: Telling) -> Result<Reasoning, ApiError> {
         let object = self.reasoning.unwrap_or_default();
         let effort = one(
             ("reasoning_effort", self.reasoning_effort),
@@ -125,7 +126,8 @@ impl ReasoningFields {
             }
             (false, _) => Telling::Not,
             (true, Some(ReasoningFormat::None)) => Telling::InContent,
-            (true, _) => Telling::Apart,
+            (true, Some(ReasoningFormat::Auto | ReasoningFormat::Deepseek)) => Telling::Apart,
+            (true, None) => usual,
         };
         let flat = self.reasoning_effort.is_some() || self.enable_thinking.is_some();
         Ok(Reasoning {
@@ -166,7 +168,8 @@ mod tests {
 
     fn read(value: &Value) -> Result<Reasoning, ApiError> {
         let fields: ReasoningFields = serde_json::from_value(value.clone()).unwrap();
-        fields.resolve(serde_json::from_value(value.clone()).unwrap())
+        let budget = serde_json::from_value(value.clone()).unwrap();
+        fields.resolve(budget, Telling::Apart)
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use serde_json::Value;
 
+use super::constraint::Constraint;
 use crate::engine::grammar::GrammarSpec;
 use crate::server::error::ApiError;
 
 /// Reads the field: `text`, `json_object`, or `json_schema` in OpenAI's form; llama-server's
 /// `{"type": "json_object", "schema": …}` too.
-pub fn parse(value: Option<Value>) -> Result<Option<GrammarSpec>, ApiError> {
+pub fn parse(value: Option<Value>) -> Result<Option<Constraint>, ApiError> {
     let Some(mut value) = value else {
         return Ok(None);
     };
@@ -21,10 +22,13 @@ pub fn parse(value: Option<Value>) -> Result<Option<GrammarSpec>, ApiError> {
     let kind = value.get("type").and_then(Value::as_str).map(str::to_owned);
     match kind.as_deref() {
         Some("text") => Ok(None),
-        Some("json_object") => Ok(Some(match value.get_mut("schema").map(Value::take) {
-            None | Some(Value::Null) => GrammarSpec::JsonObject,
-            Some(schema) => GrammarSpec::JsonSchema(checked(schema, "response_format.schema")?),
-        })),
+        Some("json_object") => match value.get_mut("schema").map(Value::take) {
+            None | Some(Value::Null) => Ok(Some(Constraint {
+                spec: GrammarSpec::JsonObject,
+                field: FIELD,
+            })),
+            Some(schema) => held(schema, "response_format.schema").map(Some),
+        },
         Some("json_schema") => {
             for (name, right, kind) in [
                 ("name", Value::is_string as fn(&Value) -> bool, "a string"),
@@ -44,7 +48,7 @@ pub fn parse(value: Option<Value>) -> Result<Option<GrammarSpec>, ApiError> {
             let schema = schema
                 .filter(|schema| !schema.is_null())
                 .ok_or_else(missing)?;
-            Ok(Some(GrammarSpec::JsonSchema(checked(schema, path)?)))
+            held(schema, path).map(Some)
         }
         Some(other) => {
             let message = format!(
@@ -57,6 +61,11 @@ pub fn parse(value: Option<Value>) -> Result<Option<GrammarSpec>, ApiError> {
             Err(ApiError::missing("response_format.type", message))
         }
     }
+}
+
+fn held(schema: Value, field: &'static str) -> Result<Constraint, ApiError> {
+    let spec = GrammarSpec::JsonSchema(checked(schema, field)?);
+    Ok(Constraint { spec, field })
 }
 
 /// A schema, by its type.
@@ -81,14 +90,21 @@ mod tests {
         assert!(parse(None).unwrap().is_none());
         assert!(parse(Some(json!({"type": "text"}))).unwrap().is_none());
         let object = parse(Some(json!({"type": "json_object"}))).unwrap();
-        assert!(matches!(object, Some(GrammarSpec::JsonObject)));
+        assert_eq!(object.unwrap().spec, GrammarSpec::JsonObject);
         let schema = json!({"type": "integer"});
-        for format in [
-            json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}),
-            json!({"type": "json_object", "schema": schema}),
+        for (format, field) in [
+            (
+                json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}),
+                "response_format.json_schema.schema",
+            ),
+            (
+                json!({"type": "json_object", "schema": schema}),
+                "response_format.schema",
+            ),
         ] {
-            let parsed = parse(Some(format)).unwrap();
-            assert!(matches!(parsed, Some(GrammarSpec::JsonSchema(s)) if s == schema));
+            let parsed = parse(Some(format)).unwrap().unwrap();
+            assert_eq!(parsed.spec, GrammarSpec::JsonSchema(schema.clone()));
+            assert_eq!(parsed.field, field);
         }
     }
 

@@ -64,7 +64,7 @@ pub struct SamplingFields {
 #[derive(Debug, Deserialize)]
 #[serde(
     untagged,
-    expecting = "an object from token ids to numbers, or a list of pairs of them"
+    expecting = "expected an object from token ids to numbers, or a list of pairs of them"
 )]
 enum Biases {
     Map(Map<String, Value>),
@@ -72,7 +72,7 @@ enum Biases {
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(untagged, expecting = "a string or a list of strings")]
+#[serde(untagged, expecting = "expected a string or a list of strings")]
 enum OneOrMany {
     One(String),
     Many(Vec<String>),
@@ -89,7 +89,7 @@ impl OneOrMany {
 
 /// Any 64-bit integer; negative ones name seeds of their own, but -1 is "any", as at llama-server.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[serde(untagged, expecting = "an integer")]
+#[serde(untagged, expecting = "expected an integer")]
 enum Seed {
     Unsigned(u64),
     Signed(i64),

@@ -115,10 +115,8 @@ impl Assembly {
 
     /// The model failed.
     pub fn fail(&mut self, error: &ApiError) -> Vec<Event> {
-        if let Some(item) = self.response.output.last_mut()
-            && self.blocks.open().is_some()
-        {
-            item.set(ItemStatus::Incomplete);
+        if let Some(item) = self.response.output.last_mut() {
+            item.cut_off();
         }
         self.response.fail(error);
         vec![Event::ended(self.response.clone())]

@@ -181,6 +181,9 @@ impl Fields<'_> {
         };
         let one = |(index, value): (usize, &Value)| {
             let path = format!("{path}[{index}]");
+            if !value.is_object() {
+                return Err(must_be(&path, "an object"));
+            }
             let field = match value.get("type").and_then(Value::as_str) {
                 Some("input_text" | "output_text" | "text") => "text",
                 Some("refusal") => "refusal",

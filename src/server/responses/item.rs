@@ -181,10 +181,22 @@ impl Item {
 
     /// Says how far it is.
     pub fn set(&mut self, status: ItemStatus) {
+        *self.status() = status;
+    }
+
+    /// Nothing more comes of it.
+    pub fn cut_off(&mut self) {
+        let status = self.status();
+        if *status == ItemStatus::InProgress {
+            *status = ItemStatus::Incomplete;
+        }
+    }
+
+    fn status(&mut self) -> &mut ItemStatus {
         match self {
-            Self::Reasoning(item) => item.status = status,
-            Self::Message(item) => item.status = status,
-            Self::FunctionCall(item) => item.status = status,
+            Self::Reasoning(item) => &mut item.status,
+            Self::Message(item) => &mut item.status,
+            Self::FunctionCall(item) => &mut item.status,
         }
     }
 }

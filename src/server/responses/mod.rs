@@ -8,6 +8,7 @@ pub mod item;
 pub mod refused;
 pub mod request;
 pub mod response;
+pub mod shapes;
 pub mod store;
 pub mod text;
 pub mod tools;

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::response::{ReasoningSettings, Response, Settings, Status, Truncation};
 use super::store::{Kept, Store};
-use super::{input, refused, text, tools, truncation};
+use super::{input, refused, shapes, text, tools, truncation};
 use crate::server::auth::KeyId;
 use crate::server::body::{Body, Ignored};
 use crate::server::conversation::{Conversation, FieldNames, Manner, Prepared};
@@ -26,6 +26,7 @@ use crate::server::thinking::{Effort, Thinking};
 /// What fields are called here.
 const NAMES: FieldNames = &[
     ("messages", "input"),
+    ("response_format.json_schema", "text.format"),
     ("response_format", "text.format"),
     ("reasoning_effort", "reasoning.effort"),
 ];
@@ -108,9 +109,10 @@ pub fn read(
     terms: Terms,
 ) -> Result<Asked, ApiError> {
     let mut body = Body::parse(bytes)?;
-    model.check_name(&body)?;
+    model.check_name(&mut body)?;
     let terms = terms.read(&mut body)?;
     refused::known(&mut body)?;
+    shapes::look(&mut body);
     let fields: ResponseFields = body.read()?;
     let sampling: SamplingFields = body.read()?;
     let vocab = model.engine.model().vocab_size;
@@ -171,8 +173,9 @@ pub fn count(
     bytes: &[u8],
 ) -> Result<(usize, Ignored), ApiError> {
     let mut body = Body::parse(bytes)?;
-    model.check_name(&body)?;
+    model.check_name(&mut body)?;
     refused::known(&mut body)?;
+    shapes::look(&mut body);
     let fields: ResponseFields = body.read()?;
     let (answer, _) = text::read(body.take("text"))?;
     constraint::beside(&mut body, answer, "text.format")?;

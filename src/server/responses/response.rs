@@ -219,6 +219,14 @@ impl Response {
         }
     }
 
+    /// It was ended early; what was made of it stays.
+    pub fn cancel(&mut self) {
+        self.status = Status::Cancelled;
+        for item in &mut self.output {
+            item.cut_off();
+        }
+    }
+
     /// It failed.
     pub fn fail(&mut self, error: &ApiError) {
         self.status = Status::Failed;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::task::AbortHandle;
 
 use super::item::Item;
-use super::response::{Response, Status};
+use super::response::Response;
 use crate::server::auth::KeyId;
 
 /// How much is kept.
@@ -169,7 +169,7 @@ impl Store {
         let entry = entries.touch(owner, id)?;
         if let Some(task) = entry.task.take() {
             task.abort();
-            entry.kept.response.status = Status::Cancelled;
+            entry.kept.response.cancel();
         }
         Some(entry.kept.response.clone())
     }
@@ -245,10 +245,21 @@ impl Entries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::responses::item::{Item, ItemStatus, Message};
+    use crate::server::responses::response::Status;
     use crate::server::responses::response::tests::settings;
     use serde_json::json;
 
     const NOBODY: KeyId = KeyId::NOBODY;
+
+    fn message(status: ItemStatus) -> Item {
+        Item::Message(Message {
+            id: "msg_1".into(),
+            status,
+            role: "assistant",
+            content: Vec::new(),
+        })
+    }
 
     fn one() -> KeyId {
         KeyId::of(b"one")
@@ -325,11 +336,17 @@ mod tests {
         let store = Store::new(LIMITS);
         let mut kept = kept("a");
         kept.response.status = Status::InProgress;
+        kept.response.output = vec![
+            message(ItemStatus::Completed),
+            message(ItemStatus::InProgress),
+        ];
         let mut done = kept.response.clone();
         let task = tokio::spawn(std::future::pending::<()>());
         store.keep(NOBODY, kept, Some(task.abort_handle()));
         let cancelled = store.cancel(NOBODY, &done.id).unwrap();
         assert_eq!(cancelled.status, Status::Cancelled);
+        let cut_off = [ItemStatus::Completed, ItemStatus::Incomplete].map(message);
+        assert_eq!(cancelled.output, cut_off);
         assert!(task.await.unwrap_err().is_cancelled());
         done.status = Status::Completed;
         store.advance(&done);

@@ -2,18 +2,18 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::engine::grammar::GrammarSpec;
 use crate::server::error::ApiError;
+use crate::server::openai::constraint::Constraint;
 use crate::server::openai::response_format;
 
-/// What errors of chat's `response_format` are called here.
+/// What chat's `response_format` is called here.
 const NAMES: &[(&str, &str)] = &[
     ("response_format.json_schema", "text.format"),
     ("response_format", "text.format"),
 ];
 
 /// The grammar of the answer, and the field as the response repeats it.
-pub fn read(text: Option<Value>) -> Result<(Option<GrammarSpec>, Value), ApiError> {
+pub fn read(text: Option<Value>) -> Result<(Option<Constraint>, Value), ApiError> {
     let mut text = match text {
         None => Map::new(),
         Some(Value::Object(text)) => text,
@@ -57,6 +57,7 @@ fn nested(format: &Value) -> Result<Value, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::grammar::GrammarSpec;
 
     #[test]
     fn the_three_formats() {
@@ -67,14 +68,12 @@ mod tests {
             json!({"format": {"type": "text"}, "verbosity": "medium"})
         );
         let (grammar, _) = read(Some(json!({"format": {"type": "json_object"}}))).unwrap();
-        assert!(matches!(grammar, Some(GrammarSpec::JsonObject)));
+        assert_eq!(grammar.unwrap().spec, GrammarSpec::JsonObject);
         let format = json!({"type": "json_schema", "name": "n", "strict": true,
                             "schema": {"type": "integer"}});
         let (grammar, told) = read(Some(json!({"format": format}))).unwrap();
-        let Some(GrammarSpec::JsonSchema(schema)) = grammar else {
-            panic!("{grammar:?}");
-        };
-        assert_eq!(schema, json!({"type": "integer"}));
+        let schema = GrammarSpec::JsonSchema(json!({"type": "integer"}));
+        assert_eq!(grammar.unwrap().spec, schema);
         assert_eq!(told["format"], format);
     }
 

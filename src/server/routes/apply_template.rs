@@ -9,7 +9,8 @@ use super::documents::ChatRequest;
 use crate::server::body::{Body, RawBody};
 use crate::server::error::ApiError;
 use crate::server::openai::chat::{self, ChatFields};
-use crate::server::openai::{constraint, refused, response_format, sampling::SamplingFields};
+use crate::server::openai::sampling::SamplingFields;
+use crate::server::openai::{constraint, refused, response_format, shapes};
 use crate::server::state::Ready;
 use crate::server::submit::offload;
 use crate::server::terms::Terms;
@@ -38,17 +39,18 @@ pub async fn post(
 ) -> Result<Response, ApiError> {
     let (prompt, ignored) = offload(bytes.len(), move || {
         let mut body = Body::parse(&bytes)?;
-        model.check_name(&body)?;
+        model.check_name(&mut body)?;
         terms.read(&mut body)?;
         refused::chat(&mut body)?;
+        shapes::chat(&mut body);
         let fields: ChatFields = body.read()?;
         let sampling: SamplingFields = body.read()?;
         sampling.resolve(&model.text.defaults.0, model.engine.model().vocab_size)?;
         fields.logprobs()?;
         let format = response_format::parse(body.take("response_format"))?;
         constraint::beside(&mut body, format, "response_format")?;
-        let prompt = chat::conversation(&mut body, fields)?.render(&model)?;
-        Ok((prompt, body.ignored()))
+        let asked = chat::conversation(&mut body, fields, model.policy.telling)?;
+        Ok((asked.render(&model)?, body.ignored()))
     })
     .await?;
     let mut response = Json(Prompt { prompt }).into_response();

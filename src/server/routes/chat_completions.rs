@@ -21,7 +21,7 @@ use crate::server::openai::completions::{StreamOptions, include_usage};
 use crate::server::openai::message::CallIds;
 use crate::server::openai::sampling::SamplingFields;
 use crate::server::openai::usage::{Account, TimingsOut};
-use crate::server::openai::{constraint, refused, response_format};
+use crate::server::openai::{constraint, refused, response_format, shapes};
 use crate::server::sse::{self, Shape};
 use crate::server::state::{App, Ready};
 use crate::server::submit::{Output, interleave, offload};
@@ -82,9 +82,10 @@ pub async fn post(
 
 fn read(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Asked, ApiError> {
     let mut body = Body::parse(bytes)?;
-    model.check_name(&body)?;
+    model.check_name(&mut body)?;
     let terms = terms.read(&mut body)?;
     refused::chat(&mut body)?;
+    shapes::chat(&mut body);
     body.look_into::<StreamOptions>("stream_options");
     let fields: ChatFields = body.read()?;
     let sampling: SamplingFields = body.read()?;
@@ -95,7 +96,7 @@ fn read(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Asked, ApiErr
     let include_usage = include_usage(stream, fields.stream_options)?;
     let answer = response_format::parse(body.take("response_format"))?;
     let answer = constraint::beside(&mut body, answer, "response_format")?;
-    let conversation = chat::conversation(&mut body, fields)?;
+    let conversation = chat::conversation(&mut body, fields, model.policy.telling)?;
     let choices = sampling.n;
     let manner = Manner {
         answer,

@@ -10,7 +10,6 @@ use axum::response::{IntoResponse, Response};
 use futures::future::try_join_all;
 
 use super::documents::CompletionRequest;
-use crate::engine::grammar::GrammarSpec;
 use crate::server::body::{Body, Ignored, RawBody};
 use crate::server::error::ApiError;
 use crate::server::generate::{Delta, Summary};
@@ -19,18 +18,19 @@ use crate::server::openai::chat::Head;
 use crate::server::openai::completions::{
     Completion, CompletionChoice, CompletionFields, Prompt, StreamOptions, include_usage, prompts,
 };
+use crate::server::openai::constraint::Constraint;
 use crate::server::openai::logprobs::{CompletionLogprobs, CompletionOffsets};
 use crate::server::openai::sampling::SamplingFields;
 use crate::server::openai::usage::{Account, TimingsOut};
-use crate::server::openai::{constraint, metadata, refused, response_format};
+use crate::server::openai::{constraint, metadata, refused, response_format, shapes};
 use crate::server::sse::{self, Shape};
 use crate::server::state::{App, Ready};
-use crate::server::submit::{Job, Output, field_of, interleave, offload, submit};
+use crate::server::submit::{Job, Output, interleave, offload, submit};
 use crate::server::terms::Terms;
 
 struct Prepared {
     job: Job,
-    grammar: Option<GrammarSpec>,
+    constraint: Option<Constraint>,
     /// Outputs to answer of each prompt; the job may make more.
     n: usize,
     stream: bool,
@@ -59,14 +59,15 @@ pub async fn post(
     let prepared = offload(bytes.len(), move || prepare(&shared, &bytes, terms)).await?;
     let Prepared {
         job,
-        grammar,
+        constraint,
         n,
         stream,
         include_usage,
         ignored,
     } = prepared;
-    let field = field_of(grammar.as_ref());
-    let mut job = job.constrain(&model, grammar, field).await?;
+    let field = constraint.as_ref().map_or("", |it| it.field);
+    let spec = constraint.map(|it| it.spec);
+    let mut job = job.constrain(&model, spec, field).await?;
     let logprobs = job.logprobs;
     if job.sampling.n > n {
         // What is best is told by them.
@@ -93,9 +94,10 @@ pub async fn post(
 
 fn prepare(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Prepared, ApiError> {
     let mut body = Body::parse(bytes)?;
-    model.check_name(&body)?;
+    model.check_name(&mut body)?;
     let terms = terms.read(&mut body)?;
     refused::completions(&mut body)?;
+    shapes::completions(&mut body);
     let fields: CompletionFields = body.read()?;
     body.look_into::<StreamOptions>("stream_options");
     let mut sampling: SamplingFields = body.read()?;
@@ -108,8 +110,8 @@ fn prepare(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Prepared, 
     let logprobs = fields.logprobs()?;
     let stream = fields.stream.unwrap_or(false);
     let include_usage = include_usage(stream, fields.stream_options)?;
-    let grammar = response_format::parse(body.take("response_format"))?;
-    let grammar = constraint::beside(&mut body, grammar, "response_format")?;
+    let constraint = response_format::parse(body.take("response_format"))?;
+    let constraint = constraint::beside(&mut body, constraint, "response_format")?;
     let tokens = |prompt| match prompt {
         Prompt::Tokens(tokens) => Ok((tokens, None)),
         Prompt::Text(text) => Ok((model.encode("prompt", &text, true)?, Some(text))),
@@ -124,7 +126,7 @@ fn prepare(model: &ServedModel, bytes: &[u8], terms: Terms) -> Result<Prepared, 
     }
     Ok(Prepared {
         job,
-        grammar,
+        constraint,
         n,
         stream,
         include_usage,

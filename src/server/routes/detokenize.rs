@@ -16,6 +16,8 @@ use crate::server::submit::offload;
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "describes what `post` reads")]
 pub struct DetokenizeRequest {
+    /// The id of the model, or anything: see `--strict-model`.
+    model: Option<String>,
     tokens: Vec<u32>,
 }
 
@@ -37,6 +39,7 @@ pub struct Text {
 pub async fn post(Ready(model): Ready, RawBody(bytes): RawBody) -> Result<Response, ApiError> {
     let (content, ignored) = offload(bytes.len(), move || {
         let mut body = Body::parse(&bytes)?;
+        model.check_name(&mut body)?;
         let ids = match body.take("tokens") {
             Some(Value::Array(list)) => tokens("tokens", list)?,
             Some(_) => {

@@ -12,6 +12,9 @@ use crate::server::submit::offload;
 
 #[derive(Deserialize, ToSchema)]
 pub struct TokenizeRequest {
+    /// The id of the model, or anything: see `--strict-model`.
+    #[allow(dead_code, reason = "checked before the others")]
+    model: Option<String>,
     content: String,
     /// Whether to add what the tokenizer puts around a text, such as BOS; absent is no.
     #[serde(default)]
@@ -63,6 +66,7 @@ impl From<Vec<u8>> for Piece {
 pub async fn post(Ready(model): Ready, RawBody(bytes): RawBody) -> Result<Response, ApiError> {
     let (answer, ignored) = offload(bytes.len(), move || {
         let mut body = Body::parse(&bytes)?;
+        model.check_name(&mut body)?;
         let fields: TokenizeRequest = body.read()?;
         let (text, special) = (&fields.content, fields.add_special);
         let ids = if fields.parse_special.unwrap_or(true) {

@@ -1,5 +1,6 @@
 //! Methods of Python's `str`, `list` and `dict` that templates call, beyond minijinja-contrib's.
 
+use minijinja::formatting::FormatStyle;
 use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
@@ -10,8 +11,10 @@ use super::strings::{
     title, triple, window,
 };
 
-/// The name that `x[::-1]` is called by.
-pub(super) const REVERSED: &str = "__reversed__";
+/// The name that `x[a:b:c]` is called by.
+pub(super) const SLICE: &str = "__slice__";
+/// The name that `'text' % x` is called by.
+pub(super) const PERCENT: &str = "__percent__";
 
 /// Calls `value.method(*args)`.
 pub(super) fn call(
@@ -20,8 +23,8 @@ pub(super) fn call(
     method: &str,
     args: &[Value],
 ) -> Result<Value, Error> {
-    if method == REVERSED {
-        return reversed(value);
+    if method == SLICE {
+        return slice(value, args);
     }
     if let Some(text) = value.as_str()
         && let Some(result) = string_method(text, method, args)?
@@ -53,30 +56,93 @@ pub(super) fn call(
     }
 }
 
-fn reversed(value: &Value) -> Result<Value, Error> {
+/// `value[start:stop:step]`.
+fn slice(value: &Value, args: &[Value]) -> Result<Value, Error> {
+    let (start, stop, step): (Option<i64>, Option<i64>, Option<i64>) = from_args(args)?;
+    if step == Some(0) {
+        let message = "slice step cannot be zero";
+        return Err(Error::new(ErrorKind::InvalidOperation, message));
+    }
     if let Some(text) = value.as_str() {
-        return Ok(text.chars().rev().collect::<String>().into());
+        let chars: Vec<char> = text.chars().collect();
+        let places = places(chars.len(), start, stop, step.unwrap_or(1));
+        let taken = places.filter_map(|place| chars.get(place));
+        return Ok(taken.collect::<String>().into());
     }
     if matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
-        let mut items = value.try_iter()?.checked().collect::<Result<Vec<_>, _>>()?;
-        items.reverse();
+        let items = value.try_iter()?.checked().collect::<Result<Vec<_>, _>>()?;
+        let places = places(items.len(), start, stop, step.unwrap_or(1));
+        let taken: Vec<Value> = places
+            .filter_map(|place| items.get(place).cloned())
+            .collect();
         return Ok(if value.is_tuple() {
-            Tuple::from(items).into()
+            Tuple::from(taken).into()
         } else {
-            items.into()
+            taken.into()
         });
     }
     match value.kind() {
         ValueKind::None | ValueKind::Bool | ValueKind::Number => Ok(Value::UNDEFINED),
         kind => {
-            let message = format!("a value of type {kind} cannot be reversed");
+            let message = format!("a value of type {kind} cannot be sliced");
             Err(Error::new(ErrorKind::InvalidOperation, message))
         }
     }
 }
 
+/// The indices that Python's `slice(start, stop, step).indices(length)` stands for.
+fn places(
+    length: usize,
+    start: Option<i64>,
+    stop: Option<i64>,
+    step: i64,
+) -> impl Iterator<Item = usize> {
+    let length = i64::try_from(length).unwrap_or(i64::MAX);
+    // Backwards, one place before the first ends it.
+    let (least, most) = if step < 0 {
+        (-1, length - 1)
+    } else {
+        (0, length)
+    };
+    let place = |index: i64| match index {
+        ..0 => index.saturating_add(length).max(least),
+        _ => index.min(most),
+    };
+    let start = start.map_or(if step < 0 { most } else { least }, place);
+    let stop = stop.map_or(if step < 0 { least } else { most }, place);
+    let next = move |at: &i64| at.checked_add(step);
+    std::iter::successors(Some(start), next)
+        .take_while(move |&at| if step < 0 { at > stop } else { at < stop })
+        .filter_map(|at| usize::try_from(at).ok())
+}
+
+/// `text % values`: a tuple has a value for each place, anything else is the only one.
+fn percent(text: &str, args: &[Value]) -> Result<Value, Error> {
+    let (values,): (&Value,) = from_args(args)?;
+    let mut values = match values.is_tuple() {
+        true => values
+            .try_iter()?
+            .checked()
+            .collect::<Result<Vec<_>, _>>()?,
+        false => vec![values.clone()],
+    };
+    let named = text.contains("%(");
+    for value in &mut values {
+        let is_written = match value.kind() {
+            ValueKind::Seq | ValueKind::Iterable | ValueKind::None => true,
+            ValueKind::Map => !named,
+            _ => false,
+        };
+        if is_written {
+            *value = Value::from(python::str(value));
+        }
+    }
+    minijinja::formatting::format(FormatStyle::Printf, text, &values).map(Value::from)
+}
+
 fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     let result = match method {
+        PERCENT => percent(text, args)?,
         "removeprefix" => {
             let (prefix,): (&str,) = from_args(args)?;
             Value::from(text.strip_prefix(prefix).unwrap_or(text))

@@ -10,7 +10,6 @@ mod python;
 mod source;
 mod strings;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use minijinja::value::Serde;
@@ -118,11 +117,7 @@ impl ChatTemplate {
             .get_template(&source.name)
             .map_err(failed)?;
         let mut output = Bounded::default();
-        let render = || template.render_captured_to(context, &mut output);
-        // minijinja panics at some slices that go backwards.
-        let rendered = catch_unwind(AssertUnwindSafe(render))
-            .map_err(|_| TemplateError::Failed("it cannot be evaluated".to_owned()))?;
-        match rendered {
+        match template.render_captured_to(context, &mut output) {
             Err(_) if output.full => return Err(TemplateError::Limit),
             result => result.map_err(failed)?,
         };

@@ -36,6 +36,8 @@ FAMILY = Family(
         # Scores are not divided by the size of a head.
         "*q_norm.weight": around(0.3, 0.05),
         "*layer_scalar": around(0.8, 0.1),
+        "*router.scale": around(1, 0.2),
+        "*per_expert_scale": around(1, 0.3),
         "*embed_tokens.weight": around(0, 0.06),
     },
 )
@@ -51,7 +53,32 @@ def layout(weights: Weights, config: Config) -> tuple[Weights, Config]:
 
 
 SAMPLE: dict[str, Recipe] = {"transformers layout": FAMILY.transformers(layout)}
+# As the one with four billion active parameters has it.
+EXPERTS: Config = {
+    "enable_moe_block": True,
+    "num_experts": 8,
+    "top_k_experts": 3,
+    "moe_intermediate_size": 64,
+    "num_kv_shared_layers": 0,
+    "hidden_size_per_layer_input": 0,
+    "attention_k_eq_v": True,
+    "num_global_key_value_heads": 1,
+}
+
+
+def joined(weights: Weights, config: Config) -> tuple[Weights, Config]:
+    """With gate and rest of the experts in one tensor."""
+    for layer in range(config["num_hidden_layers"]):
+        experts = f"model.layers.{layer}.experts"
+        halves = [weights.pop(f"{experts}.switch_glu.{name}.weight") for name in ("gate_proj", "up_proj")]
+        weights[f"{experts}.gate_up_proj"] = mx.concatenate(halves, axis=1)
+        weights[f"{experts}.down_proj"] = weights.pop(f"{experts}.switch_glu.down_proj.weight")
+    return saved_by_transformers(weights, config)
+
+
+SAMPLE["experts"] = FAMILY.transformers(joined, **EXPERTS)
 ALL: dict[str, Recipe] = SAMPLE | {
+    "experts, 4-bit": FAMILY.quantized(4, 32, **EXPERTS),
     "float32": FAMILY.dense(),
     "4-bit": FAMILY.quantized(4, dtype=mx.bfloat16),
     "sharded mixed bits": FAMILY.quantized(4, choose=mixed, shards=3),

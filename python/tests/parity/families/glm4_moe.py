@@ -45,7 +45,7 @@ FAMILY = Family(
 
 def layout(weights: Weights, config: Config) -> tuple[Weights, Config]:
     """With a layer behind the last, which predicts a further token."""
-    weights["model.layers.3.eh_proj.weight"] = mx.ones((128, 256))
+    weights[f"model.layers.{config['num_hidden_layers']}.eh_proj.weight"] = mx.ones((128, 256))
     return unstacked(weights, config)
 
 

@@ -55,7 +55,9 @@ def layout(weights: Weights, config: Config) -> tuple[Weights, Config]:
     weights["model.visual.blocks.0.norm1.weight"] = mx.ones((32,))
     weights["mtp.norm.weight"] = mx.ones((128,))
     text = config["text_config"]
-    types = ["linear_attention", "linear_attention", "linear_attention", "full_attention"]
+    every = text["full_attention_interval"]
+    layers = range(1, text["num_hidden_layers"] + 1)
+    types = ["linear_attention" if layer % every else "full_attention" for layer in layers]
     text = text | {"layer_types": types, "hidden_act": "silu", "attn_output_gate": True}
     return saved_by_transformers(weights, config | {"text_config": text, "vision_config": {"depth": 1}})
 

@@ -59,6 +59,7 @@ ALL: dict[str, Recipe] = SAMPLE | {
     "float32 sharded": FAMILY.dense(shards=3),
     "weights as they are": FAMILY.dense(norm_topk_prob=False, decoder_sparse_step=2, mlp_only_layers=[]),
     "mixed bits": quantized(4, choose=mixed),
+    "one expert": FAMILY.dense(num_experts_per_tok=1),
     "mxfp4": quantized(4, 32, mode="mxfp4", tie_word_embeddings=True),
     **{f"{bits}-bit": quantized(bits) for bits in (2, 3, 5, 6, 8)},
 }

@@ -54,5 +54,6 @@ SAMPLE: dict[str, Recipe] = {"transformers layout": FAMILY.transformers(layout)}
 ALL: dict[str, Recipe] = SAMPLE | {
     "float32": FAMILY.dense(),
     "4-bit": FAMILY.quantized(4, dtype=mx.bfloat16, shards=2),
+    "a key head for each value head": FAMILY.dense(linear_num_value_heads=2),
     "tied, weights as they are": FAMILY.dense(tie_word_embeddings=True, norm_topk_prob=False),
 }

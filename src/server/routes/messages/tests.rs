@@ -368,7 +368,7 @@ async fn errors_of_others_have_its_envelope_too() {
     app.usage().close();
     let closed = post(&router, PATH, &body(json!({"model": "mlxcel-tiny"}))).await;
     let (status, kind, _) = refused(&closed);
-    assert_eq!((status, kind.as_str()), (503, "overloaded_error"));
+    assert_eq!((status, kind.as_str()), (529, "overloaded_error"));
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::http::header;
 use serde_json::{Map, Value, json};
 
-use super::super::tests::{Answer, ask, engine, request, router, serving, with_model};
+use super::super::tests::{Answer, ask, engine, request, roomy, router, serving, with_model};
 use crate::engine::tests::FAILS;
 use crate::server::auth::Keys;
 use crate::server::model::TextFiles;
@@ -330,7 +330,7 @@ async fn wait(router: &Router, id: &str, status: &str) -> Value {
 
 #[tokio::test]
 async fn background_responses_are_made_while_nobody_waits_and_can_be_cancelled() {
-    let engine = engine(1, 4);
+    let engine = roomy(1, 4);
     let router = super::super::router(serving(engine.clone(), |_| {}));
     let first = create(&router, endless()).await;
     assert_eq!(first["status"], "queued");
@@ -439,7 +439,7 @@ async fn what_cannot_be_done_is_named() {
         (
             json!({"text": {"format": {"type": "json_schema", "name": "n",
                 "schema": {"type": "array", "uniqueItems": true}}}}),
-            "text.format",
+            "text.format.schema",
         ),
         (json!({"tools": [{"type": "web_search"}]}), "tools[0].type"),
         (json!({"tool_choice": "required"}), "tool_choice"),

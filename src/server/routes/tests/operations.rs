@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::http::{StatusCode, header};
 use serde_json::{Value, json};
 
-use super::{ask, endless, engine, idle, post, request, router, serving, valid_bodies};
+use super::{ask, endless, engine, idle, post, request, roomy, router, serving, valid_bodies};
 use crate::server::routes::{documents, listed};
 use futures::StreamExt;
 use tower::ServiceExt;
@@ -145,7 +145,7 @@ fn samples(page: &str) -> BTreeMap<String, f64> {
 
 #[tokio::test]
 async fn metrics_count_what_requests_came_to() {
-    let engine = engine(2, 4);
+    let engine = roomy(2, 4);
     let router = super::super::router(serving(engine.clone(), |_| {}));
     let prompt: Vec<u32> = (100..160).collect();
     let body = json!({"prompt": prompt, "max_tokens": 5, "temperature": 0, "logit_bias": {"2040": -100, "2041": -100}});
@@ -216,9 +216,22 @@ async fn metrics_count_what_requests_came_to() {
 
 #[tokio::test]
 async fn slots_show_what_runs_where() {
-    let engine = engine(2, 4);
+    let engine = roomy(2, 4);
     let router = super::super::router(serving(engine.clone(), |_| {}));
     let slots = || async { ask(&router, request("GET", "/slots", "")).await };
+    let once = async |shown: fn(&Value) -> bool| {
+        let there = async {
+            loop {
+                let slots = slots().await.json();
+                if shown(&slots) {
+                    break slots;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let wait = Duration::from_secs(60);
+        tokio::time::timeout(wait, there).await.unwrap()
+    };
     let quiet = slots().await.json();
     assert_eq!(quiet.as_array().unwrap().len(), 2);
     for (id, slot) in quiet.as_array().unwrap().iter().enumerate() {
@@ -227,22 +240,13 @@ async fn slots_show_what_runs_where() {
             (&json!(id), &json!(false))
         );
         assert!(slot.get("id_task").is_none());
-        assert_eq!(slot["n_ctx"], 512);
+        assert_eq!(slot["n_ctx"], 8192);
     }
     let running = router.clone().oneshot(endless(true)).await.unwrap();
     let mut stream = running.into_body().into_data_stream();
     assert!(stream.next().await.is_some());
     // What is shown follows what is sent, by less than a step.
-    let decoding = async {
-        loop {
-            let slots = slots().await.json();
-            if slots[0]["next_token"]["n_decoded"].as_u64() > Some(0) {
-                break slots;
-            }
-        }
-    };
-    let wait = Duration::from_secs(10);
-    let busy = tokio::time::timeout(wait, decoding).await.unwrap();
+    let busy = once(|slots| slots[0]["next_token"]["n_decoded"].as_u64() > Some(0)).await;
     assert_eq!(busy[0]["is_processing"], true, "{busy}");
     assert_eq!(
         (&busy[0]["id_task"], &busy[0]["n_prompt_tokens"]),
@@ -261,22 +265,20 @@ async fn slots_show_what_runs_where() {
     assert!(none.headers.contains_key(header::RETRY_AFTER));
     drop(stream);
     // The second keeps its place.
-    let freed = async {
-        loop {
-            let slots = slots().await.json();
-            if slots[0]["is_processing"] == false {
-                break slots;
-            }
-        }
-    };
-    let left = tokio::time::timeout(wait, freed).await.unwrap();
+    let left = once(|slots| slots[0]["is_processing"] == false).await;
     assert_eq!(
         (&left[1]["is_processing"], &left[1]["id_task"]),
         (&json!(true), &json!(1))
     );
     drop(second);
-    idle(&engine).await;
-    assert_eq!(slots().await.json(), quiet);
+    let idle = |slots: &Value| {
+        slots
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|slot| slot["is_processing"] == false)
+    };
+    assert_eq!(once(idle).await, quiet);
 }
 
 #[tokio::test]
@@ -369,4 +371,26 @@ async fn a_model_tells_what_it_can_do() {
     let version = get("/version").await;
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(version["mlx_version"], props["mlx_version"]);
+}
+
+#[tokio::test]
+async fn props_tell_how_the_server_fares() {
+    let router = super::super::router(serving(engine(1, 1), |_| {}));
+    let body = json!({"prompt": "mlxcel is", "max_tokens": 8, "temperature": 0});
+    let answer = ask(
+        &router,
+        request("POST", "/v1/completions", body.to_string()),
+    )
+    .await;
+    let generated = answer.json()["usage"]["completion_tokens"].clone();
+    let props = ask(&router, request("GET", "/props", "")).await.json();
+    assert_eq!(props["throughput"]["generated_tokens_total"], generated);
+    for rate in ["prompt_tokens_per_second", "generated_tokens_per_second"] {
+        assert!(props["throughput"][rate].as_f64().unwrap() > 0.0, "{props}");
+    }
+    let memory = &props["memory"];
+    assert!(memory["active_bytes"].as_u64() <= memory["peak_bytes"].as_u64());
+    assert!(memory["rss_bytes"].as_u64() > memory["cache_bytes"].as_u64());
+    assert_eq!(props["pid"], std::process::id());
+    assert_eq!(props["leases"], 0);
 }

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::post;
+use super::{ask, engine, post, request, serving};
+use crate::server::reader::Telling;
 
 /// The message of a question that the model thinks about, with this beside it.
 async fn thought(fields: Value) -> (Value, u64) {
@@ -76,6 +77,22 @@ async fn thoughts_are_told_where_the_request_wants_them() {
     let raw = raw["content"].as_str().unwrap();
     assert!(raw.contains("</think>"), "{raw}");
     assert!(raw.contains(thoughts) && raw.ends_with(answer), "{raw}");
+
+    // The server's own habit, and what the request says of it.
+    let app = serving(engine(1, 1), |model| {
+        model.policy.telling = Telling::InContent
+    });
+    let router = super::super::router(app);
+    for (format, told) in [(None, raw), (Some("none"), raw), (Some("auto"), answer)] {
+        let body = json!({"messages": [{"role": "user", "content": "What is 17 + 25?"}],
+            "enable_thinking": true, "temperature": 0, "max_tokens": 120, "reasoning_format": format});
+        let request = request("POST", "/v1/chat/completions", body.to_string());
+        let answer = ask(&router, request).await.json();
+        assert_eq!(
+            answer["choices"][0]["message"]["content"], told,
+            "{format:?}"
+        );
+    }
 }
 
 #[tokio::test]
