@@ -54,6 +54,11 @@ impl Detokenizer {
             .decode_next(&mut self.state, id, skip_special)
     }
 
+    /// Whether a token is special, and not shown.
+    pub fn hides(&self, id: u32) -> bool {
+        self.skip_special && !self.shown.contains(&id) && self.tokenizer.is_special(id)
+    }
+
     /// The text still held back: bytes that are no whole character become U+FFFD.
     ///
     /// # Errors

@@ -18,12 +18,13 @@ from ._binary import knows
 from ._child import Child, DirectChild, ReapedChild
 from ._drain import Drain, Tail
 from ._lifeline import LIFELINE
+from .errors import MlxcelServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["ServerProcess", "describe_exit"]
+__all__ = ["ServerProcess", "describe_exit", "no_thread"]
 
 _LAST_WORDS = 1.0  # seconds that a dead child's pipes get to reach their end
 _AFTER_KILL = 10.0  # seconds in which the kernel ends a killed process
@@ -73,9 +74,10 @@ class ServerProcess:
                 self._child.tell_when_output_ended(self._output_ended)
             self._exit_thread = threading.Thread(target=self._await_exit, name=f"{name}-exit", daemon=True)
             self._exit_thread.start()
-        except BaseException:  # no thread to be had: a child that nobody watches must not stay
-            self._child.terminate()
-            self._child.close()
+        except BaseException as error:  # a child that nobody watches must not stay
+            self._abandon()
+            if isinstance(error, RuntimeError):
+                raise no_thread(error) from error
             raise
 
     @property
@@ -140,6 +142,17 @@ class ServerProcess:
                 self._child.kill()
                 self.wait(_AFTER_KILL)
 
+    def _abandon(self) -> None:
+        """End at once what has hardly begun: there is no thread to wait for it, or to read what it writes."""
+        self._child.kill()
+        self._child.wait()
+        self._child.close()
+        for name in ("_stdout", "_stderr"):
+            if isinstance(drain := getattr(self, name, None), Drain):
+                drain.join(_LAST_WORDS)
+        self._child.stdout.close()
+        self._child.stderr.close()
+
     def _await_exit(self) -> None:
         self._code = self._child.wait()
         self._child.close()
@@ -166,6 +179,14 @@ class ServerProcess:
     def _keep(self, line: str) -> None:
         if self._log is not None:
             self._log.add(line)
+
+
+def no_thread(error: RuntimeError) -> MlxcelServerError:
+    """What Python's word that there is no thread to be had means to a user."""
+    return MlxcelServerError(
+        f"nothing can watch over the mlxcel server: {error}; end other processes or threads of yours, "
+        "or raise the limit of them (ulimit -u)"
+    )
 
 
 def _sigterm_is_blocked() -> bool:

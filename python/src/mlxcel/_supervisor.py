@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ._endings import Endings, crash_of, first_line, given_up
 from ._health import Health, wait_until_ready
+from ._process import no_thread
 from ._state import Attempts, ServerState, StateChange
 from .errors import (
     MlxcelError,
@@ -193,8 +194,11 @@ class Supervisor:
         self._thread = threading.Thread(target=self._main, name="mlxcel-supervisor", daemon=True)
         try:
             self._thread.start()
-        except BaseException:
+        except BaseException as error:
             self._thread = None
+            self._launching = False
+            if isinstance(error, RuntimeError):
+                raise no_thread(error) from error
             raise
 
     def _main(self) -> None:

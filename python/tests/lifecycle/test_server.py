@@ -313,3 +313,26 @@ def test_records_that_killed_owners_left_are_swept_up(make: Make, runtime: Path)
         (kept,) = left.parent.iterdir()
         left.write_text(kept.read_text().replace(f'"pid": {server.pid}', '"pid": 999999999'))
     assert list(left.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["mlxcel-supervisor", "-out", "-exit"])
+def test_without_threads_nothing_is_started_and_it_is_said(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.endswith(name):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    dump = tmp_path / "facts"
+    server = make("--fake-dump", str(dump))
+    with pytest.raises(MlxcelServerError, match=r"can't start new thread.*ulimit -u"):
+        server.start()
+    if dump.exists():
+        eventually(lambda: not alive(facts_of(dump)["pid"]))
+    monkeypatch.undo()
+    with server:
+        assert server.state == "ready"
