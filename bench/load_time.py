@@ -2,7 +2,8 @@
 
 What the built-in model takes is taken off. The file is read by as many threads as the server has, a
 megabyte at a time; before the first round it is in the cache. Peak memory is the kernel's (VmHWM),
-after a first token, beside the weights and one step of keys and values.
+after a few tokens, beside the weights and one step of keys and values. The first request's token, and
+those of three that follow with other prompts as long, tell what loading leaves to the first one.
 
     python bench/load_time.py [--shape 600M-bfloat16] [--binary FILE] [--rounds 5]
         [--out bench/results/load-time.json]
@@ -17,6 +18,7 @@ import subprocess
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import random_models
@@ -26,11 +28,32 @@ from server_start import BINARY, ask
 PIECE = 1 << 20
 # Positions that a cache is allocated for at once.
 STEP = 256
+REQUESTS = 4
 TIME_AIM, MEMORY_AIM, ALLOWED = 1.3, 1.2, 60e6
 
 
-def start(binary: Path, model: str | Path, path: Path) -> tuple[float, int]:
-    """Seconds from exec to healthy, and bytes of memory at most, a first token included."""
+@dataclass(frozen=True)
+class Start:
+    """Seconds from exec to healthy, those of each request's one token, and bytes of memory at most."""
+
+    healthy: float
+    tokens: list[float]
+    peak: int
+
+
+def one_token(path: Path, prompt: list[int]) -> float:
+    """Seconds that a request for one token takes."""
+    begin = time.perf_counter()
+    status, answer = ask(path, "POST", "/v1/completions", {"prompt": prompt, "max_tokens": 1})
+    body = answer.read()
+    answer.close()
+    if status != 200:
+        raise SystemExit(body.decode())
+    return time.perf_counter() - begin
+
+
+def start(binary: Path, model: str | Path, path: Path) -> Start:
+    """Starts a server, asks it a few times, and ends it."""
     begin = time.perf_counter()
     process = subprocess.Popen(
         [binary, "serve", "-m", model, "--host", path, "--port", "0"],
@@ -43,10 +66,8 @@ def start(binary: Path, model: str | Path, path: Path) -> tuple[float, int]:
         while ask(path, "GET", "/health")[0] != 200:
             time.sleep(0.0005)
         healthy = time.perf_counter() - begin
-        status, answer = ask(path, "POST", "/v1/completions", {"prompt": "mlxcel is", "max_tokens": 2})
-        if status != 200:
-            raise SystemExit(answer.read().decode())
-        answer.close()
+        # Prompts that begin differently: the prefix cache has no part in it.
+        tokens = [one_token(path, [first, 400, 500, 600]) for first in range(300, 300 + REQUESTS)]
         lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
         peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
         process.terminate()
@@ -54,7 +75,7 @@ def start(binary: Path, model: str | Path, path: Path) -> tuple[float, int]:
     finally:
         process.kill()
         process.wait()
-    return healthy, peak
+    return Start(healthy, tokens, peak)
 
 
 def read(path: Path, threads: int) -> float:
@@ -87,7 +108,13 @@ def main() -> None:
     shape = random_models.SHAPES[arguments.shape]
     threads = len(os.sched_getaffinity(0))
     loads, peaks = [], []
-    seconds: dict[str, list[float]] = {"healthy": [], "healthy, mlxcel-tiny": [], "one read": []}
+    seconds: dict[str, list[float]] = {
+        "healthy": [],
+        "healthy, mlxcel-tiny": [],
+        "one read": [],
+        "first token": [],
+        "later tokens": [],
+    }
     with tempfile.TemporaryDirectory() as temporary:
         folder, socket = Path(temporary) / arguments.shape, Path(temporary) / "s.sock"
         random_models.write(shape, folder)
@@ -97,10 +124,13 @@ def main() -> None:
         for _ in range(arguments.rounds):
             loads.append(load())
             seconds["one read"].append(read(file, threads))
-            taken, peak = start(arguments.binary, folder, socket)
-            seconds["healthy"].append(taken)
-            peaks.append(peak)
-            seconds["healthy, mlxcel-tiny"].append(start(arguments.binary, "mlxcel-tiny", socket)[0])
+            large = start(arguments.binary, folder, socket)
+            seconds["healthy"].append(large.healthy)
+            seconds["first token"].append(large.tokens[0])
+            seconds["later tokens"].append(statistics.median(large.tokens[1:]))
+            peaks.append(large.peak)
+            tiny = start(arguments.binary, "mlxcel-tiny", socket)
+            seconds["healthy, mlxcel-tiny"].append(tiny.healthy)
     medians = {what: statistics.median(values) for what, values in seconds.items()}
     print(f"{size / 1e9:.2f} GB, {threads} threads")
     for what, median in medians.items():

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use mlxcel::mlx::kernels::{Isa, set_threads};
 use mlxcel::mlx::recurrent::{Carried, GatedNorm, Recurrence, RecurrentHeads, ShortConv};
-use mlxcel::mlx::{Array, Device, Dtype};
+use mlxcel::mlx::{Array, Device, Dtype, Memory};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestCaseResult, TestRunner};
 use rand::rngs::SmallRng;
@@ -381,6 +381,30 @@ fn recurrences_follow_the_formula_whatever_the_chunks_and_the_company() {
     on_every_isa(40, (heads(), sequences()), |(heads, sequences)| {
         follows_the_formula(&heads, &sequences)
     });
+}
+
+#[test]
+fn a_state_that_nobody_else_holds_is_advanced_where_it_lies() {
+    let _turn: MutexGuard<'_, ()> = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    Device::Cpu.make_default().unwrap();
+    // Much more than the other tests of this process ever have.
+    let heads = Heads {
+        delta: true,
+        keys: 8,
+        share: 4,
+        key_dim: 128,
+        value_dim: 1024,
+    };
+    let mut state = [heads.zeros()];
+    for seed in 0..2 {
+        heads.step(&mut state, &[&random(seed, heads.width())]);
+    }
+    let memory = Memory::now();
+    assert!(
+        memory.peak < memory.active + state[0].nbytes() / 2,
+        "{memory:?}, {} of it the state",
+        state[0].nbytes()
+    );
 }
 
 /// All sequences from their beginning in bfloat16; what comes out, and the states.

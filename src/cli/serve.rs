@@ -193,7 +193,7 @@ pub struct Args {
     #[arg(value_parser = BoolishValueParser::new())]
     prefix_cache_per_key: bool,
 
-    /// Compute one token before the first request, so that it does not wait for MLX to set itself up
+    /// Set up what the first request would wait for: on a GPU, by computing a token
     #[arg(
         long,
         env = "LLAMA_ARG_WARMUP",
@@ -205,7 +205,7 @@ pub struct Args {
     #[arg(default_missing_value = "true", value_parser = BoolishValueParser::new())]
     warmup: bool,
 
-    /// Start without that token
+    /// Start without that
     #[arg(long, help_heading = "Model", overrides_with = "warmup")]
     no_warmup: bool,
 

@@ -44,7 +44,7 @@ pub struct EngineOptions {
     pub prefix_cache: bool,
     /// Load even what does not seem to fit.
     pub force: bool,
-    /// Compute one token before the first request needs it.
+    /// Set up what the first request would wait for.
     pub warmup: bool,
 }
 
@@ -211,7 +211,7 @@ fn load(
         prefix_cache: options.prefix_cache.then_some(prefix_cache),
     };
     if options.warmup {
-        warm_up(&*model)?;
+        warm_up(&*model, device)?;
     }
     Ok((model, capacity))
 }
@@ -268,8 +268,12 @@ fn context_length(
     Ok(context)
 }
 
-/// Computes one token, so that the first request does not wait for what MLX sets up once.
-fn warm_up(model: &dyn Model) -> Result<(), MlxError> {
+/// Sets up what the first request would wait for, and fails where the model cannot be computed.
+///
+/// A GPU compiles its kernels when they first run, so it computes a token. On the CPU that would take as long as the
+/// weights take to be read from memory, and spare the first request nothing of that: there a token's computation is
+/// only built, which checks all shapes.
+fn warm_up(model: &dyn Model, device: Device) -> Result<(), MlxError> {
     let mut state = model.new_state();
     let mut rows = [Row {
         len: 1,
@@ -277,7 +281,10 @@ fn warm_up(model: &dyn Model) -> Result<(), MlxError> {
         logits: Logits::Last,
     }];
     let logits = model.forward(&token_ids(&[0], model.info().vocab_size)?, &mut rows)?;
-    mlx::Array::eval_all(&logits.iter().collect::<Vec<_>>())
+    match device {
+        Device::Gpu => mlx::Array::eval_all(&logits.iter().collect::<Vec<_>>()),
+        Device::Cpu => Ok(()),
+    }
 }
 
 struct DeathNotice(watch::Sender<Option<String>>);

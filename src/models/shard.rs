@@ -9,6 +9,7 @@ use memmap2::Mmap;
 use safetensors::{SafeTensorError, SafeTensors};
 
 use super::error::LoadError;
+use super::pages;
 
 /// Where a tensor lies.
 #[derive(Debug, Clone)]
@@ -40,6 +41,7 @@ impl Shard {
         // SAFETY: weights are read-only data. Whoever rewrites them in place while the server runs
         // changes what it computes, as with every memory-mapped model.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        pages::prefer_large(&map);
         let (header, metadata) =
             SafeTensors::read_metadata(&map).map_err(|error| damage(path, &map, &error))?;
         let data = 8 + header;

@@ -1,8 +1,10 @@
 //! A checkpoint's tensors: found in one safetensors file or several, taken by name.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+
+use memmap2::Mmap;
 
 use crate::mlx::{Array, Dtype, MlxError};
 
@@ -16,12 +18,6 @@ const INDEX: &str = "model.safetensors.index.json";
 /// How files end that hold weights in formats we do not read.
 const FOREIGN: [&str; 5] = [".gguf", ".bin", ".pt", ".pth", ".npz"];
 
-/// Bytes that are read from the disk between two reports of progress.
-const READ_STEP: usize = 16 << 20;
-
-/// Tensors below this come with the pages around them; to announce each would take longer.
-const ANNOUNCED: usize = 1 << 20;
-
 /// The tensors that were not taken yet. Opening reads the headers only.
 pub struct Weights<'p> {
     dir: PathBuf,
@@ -31,6 +27,8 @@ pub struct Weights<'p> {
     renamed: HashMap<String, String>,
     /// Tensors that the checkpoint has less one.
     less_one: HashSet<String>,
+    /// What was taken as it lies in the files, and is to be brought in at last.
+    in_place: Vec<Part>,
     /// What vectors of floating-point numbers are converted to; `None` keeps the checkpoint's type.
     compute: Option<Dtype>,
     progress: LoadProgress,
@@ -70,6 +68,9 @@ struct Found {
     dtype: Dtype,
     /// Bytes in memory.
     bytes: u64,
+    /// Whether its pages may come last: it stays where it lies in the file, and the CPU, which does not look at it
+    /// before, computes with it there.
+    in_place: bool,
 }
 
 impl Part {
@@ -81,6 +82,16 @@ impl Part {
     /// The file's name for the element type.
     pub fn dtype(&self) -> safetensors::Dtype {
         self.info.dtype
+    }
+
+    /// Where it lies.
+    fn pages<'s>(&self, shards: &'s [Shard]) -> (&'s Mmap, Range<usize>) {
+        (&shards[self.shard].map, self.info.range.clone())
+    }
+
+    /// Whether it can be read where it lies: a header of odd length leaves all behind it unaligned.
+    fn is_aligned(&self, dtype: Dtype) -> bool {
+        self.info.range.start.is_multiple_of(dtype.size())
     }
 }
 
@@ -98,6 +109,7 @@ impl<'p> Weights<'p> {
             tensors: HashMap::new(),
             renamed: HashMap::new(),
             less_one: HashSet::new(),
+            in_place: Vec::new(),
             compute,
             progress: LoadProgress { bytes: 0, total: 0 },
             report,
@@ -264,51 +276,44 @@ impl<'p> Weights<'p> {
     /// Takes a tensor of floating-point numbers, in the type that the model computes in.
     pub fn take(&mut self, name: &str, shape: &[i32]) -> Result<Array, LoadError> {
         let mut found = self.find(name, shape, Kind::Floats)?;
-        self.bring_in(&found);
-        let array = self.read(&mut found, shape)?;
-        let mut array = match self.compute {
+        let mut array = self.read(&mut found, shape)?;
+        match self.compute {
             Some(compute) if found.dtype != compute => {
-                let converted = array.astype(compute)?;
+                array = array.astype(compute)?;
                 // Now, so that only one tensor at a time is in memory twice.
-                Array::eval_all(&[&converted])?;
+                Array::eval_all(&[&array])?;
                 self.release(&found.tensor);
-                converted
+                self.tell(found.bytes);
             }
-            _ => array,
-        };
+            _ => self.keep(found),
+        }
         if self.less_one.contains(name) {
             array = array.add(&Array::from_f32(&[1.0], &[1])?.astype(array.dtype()?)?)?;
             Array::eval_all(&[&array])?;
         }
-        self.tell(&found);
         Ok(array)
     }
 
     /// Takes a matrix of floating-point numbers in the type that the file has: products read it as it
     /// is.
     pub fn take_as_is(&mut self, name: &str, shape: &[i32]) -> Result<Array, LoadError> {
-        let mut found = self.find(name, shape, Kind::Floats)?;
-        self.bring_in(&found);
-        let array = self.read(&mut found, shape)?;
-        self.tell(&found);
-        Ok(array)
+        self.take_stored(name, shape, Kind::Floats)
     }
 
     /// Takes a tensor of packed integers.
     pub fn take_packed(&mut self, name: &str, shape: &[i32]) -> Result<Array, LoadError> {
-        let mut found = self.find(name, shape, Kind::Packed)?;
-        self.bring_in(&found);
-        let array = self.read(&mut found, shape)?;
-        self.tell(&found);
-        Ok(array)
+        self.take_stored(name, shape, Kind::Packed)
     }
 
     /// Takes a tensor of bytes: the scales of quantization to floating-point numbers.
     pub fn take_bytes(&mut self, name: &str, shape: &[i32]) -> Result<Array, LoadError> {
-        let mut found = self.find(name, shape, Kind::Bytes)?;
-        self.bring_in(&found);
+        self.take_stored(name, shape, Kind::Bytes)
+    }
+
+    fn take_stored(&mut self, name: &str, shape: &[i32], kind: Kind) -> Result<Array, LoadError> {
+        let mut found = self.find(name, shape, kind)?;
         let array = self.read(&mut found, shape)?;
-        self.tell(&found);
+        self.keep(found);
         Ok(array)
     }
 
@@ -335,10 +340,15 @@ impl<'p> Weights<'p> {
             });
         }
         let bytes = self.bytes_of(&tensor);
+        let in_place = match tensor.parts.as_slice() {
+            [part] => tensor.make.is_none() && part.is_aligned(dtype) && self.compute.is_some(),
+            _ => false,
+        };
         Ok(Found {
             tensor,
             dtype,
             bytes,
+            in_place,
         })
     }
 
@@ -364,38 +374,39 @@ impl<'p> Weights<'p> {
         }
     }
 
-    /// Has the tensor's pages read from the disk, and tells how far that is. They would come by
-    /// themselves when they are used, but then all at once in the first step, which says nothing for
-    /// as long as the disk takes.
-    fn bring_in(&mut self, found: &Found) {
-        let parts = &found.tensor.parts;
-        let whole: usize = parts.iter().map(|part| part.info.range.len()).sum();
-        let mut read = 0;
-        for part in parts {
-            let map = Arc::clone(&self.shards[part.shard].map);
-            let range = part.info.range.clone();
-            for start in range.clone().step_by(READ_STEP) {
-                let end = range.end.min(start + READ_STEP);
-                if range.len() >= ANNOUNCED {
-                    pages::bring_in(&map, start..end);
-                } else {
-                    pages::touch(&map[start..end]);
-                }
-                read += end - start;
-                // A part's last step is told with it: a tensor of many small parts says little.
-                if end < range.end {
-                    let share = read as f64 / whole as f64;
-                    (self.report)(LoadProgress {
-                        bytes: self.progress.bytes + (found.bytes as f64 * share) as u64,
-                        ..self.progress
-                    });
-                }
-            }
+    /// Counts a tensor as loaded, or notes its pages where it lies in the file.
+    fn keep(&mut self, found: Found) {
+        match <[Part; 1]>::try_from(found.tensor.parts) {
+            Ok([part]) if found.in_place => self.in_place.push(part),
+            _ => self.tell(found.bytes),
         }
     }
 
+    /// Has the pages read of what is going to be copied.
+    fn bring_in(&mut self, found: &Found) {
+        let parts = &found.tensor.parts;
+        let whole: usize = parts.iter().map(|part| part.info.range.len()).sum();
+        let shards = &self.shards;
+        let ranges: Vec<_> = parts.iter().map(|part| part.pages(shards)).collect();
+        let mut read = 0;
+        pages::bring_in(&ranges, |bytes| {
+            read += bytes;
+            // The last step is told with the tensor.
+            if read < whole {
+                let share = read as f64 / whole as f64;
+                (self.report)(LoadProgress {
+                    bytes: self.progress.bytes + (found.bytes as f64 * share) as u64,
+                    ..self.progress
+                });
+            }
+        });
+    }
+
     /// The tensor as it is in the file, in place if it can be; or what is made of its parts.
-    fn read(&self, found: &mut Found, shape: &[i32]) -> Result<Array, MlxError> {
+    fn read(&mut self, found: &mut Found, shape: &[i32]) -> Result<Array, MlxError> {
+        if !found.in_place {
+            self.bring_in(found);
+        }
         let parts = &found.tensor.parts;
         let Some(make) = found.tensor.make.take() else {
             let first = parts
@@ -422,12 +433,10 @@ impl<'p> Weights<'p> {
     fn stored(&self, part: &Part, shape: &[i32], dtype: Dtype) -> Result<Array, MlxError> {
         let map = &self.shards[part.shard].map;
         let range = part.info.range.clone();
-        let bytes = &map[range.clone()];
-        // A header of odd length leaves the tensors unaligned.
-        if bytes.as_ptr().addr().is_multiple_of(dtype.size()) {
+        if part.is_aligned(dtype) {
             Array::from_mmap(map, range, shape, dtype)
         } else {
-            let copy = Array::from_bytes(bytes, shape, dtype)?;
+            let copy = Array::from_bytes(&map[range.clone()], shape, dtype)?;
             pages::release(map, range);
             Ok(copy)
         }
@@ -436,25 +445,33 @@ impl<'p> Weights<'p> {
     /// Lets the file's pages go that were converted.
     fn release(&self, tensor: &Tensor) {
         for part in &tensor.parts {
-            pages::release(&self.shards[part.shard].map, part.info.range.clone());
+            let (map, range) = part.pages(&self.shards);
+            pages::release(map, range);
         }
     }
 
-    fn tell(&mut self, found: &Found) {
-        self.progress.bytes += found.bytes;
+    fn tell(&mut self, bytes: u64) {
+        self.progress.bytes += bytes;
         (self.report)(self.progress);
     }
 
-    /// Fails where tensors are left that nobody took.
-    pub fn finish(self, architecture: &str) -> Result<(), LoadError> {
-        match self.names().map(|name| self.stored_name(name)).min() {
-            None => Ok(()),
-            Some(first) => Err(LoadError::UnusedTensors {
+    /// Fails where tensors are left that nobody took. Else has the pages read of those that stay in the files, and
+    /// tells how far that is: they would come by themselves when they are used, but then all at once in the first
+    /// step, which says nothing for as long as the disk takes.
+    pub fn finish(mut self, architecture: &str) -> Result<(), LoadError> {
+        if let Some(first) = self.names().map(|name| self.stored_name(name)).min() {
+            return Err(LoadError::UnusedTensors {
                 count: self.tensors.len(),
                 first: first.to_owned(),
                 architecture: architecture.to_owned(),
-            }),
+            });
         }
+        let mut parts = std::mem::take(&mut self.in_place);
+        parts.sort_by_key(|part| (part.shard, part.info.range.start));
+        let shards = std::mem::take(&mut self.shards);
+        let ranges: Vec<_> = parts.iter().map(|part| part.pages(&shards)).collect();
+        pages::bring_in(&ranges, |bytes| self.tell(bytes as u64));
+        Ok(())
     }
 }
 
@@ -697,23 +714,31 @@ mod tests {
         assert_eq!(vector.dtype().unwrap(), Dtype::Float32);
         weights.finish("llama").unwrap();
         let bytes: Vec<_> = seen.iter().map(|p| (p.bytes, p.total)).collect();
-        assert_eq!(bytes, [(0, 28), (16, 28), (28, 28)]);
+        // What lies in the file comes last.
+        assert_eq!(bytes, [(0, 28), (12, 28), (28, 28)]);
     }
 
     #[test]
-    fn a_large_tensor_tells_on_the_way() {
+    fn large_tensors_tell_on_the_way() {
         let dir = tempfile::tempdir().unwrap();
-        let rows = 3 * READ_STEP / 4096;
+        let rows = 3 * pages::PIECE / 4096;
         let tensors = [floats("a", &[rows, 512])];
         write_tensors(&dir.path().join("model.safetensors"), &tensors);
-        let mut seen = Vec::new();
-        let mut report = |progress: LoadProgress| seen.push(progress.bytes);
-        let mut weights = Weights::open(dir.path(), None, &mut report).unwrap();
-        weights.start();
-        weights.take("a", &[rows as i32, 512]).unwrap();
-        weights.finish("llama").unwrap();
-        let step = READ_STEP as u64;
-        assert_eq!(seen, [0, step, step * 3 / 2]);
+        // Read when they are taken, or at last.
+        for compute in [None, Some(Dtype::Float32)] {
+            let mut seen = Vec::new();
+            let mut report = |progress: LoadProgress| seen.push(progress.bytes);
+            let mut weights = Weights::open(dir.path(), compute, &mut report).unwrap();
+            weights.start();
+            weights.take("a", &[rows as i32, 512]).unwrap();
+            weights.finish("llama").unwrap();
+            // Which of its two pieces is there first is up to the threads.
+            let whole = rows as u64 * 2048;
+            assert!(
+                matches!(seen[..], [0, first, last] if 0 < first && first < last && last == whole),
+                "{seen:?} of {whole}"
+            );
+        }
     }
 
     /// The header's length decides where the tensors begin; nothing makes it even.

@@ -41,7 +41,7 @@ pub struct ModelOptions {
     pub prefix_cache: bool,
     /// On which terms requests are served.
     pub policy: Policy,
-    /// Compute a token before the first request.
+    /// Set up what the first request would wait for.
     pub warmup: bool,
     /// Load what does not seem to fit.
     pub force: bool,

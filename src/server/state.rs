@@ -26,7 +26,7 @@ pub enum Stage {
     Downloading,
     /// Weights go into memory.
     Loading,
-    /// A first token is computed, so that no request waits for what MLX sets up once.
+    /// What the first request would wait for is set up.
     Warmup,
 }
 

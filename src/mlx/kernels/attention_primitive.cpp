@@ -173,7 +173,7 @@ class CachedAttention : public CpuPrimitives {
       return after.copy_shared_buffer(before);
     }
     want_whole_rows(before);
-    allocate(after);
+    allocate_for_long(after);
     const std::size_t size = before.itemsize(), row = size * static_cast<std::size_t>(before.shape(3));
     const auto head_stride = static_cast<std::ptrdiff_t>(size) * before.strides(1);
     const auto row_stride = static_cast<std::ptrdiff_t>(size) * before.strides(2);

@@ -75,7 +75,7 @@ void score(
   for (std::size_t t = from; t < to; t += STRIP, scores += STRIP) {
     typename Format::Row rows[STRIP];
     typename Vec::F sums[ROWS][STRIP];
-    prefetch(keys, t, STRIP);
+    Format::prefetch(keys, t, STRIP);
 #pragma GCC unroll 16
     for (std::size_t r = 0; r < STRIP; r++) {
       rows[r] = Format::row(keys, least(t + r, to - 1));
@@ -178,7 +178,7 @@ void weigh(
   for (std::size_t t = 0; t < count; t++) {
     const auto row = Format::row(values, from + t);
     if (first == 0 && t % STRIP == 0) {
-      prefetch(values, from + t, STRIP);
+      Format::prefetch(values, from + t, STRIP);
     }
     constexpr int SPAN = Format::SPAN < WIDTH ? Format::SPAN : WIDTH;
 #pragma GCC unroll 16

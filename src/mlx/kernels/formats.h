@@ -13,17 +13,15 @@ namespace {
 
 /// Rows of the matrix that are computed together.
 constexpr std::size_t STRIP = 4;
-/// Bytes of a matrix that memory takes as long to bring as a thread to compute with.
-constexpr std::size_t AHEAD = 3 * 1024;
 
 inline std::size_t least(std::size_t a, std::size_t b) {
   return a < b ? a : b;
 }
 
-/// How far ahead rows are asked for: a strip at least.
+/// How far ahead rows are asked for: so many bytes, by measurement, and a strip at least.
 template <class Format>
 std::size_t rows_ahead(const Matrix& matrix) {
-  const std::size_t rows = AHEAD * Format::BLOCK / (matrix.columns * Format::BYTES + 1);
+  const std::size_t rows = Format::AHEAD * Format::BLOCK / (matrix.columns * Format::BYTES + 1);
   return rows < STRIP ? STRIP : least(rows, 16);
 }
 
@@ -59,6 +57,7 @@ struct Dense {
   static constexpr int VALUES = values_of(0);
   static constexpr int BLOCK = Vec::LANES;
   static constexpr int BYTES = BLOCK * sizeof(T);
+  static constexpr std::size_t AHEAD = 3 * 1024;
 
   struct Row {
     const T* values;
@@ -77,12 +76,13 @@ struct Dense {
     return {tail.values};
   }
   /// Asks for a block of the row `ahead` rows further on. A row is too short for the processor to
-  /// notice by itself where the reading goes on. Behind the last row nothing happens.
+  /// notice by itself where the reading goes on, but for rows of float32. Behind the last row nothing
+  /// happens.
   static void prefetch(const Matrix& matrix, Row row, std::size_t index, std::size_t ahead) {
-    const char* at = reinterpret_cast<const char*>(row.values + index * BLOCK + ahead * matrix.columns);
-    __builtin_prefetch(at);
+    if constexpr (!IN_PLACE) {
+      __builtin_prefetch(row.values + index * BLOCK + ahead * matrix.columns);
+    }
   }
-  static void prefetch_scales(const Matrix&, std::size_t) {}
   /// Calls `each` with the number of every vector of a block, and the vector.
   template <class Each>
   __attribute__((always_inline)) static void block(Row row, std::size_t index, Each each) {
@@ -99,6 +99,7 @@ struct Affine {
   static constexpr int VALUES = values_of(BITS);
   static constexpr int BLOCK = Vec::LANES * VALUES;
   static constexpr int BYTES = BLOCK * BITS / 8;
+  static constexpr std::size_t AHEAD = 10 * 1024;
   static constexpr int GROUPS = BLOCK > GROUP ? BLOCK / GROUP : 1;
 
   struct Row {
@@ -130,14 +131,6 @@ struct Affine {
   static void prefetch(const Matrix& matrix, Row row, std::size_t index, std::size_t ahead) {
     __builtin_prefetch(row.words + index * BYTES + ahead * (matrix.columns * BITS / 8));
   }
-  static void prefetch_scales(const Matrix& matrix, std::size_t index) {
-    const Row ahead = row(matrix, index);
-    const std::size_t bytes = matrix.columns / GROUP * sizeof(T);
-    for (std::size_t at = 0; at < bytes; at += 64) {
-      __builtin_prefetch(reinterpret_cast<const char*>(ahead.scales) + at);
-      __builtin_prefetch(reinterpret_cast<const char*>(ahead.biases) + at);
-    }
-  }
   template <class Each>
   __attribute__((always_inline)) static void block(Row row, std::size_t index, Each each) {
     const auto words = Vec::words<BITS>(row.words + index * BYTES);
@@ -159,6 +152,7 @@ struct Micro {
   static constexpr int VALUES = values_of(BITS);
   static constexpr int BLOCK = Vec::LANES * VALUES;
   static constexpr int BYTES = BLOCK * BITS / 8;
+  static constexpr std::size_t AHEAD = 10 * 1024;
   static constexpr int GROUPS = BLOCK > GROUP ? BLOCK / GROUP : 1;
 
   struct Row {
@@ -183,12 +177,6 @@ struct Micro {
   }
   static void prefetch(const Matrix& matrix, Row row, std::size_t index, std::size_t ahead) {
     __builtin_prefetch(row.words + index * BYTES + ahead * (matrix.columns * BITS / 8));
-  }
-  static void prefetch_scales(const Matrix& matrix, std::size_t index) {
-    const Row ahead = row(matrix, index);
-    for (std::size_t at = 0; at < matrix.columns / GROUP; at += 64) {
-      __builtin_prefetch(ahead.scales + at);
-    }
   }
   template <class Each>
   __attribute__((always_inline)) static void block(Row row, std::size_t index, Each each) {

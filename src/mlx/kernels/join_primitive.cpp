@@ -76,7 +76,7 @@ class Join : public CpuPrimitive {
   Join(mx::Stream stream, int axis) : CpuPrimitive(stream), axis_(axis) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
-    allocate(out);
+    allocate_for_long(out);
     std::vector<Runs> parts;
     std::size_t filled = 0;
     for (const auto& input : inputs) {

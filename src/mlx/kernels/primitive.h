@@ -1,6 +1,9 @@
 // What our primitives share.
 #pragma once
 
+#include <sys/mman.h>
+
+#include <cstdint>
 #include <functional>
 #include <stdexcept>
 
@@ -87,6 +90,32 @@ inline std::ptrdiff_t row_offset(const mlx::core::array& x, std::size_t index) {
 
 inline void allocate(mlx::core::array& out) {
   out.set_data(mlx::core::allocator::malloc(out.nbytes()));
+}
+
+/// The same for what many tokens will read: in large pages where the system gives them on request, since looking up
+/// small ones slows the reading down.
+inline void allocate_for_long(mlx::core::array& out) {
+  allocate(out);
+#if defined(MADV_HUGEPAGE)
+  constexpr std::uintptr_t PAGE = 2 << 20;
+  const auto begin = reinterpret_cast<std::uintptr_t>(out.data<char>());
+  const auto from = (begin + PAGE - 1) / PAGE * PAGE, to = (begin + out.nbytes()) / PAGE * PAGE;
+  if (from < to) {
+    // Advice: where it is not taken, the pages are small ones.
+    madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
+  }
+#endif
+}
+
+/// Leaves `inputs`, those of one of the results, to that one. Each result holds all of them until the graph lets
+/// go, so that MLX would take none for free to be written to.
+inline void hold_once(
+    const std::vector<mlx::core::array>& inputs, std::vector<mlx::core::array>& outputs) {
+  for (auto& out : outputs) {
+    if (&out.inputs() != &inputs) {
+      out.inputs().clear();
+    }
+  }
 }
 
 inline void StepPrimitive::eval_cpu(

@@ -54,7 +54,6 @@ void product_of_one(const Matrix& matrix, const float* x, std::size_t from, std:
     for (std::size_t r = 0; r < STRIP; r++) {
       rows[r] = Format::row(matrix, least(n + r, to - 1));
       sums[r] = Vec::zero();
-      Format::prefetch_scales(matrix, n + r + ahead);
     }
     for (std::size_t b = 0; b < blocks; b++) {
       const float* block = x + b * Format::BLOCK;

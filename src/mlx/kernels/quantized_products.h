@@ -126,7 +126,6 @@ void quantized_product(
 #pragma GCC unroll 16
     for (std::size_t r = 0; r < STRIP; r++) {
       rows[r] = Format::row(matrix, least(n + r, to - 1));
-      Format::prefetch_scales(matrix, n + r + ahead);
 #pragma GCC unroll 16
       for (int m = 0; m < ROWS; m++) {
         sums[m][r] = Vec::zero();

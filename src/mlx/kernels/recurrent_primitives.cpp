@@ -144,6 +144,7 @@ class Recur : public CpuPrimitives {
   /// `mixed`, `dt`, `rate`, `dt_bias`, then `beta` or `skip`, then the states.
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     allocate(outputs[0]);
+    hold_once(inputs, outputs);
     for (std::size_t i = 1; i < outputs.size(); i++) {
       // Nobody else has the state: it is advanced where it is.
       const auto& before = inputs[4 + i];
