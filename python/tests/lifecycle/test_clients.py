@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
 
 from mlxcel import LLM, AsyncLLM, ManagedServer, MlxcelResponseError, MlxcelServerError, MlxcelStateError
 from support import alive, eventually, eventually_async, records
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 
 def pid_of(llm: LLM | AsyncLLM) -> int:
