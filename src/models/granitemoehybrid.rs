@@ -222,11 +222,11 @@ impl Architecture for GraniteHybrid {
             |builder, index, path| {
                 let mixer: Box<dyn Mixer> = match config.layer_types.get(index).map(String::as_str)
                 {
-                    Some("mamba") => {
+                    Some("mamba" | "linear_attention") => {
                         let mamba = config.mamba(hidden)?;
                         Box::new(Mamba::build(builder, &format!("{path}.mamba"), &mamba)?)
                     }
-                    Some("attention") => {
+                    Some("attention" | "full_attention") => {
                         let path = format!("{path}.self_attn");
                         Box::new(Attention::build(builder, &path, hidden, &attention)?)
                     }

@@ -111,9 +111,10 @@ impl Architecture for Olmo3 {
             |builder, index, path| {
                 let mut attention = attention.with_window(windows.of(index));
                 // Only what sees everything needs stretched positions.
-                if slides(index) {
-                    attention.rope = attention.rope.map(|rope| rope.unscaled());
-                }
+                attention.rope = attention.rope.map(|rope| match slides(index) {
+                    true => rope.of_kind("sliding_attention").unscaled(),
+                    false => rope.of_kind("full_attention"),
+                });
                 block.post_norm(builder, path, &attention)
             },
             |builder, path| Ok(builder.rms_norm(path, hidden, eps)?.into()),

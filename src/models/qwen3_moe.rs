@@ -27,7 +27,9 @@ pub struct QwenMoeConfig {
     num_attention_heads: u64,
     num_key_value_heads: Option<u64>,
     head_dim: Option<u64>,
-    num_experts: u64,
+    num_experts: Option<u64>,
+    /// What transformers calls them.
+    num_local_experts: Option<u64>,
     num_experts_per_tok: u64,
     moe_intermediate_size: u64,
     shared_expert_intermediate_size: Option<u64>,
@@ -67,8 +69,9 @@ impl QwenMoeConfig {
     }
 
     fn experts(&self) -> Result<(i32, i32), LoadError> {
+        let stated = self.num_experts.or(self.num_local_experts);
         choices(
-            ("num_experts", self.num_experts),
+            ("num_experts", stated.unwrap_or(0)),
             ("num_experts_per_tok", self.num_experts_per_tok),
         )
     }

@@ -1,6 +1,6 @@
 //! Experts in the layouts of transformers, made into mlx-lm's.
 
-use crate::mlx::{Array, Dtype, Matrix, MlxError, Packed, Packing};
+use crate::mlx::{Array, Dtype, Matrix, MlxError, Mode, Packed, Packing};
 
 use super::error::LoadError;
 use super::layers::LatentShape;
@@ -173,31 +173,46 @@ pub fn split_heads(
     } = shape;
     let rows = heads * (plain + value);
     let part = weights.part(&matrix)?;
+    let compute = weights.compute();
     let (dtype, parts, packing) = match weights.contains(&format!("{name}.scales")) {
         false if part.shape() == [rows as usize, rank as usize] => (part.dtype(), vec![part], None),
         false => return Err(misshapen(&matrix, part.shape())),
         true => {
             let scales = weights.part(&format!("{name}.scales"))?;
-            let biases = weights.part(&format!("{name}.biases"))?;
             let (&[words_rows, words], &[_, groups]) = (part.shape(), scales.shape()) else {
                 return Err(misshapen(&matrix, part.shape()));
             };
             let inputs = rank as usize;
             let (bits, group) = (words * 32 / inputs, inputs / groups.max(1));
-            let packing = quantization::check(Packing::affine(bits as i32, group as i32), &name)?;
+            let (bits, group) = (bits as i32, group as i32);
+            // Only affine quantization keeps its scales in the type of the weights.
+            let packing = match scales.dtype() {
+                safetensors::Dtype::U8 => quantization::of_floats(bits, group),
+                _ => None,
+            };
+            let packing = match packing {
+                Some(packing) => packing,
+                None => quantization::check(Packing::affine(bits, group), &name)?,
+            };
             if words_rows != rows as usize {
                 return Err(misshapen(&matrix, part.shape()));
             }
-            let dtype = match weights.compute() {
-                Some(_) => safetensors::Dtype::F32,
-                None => scales.dtype(),
+            let dtype = match (compute, packing.mode) {
+                (Some(_), _) => safetensors::Dtype::F32,
+                (None, Mode::Affine) => scales.dtype(),
+                // As MLX unpacks them.
+                (None, _) => safetensors::Dtype::BF16,
             };
-            (dtype, vec![part, scales, biases], Some(packing))
+            let mut parts = vec![part, scales];
+            if packing.mode == Mode::Affine {
+                parts.push(weights.part(&format!("{name}.biases"))?);
+            }
+            (dtype, parts, Some(packing))
         }
     };
     let of_heads = move |parts: &[Array], from: i32, to: i32| {
         let all = match packing {
-            Some(packing) => unpack(parts, packing, rows)?,
+            Some(packing) => unpack(parts, packing, rows, compute)?,
             None => first(parts)?,
         };
         let all = all.reshape(&[heads, plain + value, rank])?;
@@ -222,15 +237,30 @@ pub fn split_heads(
 }
 
 /// The numbers of a packed matrix of so many rows, given its words, scales and biases.
-fn unpack(parts: &[Array], packing: Packing, rows: i32) -> Result<Array, MlxError> {
-    let [words, scales, biases] = parts else {
-        return Err(MlxError::new("a packed matrix of other than three tensors"));
+fn unpack(
+    parts: &[Array],
+    packing: Packing,
+    rows: i32,
+    compute: Option<Dtype>,
+) -> Result<Array, MlxError> {
+    let (words, scales, biases) = match parts {
+        [words, scales] => (words, scales, None),
+        [words, scales, biases] => (words, scales, Some(biases)),
+        _ => {
+            return Err(MlxError::new(
+                "a packed matrix of other tensors than its own",
+            ));
+        }
     };
-    let dtype = scales.dtype()?;
+    let dtype = match (compute, packing.mode) {
+        (Some(compute), _) => compute,
+        (None, Mode::Affine) => scales.dtype()?,
+        (None, _) => Dtype::Bfloat16,
+    };
     let matrix = Matrix::quantized(&Packed {
         words: words.clone(),
         scales: scales.clone(),
-        biases: Some(biases.clone()),
+        biases: biases.cloned(),
         packing,
     })?;
     let all: Vec<u32> = (0..rows as u32).collect();

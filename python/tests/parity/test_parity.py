@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from adapters import ADAPTED, write_adapter
 from checkpoints import VOCAB
-from families import recipes
+from families import named, recipes
 from reference import TOP, Reference, Step
 from tokenizers import Tokenizer
-from variations import FAMILIES, variation
+from variations import variation
 
 from support import connected
 
@@ -45,7 +45,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("recipe", [pytest.param(it, id=name) for name, it in recipes(which).items()])
     if "varied" in metafunc.fixturenames:
         count = metafunc.config.getoption("--variations")
-        cases = [(family, seed) for family in FAMILIES for seed in range(count)] or VARIED
+        cases = [(family, seed) for family in named() for seed in range(count)] or VARIED
         metafunc.parametrize("varied", [pytest.param(it, id=f"{it[0]}-{it[1]}") for it in cases])
 
 

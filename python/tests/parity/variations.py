@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import copy
 import importlib
-import pkgutil
 import random
 from typing import TYPE_CHECKING, Any
 
-import families
 import mlx.core as mx
 from checkpoints import Family, saved_by_transformers
 
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
     from checkpoints import Config, Recipe
 
     Vary = Callable[[random.Random, Config], None]
-
-FAMILIES = [module.name for module in pkgutil.iter_modules(families.__path__)]
 
 EPS = (1e-6, 1e-5, 1e-3)
 FACTORS = (0.3, 1.0, 1.7)
@@ -86,7 +82,7 @@ FIXED: dict[str, tuple[str, ...]] = {
     "gemma2": ("sliding_window",),
     "glm4": TIED,
     "glm4_moe": TIED,
-    "glm4_moe_lite": TIED,
+    "glm4_moe_lite": ("rms_norm_eps", *TIED),
     "gpt_oss": TIED,
     "mamba2": ("layer_norm_epsilon",),
     "minicpm": TIED,
@@ -156,6 +152,8 @@ def _vary(draw: random.Random, config: Config, family: str) -> None:
         if draw.random() < 0.5:
             config[key] = draw.choice(values)
     config.setdefault("vocab_size", 512)
+    if "vocab_size_per_layer_input" in config:
+        config["vocab_size_per_layer_input"] = config["vocab_size"]
     for vary in (_heads, _experts, _layers, _latent, _mamba, _delta):
         vary(draw, config)
     if family in SCALED and draw.random() < 0.6:
@@ -232,7 +230,7 @@ def _layers(draw: random.Random, config: Config) -> None:
         layers = config["num_hidden_layers"] = max(layers, 2)
         config["full_attn_idxs"] = sorted(draw.sample(range(layers), draw.randint(1, layers - 1)))
     if "hybrid_override_pattern" in config:
-        pattern = "".join(draw.choice("M*-E") for _ in range(layers)) + "*"
+        pattern = "M" + "".join(draw.choice("M*-E") for _ in range(layers)) + "*"
         config |= {"hybrid_override_pattern": pattern, "num_hidden_layers": len(pattern)}
     if "mlp_only_layers" in config:
         config["mlp_only_layers"] = draw.sample(range(layers), draw.randint(0, layers - 1))
@@ -240,6 +238,8 @@ def _layers(draw: random.Random, config: Config) -> None:
     for key in ("first_k_dense_replace", "num_dense_layers"):
         if key in config:
             config[key] = draw.randint(0, layers)
+    if isinstance(word := config.get("sliding_window_pattern"), str):
+        config["num_hidden_layers"] = max(layers, len(word))
     if "linear_num_key_heads" in config:
         config.setdefault("full_attention_interval", 4)
     for key in ("sliding_window_pattern", "full_attention_interval"):
@@ -325,7 +325,12 @@ def _recipe(draw: random.Random, family: Family, layout: Any, text: Config) -> R
     bits, group = draw.choice((2, 3, 4, 5, 6, 8)), draw.choice((32, 64, 128))
     if kind == "mixed":
         return family.quantized(bits, group, dtype, choose=_other_bits(draw.random()), shards=shards)
-    return family.quantized(bits, group, dtype, shards=shards)
+    return family.quantized(bits, group, dtype, choose=_every, shards=shards)
+
+
+def _every(_: str, __: object) -> bool:
+    """Routers as well, for whose groups of their own these shapes may be too small."""
+    return True
 
 
 def _even(_: str, layer: Any) -> bool:

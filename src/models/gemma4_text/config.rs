@@ -1,5 +1,7 @@
 //! What `config.json` says of a Gemma 4.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -31,6 +33,8 @@ pub struct Gemma4Config {
     pub sliding_window: Option<u64>,
     pub sliding_window_pattern: Option<usize>,
     pub layer_types: Option<Vec<String>>,
+    /// What layers have otherwise, by their indices: how newer versions of transformers say it.
+    pub per_layer_config: Option<HashMap<usize, OwnShape>>,
     pub attention_k_eq_v: Option<bool>,
     pub use_double_wide_mlp: Option<bool>,
     pub enable_moe_block: Option<bool>,
@@ -40,6 +44,14 @@ pub struct Gemma4Config {
     pub tie_word_embeddings: Option<bool>,
     #[serde(default = "usual_cap")]
     pub final_logit_softcapping: Option<f32>,
+}
+
+/// What a layer has otherwise than the others.
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnShape {
+    head_dim: Option<u64>,
+    num_key_value_heads: Option<u64>,
 }
 
 // Where the file does not say; `null` means none.
@@ -102,19 +114,22 @@ impl Gemma4Config {
 
     pub fn shape(&self, index: usize) -> Result<AttentionShape, LoadError> {
         let head_dim = self.head_dim.unwrap_or(256);
-        let head_dim = match self.global_head_dim {
-            Some(global) if global > 0 && !self.slides(index) => global,
-            _ => head_dim,
-        };
-        let kv_heads = match self.values_are_keys(index) {
-            true => self.num_global_key_value_heads,
-            false => None,
+        let own = match &self.per_layer_config {
+            Some(layers) => layers.get(&index).copied().unwrap_or_default(),
+            None => OwnShape {
+                head_dim: self
+                    .global_head_dim
+                    .filter(|&size| size > 0 && !self.slides(index)),
+                num_key_value_heads: self
+                    .num_global_key_value_heads
+                    .filter(|_| self.values_are_keys(index)),
+            },
         };
         AttentionShape::new(
             self.hidden_size,
             self.num_attention_heads,
-            Some(kv_heads.unwrap_or(self.num_key_value_heads)),
-            Some(head_dim),
+            own.num_key_value_heads.or(Some(self.num_key_value_heads)),
+            own.head_dim.or(Some(head_dim)),
         )
     }
 

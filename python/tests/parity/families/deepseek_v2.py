@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import mlx.core as mx
 from checkpoints import VOCAB, Family, mixed
 from expert_layouts import DRAWS, unstacked
 
@@ -60,11 +61,12 @@ PLAIN: Config = {"q_lora_rank": None, "n_group": 1, "topk_group": 1, "topk_metho
 
 SAMPLE: dict[str, Recipe] = {
     "transformers layout": FAMILY.transformers(unstacked),
-    "4-bit": FAMILY.quantized(4, 32, **PLAIN),
+    "4-bit": FAMILY.quantized(4, 32, dtype=mx.bfloat16, **PLAIN),
 }
 
 ALL: dict[str, Recipe] = SAMPLE | {
     "float32": FAMILY.dense(attention_bias=True),
     "sharded 8-bit": FAMILY.quantized(8, 64, shards=2),
     "mixed bits": FAMILY.quantized(4, choose=mixed, **PLAIN),
+    "mxfp4": FAMILY.quantized(4, 32, mode="mxfp4"),
 }

@@ -21,6 +21,7 @@ FAMILY = Family(
         "head_dim": 32,
         "global_head_dim": 64,
         "num_kv_shared_layers": 2,
+        "use_double_wide_mlp": True,
         "hidden_size_per_layer_input": 64,
         "vocab_size": VOCAB,
         "vocab_size_per_layer_input": VOCAB,

@@ -30,6 +30,7 @@ FAMILY = Family(
         "mamba_d_conv": 4,
         "mamba_n_groups": 2,
         "mamba_conv_bias": True,
+        "time_step_limit": (0.001, 100.0),
         "position_embedding_type": "nope",
         "attention_bias": False,
         "attention_multiplier": 0.125,

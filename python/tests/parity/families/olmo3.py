@@ -15,13 +15,14 @@ FAMILY = Family(
         "vocab_size": VOCAB,
         "max_position_embeddings": 2048,
         "rms_norm_eps": 1e-6,
-        "rope_theta": 10000.0,
+        "rope_theta": 500000.0,
         "tie_word_embeddings": False,
         "sliding_window": 96,
         "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512},
     },
     # Sharp, so that greedy text does not run in a circle.
     draws={"*q_norm.weight": around(3, 0.4)},
+    seed=8,
 )
 
 SAMPLE, ALL = usual(FAMILY, saved_by_transformers, tie_word_embeddings=True)
