@@ -8,11 +8,10 @@ use crate::mlx::Activation;
 use crate::mlx::fast::Scores;
 
 use super::builder::Builder;
-use super::config::dimension;
+use super::dense::Dense;
 use super::error::LoadError;
 use super::layers::{
-    AttentionConfig, AttentionShape, Block, BlockConfig, Decoder, DecoderConfig, RopeConfig,
-    only_activation,
+    AttentionConfig, Block, BlockConfig, Decoder, DecoderConfig, RopeConfig, only_activation,
 };
 use super::registry::Architecture;
 use super::weights::Weights;
@@ -41,6 +40,29 @@ pub struct GraniteConfig {
     rope_parameters: Option<Map<String, Value>>,
 }
 
+impl GraniteConfig {
+    fn dense(&self) -> Dense {
+        Dense {
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.num_hidden_layers,
+            num_attention_heads: self.num_attention_heads,
+            num_key_value_heads: Some(self.num_key_value_heads),
+            head_dim: None,
+            eps: self.rms_norm_eps,
+            vocab_size: self.vocab_size,
+            context: self.max_position_embeddings,
+            tied: self.tie_word_embeddings,
+            rope: RopeConfig {
+                theta: self.rope_theta,
+                scaling: self.rope_scaling.clone(),
+                parameters: self.rope_parameters.clone(),
+                ..RopeConfig::default()
+            },
+        }
+    }
+}
+
 /// Granite.
 pub struct Granite;
 
@@ -58,47 +80,26 @@ impl Architecture for Granite {
         config: &GraniteConfig,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<Block>, LoadError> {
-        let shape = AttentionShape::new(
-            config.hidden_size,
-            config.num_attention_heads,
-            Some(config.num_key_value_heads),
-            None,
-        )?;
-        let context = config.max_position_embeddings;
-        let rope = RopeConfig {
-            theta: config.rope_theta,
-            scaling: config.rope_scaling.clone(),
-            parameters: config.rope_parameters.clone(),
-            context: Some(context),
-            ..RopeConfig::default()
-        };
+        let dense = config.dense();
+        let bias = config.attention_bias.unwrap_or(false);
+        let plain = dense.attention()?;
         let attention = AttentionConfig {
-            qkv_bias: config.attention_bias.unwrap_or(false),
-            out_bias: config.attention_bias.unwrap_or(false),
+            qkv_bias: bias,
+            out_bias: bias,
             scores: Scores {
                 scale: config.attention_multiplier,
-                ..Scores::plain(shape.head_dim)
+                ..plain.scores
             },
-            ..AttentionConfig::plain(shape, rope)
+            ..plain
         };
-        let hidden = dimension("hidden_size", config.hidden_size)?;
-        let eps = config.rms_norm_eps;
         let block = BlockConfig {
-            hidden,
-            inner: dimension("intermediate_size", config.intermediate_size)?,
-            eps,
-            activation: Activation::Silu,
             mlp_bias: config.mlp_bias.unwrap_or(false),
+            ..dense.block(Activation::Silu)?
         };
         let decoder = DecoderConfig {
-            hidden_size: config.hidden_size,
-            vocab_size: config.vocab_size,
-            layers: config.num_hidden_layers,
-            context_length: context,
-            tied: config.tie_word_embeddings,
             embedding_scale: Some(config.embedding_multiplier),
             logit_scale: Some(1.0 / config.logits_scaling),
-            ..DecoderConfig::default()
+            ..dense.decoder()
         };
         Decoder::build(
             builder,
@@ -109,7 +110,7 @@ impl Architecture for Granite {
                     ..block.pre_norm(builder, path, &attention)?
                 })
             },
-            |builder, path| Ok(builder.rms_norm(path, hidden, eps)?.into()),
+            |builder, path| Ok(builder.rms_norm(path, block.hidden, block.eps)?.into()),
         )
     }
 }

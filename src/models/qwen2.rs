@@ -7,12 +7,9 @@ use serde_json::{Map, Value};
 use crate::mlx::Activation;
 
 use super::builder::Builder;
-use super::config::dimension;
+use super::dense::Dense;
 use super::error::LoadError;
-use super::layers::{
-    AttentionConfig, AttentionShape, Block, BlockConfig, Decoder, DecoderConfig, RopeConfig,
-    only_activation,
-};
+use super::layers::{AttentionConfig, Block, Decoder, RopeConfig, only_activation};
 use super::registry::Architecture;
 use super::weights::Weights;
 use super::windows;
@@ -40,6 +37,30 @@ pub struct Qwen2Config {
     layer_types: Option<Vec<String>>,
 }
 
+impl Qwen2Config {
+    fn dense(&self) -> Dense {
+        Dense {
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.num_hidden_layers,
+            num_attention_heads: self.num_attention_heads,
+            num_key_value_heads: Some(self.num_key_value_heads),
+            head_dim: None,
+            eps: self.rms_norm_eps,
+            vocab_size: self.vocab_size,
+            context: self.max_position_embeddings.unwrap_or(32768),
+            tied: self.tie_word_embeddings,
+            rope: RopeConfig {
+                theta: self.rope_theta.or(Some(1e6)),
+                traditional: self.rope_traditional.unwrap_or(false),
+                scaling: self.rope_scaling.clone(),
+                parameters: self.rope_parameters.clone(),
+                ..RopeConfig::default()
+            },
+        }
+    }
+}
+
 /// Qwen2.
 pub struct Qwen2;
 
@@ -58,24 +79,10 @@ impl Architecture for Qwen2 {
         config: &Qwen2Config,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<Block>, LoadError> {
-        let shape = AttentionShape::new(
-            config.hidden_size,
-            config.num_attention_heads,
-            Some(config.num_key_value_heads),
-            None,
-        )?;
-        let context = config.max_position_embeddings.unwrap_or(32768);
-        let rope = RopeConfig {
-            theta: config.rope_theta.or(Some(1e6)),
-            traditional: config.rope_traditional.unwrap_or(false),
-            scaling: config.rope_scaling.clone(),
-            parameters: config.rope_parameters.clone(),
-            context: Some(context),
-            ..RopeConfig::default()
-        };
+        let dense = config.dense();
         let attention = AttentionConfig {
             qkv_bias: true,
-            ..AttentionConfig::plain(shape, rope)
+            ..dense.attention()?
         };
         let windows = windows::qwen(
             config.num_hidden_layers,
@@ -84,32 +91,16 @@ impl Architecture for Qwen2 {
                 .sliding_window
                 .filter(|_| config.use_sliding_window == Some(true)),
             config.max_window_layers,
-            context,
+            dense.context,
         )?;
-        let hidden = dimension("hidden_size", config.hidden_size)?;
-        let eps = config.rms_norm_eps;
-        let block = BlockConfig {
-            hidden,
-            inner: dimension("intermediate_size", config.intermediate_size)?,
-            eps,
-            activation: Activation::Silu,
-            mlp_bias: false,
-        };
-        let decoder = DecoderConfig {
-            hidden_size: config.hidden_size,
-            vocab_size: config.vocab_size,
-            layers: config.num_hidden_layers,
-            context_length: context,
-            tied: config.tie_word_embeddings,
-            ..DecoderConfig::default()
-        };
+        let block = dense.block(Activation::Silu)?;
         Decoder::build(
             builder,
-            &decoder,
+            &dense.decoder(),
             |builder, index, path| {
                 block.pre_norm(builder, path, &attention.with_window(windows.of(index)))
             },
-            |builder, path| Ok(builder.rms_norm(path, hidden, eps)?.into()),
+            |builder, path| Ok(builder.rms_norm(path, block.hidden, block.eps)?.into()),
         )
     }
 }

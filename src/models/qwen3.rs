@@ -7,12 +7,9 @@ use serde_json::{Map, Value};
 use crate::mlx::Activation;
 
 use super::builder::Builder;
-use super::config::dimension;
+use super::dense::Dense;
 use super::error::LoadError;
-use super::layers::{
-    AttentionConfig, AttentionShape, Block, BlockConfig, Decoder, DecoderConfig, NormOver,
-    RopeConfig, only_activation,
-};
+use super::layers::{AttentionConfig, Block, Decoder, NormOver, RopeConfig, only_activation};
 use super::registry::Architecture;
 use super::weights::Weights;
 use super::windows;
@@ -41,6 +38,29 @@ pub struct Qwen3Config {
     layer_types: Option<Vec<String>>,
 }
 
+impl Qwen3Config {
+    fn dense(&self) -> Dense {
+        Dense {
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.num_hidden_layers,
+            num_attention_heads: self.num_attention_heads,
+            num_key_value_heads: Some(self.num_key_value_heads),
+            head_dim: Some(self.head_dim),
+            eps: self.rms_norm_eps,
+            vocab_size: self.vocab_size,
+            context: self.max_position_embeddings,
+            tied: self.tie_word_embeddings,
+            rope: RopeConfig {
+                theta: self.rope_theta,
+                scaling: self.rope_scaling.clone(),
+                parameters: self.rope_parameters.clone(),
+                ..RopeConfig::default()
+            },
+        }
+    }
+}
+
 /// Qwen3.
 pub struct Qwen3;
 
@@ -58,26 +78,13 @@ impl Architecture for Qwen3 {
         config: &Qwen3Config,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<Block>, LoadError> {
-        let shape = AttentionShape::new(
-            config.hidden_size,
-            config.num_attention_heads,
-            Some(config.num_key_value_heads),
-            Some(config.head_dim),
-        )?;
-        let context = config.max_position_embeddings;
-        let rope = RopeConfig {
-            theta: config.rope_theta,
-            scaling: config.rope_scaling.clone(),
-            parameters: config.rope_parameters.clone(),
-            context: Some(context),
-            ..RopeConfig::default()
-        };
+        let dense = config.dense();
         let bias = config.attention_bias.unwrap_or(false);
         let attention = AttentionConfig {
             qkv_bias: bias,
             out_bias: bias,
             norms: Some((NormOver::Heads, config.rms_norm_eps)),
-            ..AttentionConfig::plain(shape, rope)
+            ..dense.attention()?
         };
         let windows = windows::qwen(
             config.num_hidden_layers,
@@ -86,32 +93,16 @@ impl Architecture for Qwen3 {
                 .sliding_window
                 .filter(|_| config.use_sliding_window == Some(true)),
             config.max_window_layers,
-            context,
+            dense.context,
         )?;
-        let hidden = dimension("hidden_size", config.hidden_size)?;
-        let eps = config.rms_norm_eps;
-        let block = BlockConfig {
-            hidden,
-            inner: dimension("intermediate_size", config.intermediate_size)?,
-            eps,
-            activation: Activation::Silu,
-            mlp_bias: false,
-        };
-        let decoder = DecoderConfig {
-            hidden_size: config.hidden_size,
-            vocab_size: config.vocab_size,
-            layers: config.num_hidden_layers,
-            context_length: context,
-            tied: config.tie_word_embeddings,
-            ..DecoderConfig::default()
-        };
+        let block = dense.block(Activation::Silu)?;
         Decoder::build(
             builder,
-            &decoder,
+            &dense.decoder(),
             |builder, index, path| {
                 block.pre_norm(builder, path, &attention.with_window(windows.of(index)))
             },
-            |builder, path| Ok(builder.rms_norm(path, hidden, eps)?.into()),
+            |builder, path| Ok(builder.rms_norm(path, block.hidden, block.eps)?.into()),
         )
     }
 }
