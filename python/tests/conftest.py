@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).parents[2]
 
-# How long an example takes says something about the machine, not about the code.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
+# The same examples in each run, however long they take: what fails, fails for everybody and at once.
+# `--hypothesis-profile=explore` draws others.
+hypothesis.settings.register_profile("explore", deadline=None)
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -145,7 +145,8 @@ fn plain(message: &str) -> String {
     format!("{found}expected {expected}")
 }
 
-/// Fields of a request that nothing knew.
+/// What of a request is not heeded: fields that nothing knew, and what of the tools' schemas cannot be
+/// enforced.
 #[derive(Debug, Default)]
 pub struct Ignored(Vec<String>);
 
@@ -155,13 +156,18 @@ impl Ignored {
         self.0.is_empty()
     }
 
-    /// Names the fields in the log and in the response's `x-mlxcel-ignored`.
+    /// Adds what is found out later.
+    pub fn extend(&mut self, names: impl IntoIterator<Item = String>) {
+        self.0.extend(names);
+    }
+
+    /// Names it in the log and in the response's `x-mlxcel-ignored`.
     pub fn report(&self, response: &mut Response) {
         if self.is_empty() {
             return;
         }
         let value = self.header();
-        tracing::warn!(fields = value, "unknown fields of a request are ignored");
+        tracing::warn!(fields = value, "parts of a request are ignored");
         if let Ok(value) = HeaderValue::from_str(&value) {
             response.headers_mut().insert(IGNORED.clone(), value);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::body::Ignored;
 use super::call_grammar::Wish;
 use super::error::ApiError;
 use super::model::ServedModel;
@@ -260,13 +261,16 @@ impl Prepared {
         self.job.prompts.iter().map(Vec::len).sum()
     }
 
-    /// Hands it to the engine: one output for each choice.
+    /// Hands it to the engine: one output for each choice. Adds to `ignored` what of the tools cannot be
+    /// enforced.
     pub async fn submit(
         self,
         app: &App,
         model: &Arc<ServedModel>,
+        ignored: &mut Ignored,
     ) -> Result<Vec<Output>, ApiError> {
-        let job = self.job.constrain(model, self.grammar, self.field).await;
+        let constrain = self.job.constrain(model, self.grammar, self.field, ignored);
+        let job = constrain.await;
         job.and_then(|job| submit(app, model, job))
             .map_err(|error| error.renamed(self.names))
     }

@@ -126,7 +126,7 @@ impl Dialect {
         let reader = || {
             let apart = thoughts.clone().filter(|_| telling != Telling::InContent);
             let opened = apart.as_ref().is_some_and(|tags| tags.opened);
-            let parser = OutputParser::new(format, apart, tools.is_string());
+            let parser = OutputParser::new(format, apart, tools.functions());
             let mut reader = Reader::new(parser, Arc::clone(&shown), tools.most_calls());
             if opened {
                 reader = reader.within_thought();

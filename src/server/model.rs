@@ -159,7 +159,9 @@ impl ServedModel {
                 GrammarError::Unsupported { .. } => ApiError::unsupported(param, message),
                 GrammarError::Invalid(_)
                 | GrammarError::Grammar(_)
-                | GrammarError::TooComplex(_) => ApiError::invalid(param, message),
+                | GrammarError::TooComplex(_)
+                | GrammarError::TooSlow(_) => ApiError::invalid(param, message),
+                GrammarError::Busy => ApiError::grammars_busy(message),
                 GrammarError::Vocabulary(_) | GrammarError::Failed(_) => {
                     ApiError::internal(message)
                 }

@@ -120,12 +120,12 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::output::ToolFormat;
+    use crate::text::output::{Functions, ToolFormat};
 
     const CALL: &str = r#"<tool_call>{"name": "f", "arguments": {}}</tool_call>"#;
 
     fn read(most_calls: usize, parts: &[&str]) -> (Vec<Piece>, Reader) {
-        let parser = OutputParser::new(Some(ToolFormat::Hermes), None, Box::new(|_, _| false));
+        let parser = OutputParser::new(Some(ToolFormat::Hermes), None, Functions::default());
         let mut reader = Reader::new(parser, Arc::new([]), most_calls);
         let mut pieces: Vec<Piece> = parts.iter().flat_map(|part| reader.push(part)).collect();
         pieces.extend(reader.finish());

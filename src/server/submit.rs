@@ -6,6 +6,7 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::Semaphore;
 
+use super::body::Ignored;
 use super::error::ApiError;
 use super::generate::{Echo, Generation, Step};
 use super::metrics::Tally;
@@ -172,12 +173,14 @@ impl Job {
     }
 
     /// Constrains every output, and finds the tokens that break DRY's sequences. Both can take long,
-    /// so no connection waits for it. `field` is what asked for the grammar.
+    /// so no connection waits for it. `field` is what asked for the grammar; what of it cannot be
+    /// enforced, and nobody insists on, is `ignored`.
     pub async fn constrain(
         mut self,
         model: &Arc<ServedModel>,
         spec: Option<GrammarSpec>,
         field: &'static str,
+        ignored: &mut Ignored,
     ) -> Result<Self, ApiError> {
         if self.sampling.params.dry.is_on() {
             let (model, strings) = (model.clone(), self.sampling.breakers.take());
@@ -189,13 +192,16 @@ impl Job {
         };
         let known = model.knows(&spec);
         let (model, outputs) = (model.clone(), self.prompts.len() * self.sampling.n);
-        let compile = move || (0..outputs).map(|_| model.compile(&spec, field)).collect();
+        let compile = move || -> Result<Vec<Matcher>, ApiError> {
+            (0..outputs).map(|_| model.compile(&spec, field)).collect()
+        };
         // What is compiled already does not wait for what is not.
         let grammars = match known {
             true => beside(compile).await,
             false => offload(usize::MAX, compile).await,
         };
         let grammars = grammars?;
+        ignored.extend(grammars.first().into_iter().flat_map(unenforced));
         Ok(Self { grammars, ..self })
     }
 }
@@ -206,6 +212,14 @@ fn most_tokens(sampling: &Sampling, model: &ServedModel) -> Option<usize> {
         (Some(asked), Some(most)) => Some(asked.min(most)),
         (asked, most) => asked.or(most),
     }
+}
+
+/// What of the tools' schemas is not enforced, as parts of the request.
+fn unenforced(matcher: &Matcher) -> impl Iterator<Item = String> {
+    matcher
+        .unenforced()
+        .iter()
+        .map(|name| format!("tools.{name}"))
 }
 
 /// One output of a request.

@@ -195,6 +195,10 @@ def test_a_schema_that_cannot_be_enforced_refuses_no_tool_that_is_not_strict(sdk
     loose = {"type": "function", "function": ADD["function"] | {"parameters": parameters}}
     choice = only(sdk, tools=[loose])
     assert json.loads(choice.message.tool_calls[0].function.arguments) == {"a": 17, "b": 25}
+    for stream in (False, True):
+        raw: Any = sdk.chat.completions.with_raw_response.create
+        answer = raw(model="m", messages=ASK, tools=[loose, PAINT], max_tokens=3, stream=stream)
+        assert answer.headers["x-mlxcel-ignored"] == "tools.add.not"
     strict = {"type": "function", "function": loose["function"] | {"strict": True}}
     with pytest.raises(openai.BadRequestError, match="not"):
         chat(sdk, tools=[strict])

@@ -16,13 +16,18 @@ type Slot<T, E> = Arc<OnceLock<Result<Arc<T>, E>>>;
 pub(super) struct Cache<T, E> {
     entries: Mutex<Vec<(Key, Slot<T, E>)>>,
     bytes: fn(&T) -> usize,
+    passes: fn(&E) -> bool,
 }
 
 impl<T, E: Clone> Cache<T, E> {
-    /// `bytes` says what an entry takes.
-    pub fn new(bytes: fn(&T) -> usize) -> Self {
+    /// `bytes` says what an entry takes, `passes` which refusals are not kept.
+    pub fn new(bytes: fn(&T) -> usize, passes: fn(&E) -> bool) -> Self {
         let entries = Mutex::default();
-        Self { entries, bytes }
+        Self {
+            entries,
+            bytes,
+            passes,
+        }
     }
 
     /// Whether the result for `what` is there.
@@ -40,6 +45,10 @@ impl<T, E: Clone> Cache<T, E> {
     pub fn get(&self, what: &impl Debug, make: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
         let slot = self.slot(key(what));
         let result = slot.get_or_init(|| make().map(Arc::new)).clone();
+        if result.as_ref().is_err_and(self.passes) {
+            self.entries()
+                .retain(|(_, other)| !Arc::ptr_eq(other, &slot));
+        }
         self.shrink();
         result
     }
@@ -96,7 +105,7 @@ mod tests {
     use super::*;
 
     fn cache() -> Cache<usize, String> {
-        Cache::new(|bytes| *bytes)
+        Cache::new(|bytes| *bytes, |error| error == "later")
     }
 
     #[test]
@@ -115,6 +124,8 @@ mod tests {
         }
         assert_eq!(made.get(), 2);
         assert!(cache.has(&"a") && cache.has(&"b"));
+        assert_eq!(get("c", Err("later".to_owned())), Err("later".to_owned()));
+        assert_eq!(get("c", Ok(3)).map(|it| *it), Ok(3));
     }
 
     #[test]

@@ -17,6 +17,14 @@ pub enum GrammarError {
     /// The grammar takes more time or memory than it may.
     #[error("the schema or grammar is too complex: {0}")]
     TooComplex(String),
+    /// It was not compiled in time.
+    #[error(
+        "the schema or grammar is too complex: it was not compiled within {0} s; make it smaller or simpler"
+    )]
+    TooSlow(u64),
+    /// As many grammars are compiled as may be that take too long.
+    #[error("other grammars that take long are being compiled; send the request again later")]
+    Busy,
     /// The regular expression or the grammar is none.
     #[error("the grammar is invalid: {0}")]
     Grammar(String),
@@ -26,6 +34,13 @@ pub enum GrammarError {
     /// The output left the grammar, or the grammar failed in the middle.
     #[error("the grammar failed: {0}")]
     Failed(String),
+}
+
+impl GrammarError {
+    /// Whether the same grammar may do another time.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, Self::TooSlow(_) | Self::Busy)
+    }
 }
 
 /// What came of an output that had begun.
@@ -96,6 +111,9 @@ pub(super) fn compile_error(message: impl Into<String>) -> GrammarError {
             line.split_once(": ")
                 .map_or(line.as_str(), |(_, keys)| keys),
         )
+    } else if lower.contains("symbols.len()") {
+        // An assertion of llguidance's: it numbers symbols in 16 bits.
+        GrammarError::TooComplex("it comes to too many symbols".to_owned())
     } else if is_limit(&lower) {
         GrammarError::TooComplex(line)
     } else {

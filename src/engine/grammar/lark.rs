@@ -88,8 +88,3 @@ pub(super) fn exactly(text: &str) -> String {
 pub(super) fn without(regex: &str) -> String {
     format!(r"/(.|\n)+/ & ~/(.|\n)*({regex})(.|\n)*/")
 }
-
-/// Any text that does not begin with `regex`.
-pub(super) fn not_beginning(regex: &str) -> String {
-    format!(r"/(.|\n)+/ & ~/({regex})(.|\n)*/")
-}

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use llguidance::toktrie::SimpleVob;
 
 use super::error::{GrammarError, failed};
+use super::limits::Timed;
 use super::watch::Watch;
 
 /// What a grammar says of the next token.
@@ -55,7 +56,7 @@ impl Matcher {
     /// # Errors
     /// [`GrammarError::Failed`] if the state is beyond the limits; the matcher is of no use then.
     pub fn mask(&mut self) -> Result<Option<&[u32]>, GrammarError> {
-        match (&mut self.grammar, &self.watch) {
+        match (&mut self.grammar, &mut self.watch) {
             (Some(grammar), _) => grammar.mask().map(Some),
             (None, Some(watch)) => Ok(watch.mask()),
             (None, None) => Ok(None),
@@ -81,25 +82,26 @@ impl Matcher {
     /// [`GrammarError::Failed`] for a token that the mask does not allow.
     pub fn commit(&mut self, token: u32) -> Result<(), GrammarError> {
         let stops = self.stop_ids.contains(&token);
-        let Some(grammar) = &mut self.grammar else {
-            if let Some(watch) = &mut self.watch
-                && !stops
-            {
-                self.grammar = watch.step(token);
+        match (&mut self.grammar, &mut self.watch) {
+            (Some(grammar), _) if stops && grammar.is_finished() => return Ok(()),
+            (Some(grammar), watch) => {
+                grammar.commit(token)?;
+                if let Some(watch) = watch {
+                    watch.follow(token);
+                }
             }
-            return Ok(());
-        };
-        if stops && grammar.is_finished() {
-            return Ok(());
+            (None, Some(watch)) if !stops => self.grammar = watch.step(token)?,
+            (None, _) => {}
         }
-        grammar.commit(token)?;
-        if grammar.is_finished()
-            && let Some(watch) = &mut self.watch
-            && watch.goes_on()
-        {
+        if self.is_finished() && self.watch.as_ref().is_some_and(Watch::goes_on) {
             self.grammar = None;
         }
         Ok(())
+    }
+
+    /// What of the tools' schemas the output is not held to: `function.keyword`.
+    pub fn unenforced(&self) -> &[String] {
+        self.watch.as_ref().map_or(&[], Watch::unenforced)
     }
 
     /// Whether the output is complete and nothing but a stop token may follow.
@@ -140,8 +142,11 @@ impl Compiled {
     /// The state of an output that begins. It shares nothing with others, whose limits would be its own.
     pub fn start(&self) -> Grammar {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = inner.deep_clone();
+        let handle = inner.cancellation_handle().unwrap_or_default();
         Grammar {
-            inner: inner.deep_clone(),
+            timed: Timed::new(handle),
+            inner,
             mask: self.mask.clone(),
             fresh: true,
         }
@@ -156,6 +161,7 @@ impl std::fmt::Debug for Compiled {
 
 /// A grammar within an output.
 pub(super) struct Grammar {
+    timed: Timed,
     inner: llguidance::Matcher,
     mask: SimpleVob,
     /// Whether `mask` is that of the current state.
@@ -165,7 +171,8 @@ pub(super) struct Grammar {
 impl Grammar {
     fn mask(&mut self) -> Result<&[u32], GrammarError> {
         if !self.fresh {
-            self.mask = self.inner.compute_mask_or_eos().map_err(failed)?;
+            let mask = self.timed.run(|| self.inner.compute_mask_or_eos());
+            self.mask = mask.map_err(|error| self.failed(error))?;
             self.fresh = true;
         }
         Ok(self.mask.as_slice())
@@ -175,16 +182,53 @@ impl Grammar {
         if self.is_finished() {
             return Ok(Vec::new());
         }
-        let forced = self.inner.compute_ff_tokens();
+        let forced = self.timed.run(|| self.inner.compute_ff_tokens());
         match self.inner.get_error() {
-            Some(error) => Err(failed(error)),
+            Some(error) => Err(self.failed(error)),
             None => Ok(forced),
         }
     }
 
     fn commit(&mut self, token: u32) -> Result<(), GrammarError> {
+        self.consume(&[token])
+    }
+
+    fn consume(&mut self, tokens: &[u32]) -> Result<(), GrammarError> {
         self.fresh = false;
-        self.inner.consume_token(token).map_err(failed)
+        let consumed = self.timed.run(|| self.inner.consume_tokens(tokens));
+        consumed.map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: impl std::fmt::Display) -> GrammarError {
+        self.timed.error().unwrap_or_else(|| failed(error))
+    }
+
+    /// Advances by a text.
+    pub fn spell(&mut self, text: &[u8]) -> Result<(), GrammarError> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let tokens = self.tokens(text)?;
+        self.consume(&tokens)
+    }
+
+    /// Whether it may advance by a text.
+    pub fn may_spell(&mut self, text: &[u8]) -> bool {
+        let Ok(tokens) = self.tokens(text) else {
+            return false;
+        };
+        let valid = self.inner.validate_tokens(&tokens);
+        valid.is_ok_and(|valid| valid == tokens.len())
+    }
+
+    /// Any tokens that spell a text.
+    fn tokens(&self, text: &[u8]) -> Result<Vec<u32>, GrammarError> {
+        let env = self.inner.tok_env().map_err(failed)?;
+        let tokens = env.tok_trie().greedy_tokenize(text);
+        match env.tok_trie().decode_raw(&tokens) == text {
+            true => Ok(tokens),
+            false => Err(failed("the vocabulary lacks a character of it")),
+        }
     }
 
     fn is_finished(&self) -> bool {

@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::GrammarError;
-use super::lark::{Lark, Prepare, exactly, literal, not_beginning, without};
+use super::lark::{Lark, Prepare, exactly, literal, without};
 use crate::text::Tokenizer;
+use crate::text::output::ToolFormat;
 
 /// What a message may be. Thoughts come first, calls last.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -17,8 +18,6 @@ pub struct MessageSpec {
     pub answer: Option<Answer>,
     /// Calls that may be made; that must be made where there is no answer.
     pub calls: Option<Calls>,
-    /// Whether a call whose schema cannot be enforced is left to the model, rather than refused.
-    pub lenient: bool,
 }
 
 /// How a thought is marked.
@@ -43,8 +42,7 @@ pub enum Answer {
     Json(Value),
     /// What a Lark grammar derives, and no call.
     Lark(String),
-    /// Any text. Calls may follow it where they begin with a token; otherwise there are calls or a
-    /// text, which must not begin as they do.
+    /// Any text, which calls may follow.
     Text,
 }
 
@@ -56,11 +54,23 @@ pub struct Calls {
     /// Before the first.
     pub open: Vec<Part>,
     /// One of each function.
-    pub each: Vec<Vec<Part>>,
+    pub each: Vec<Call>,
     /// Between two; `None` allows one call only.
     pub between: Option<Vec<Part>>,
     /// Behind the last.
     pub close: Vec<Part>,
+}
+
+/// A call of one function.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    /// The function's name.
+    pub function: String,
+    /// Whether arguments that cannot be held to their schema are refused, rather than held to what of
+    /// it can be enforced.
+    pub strict: bool,
+    /// How it is written.
+    pub parts: Vec<Part>,
 }
 
 /// How calls are told from text.
@@ -69,9 +79,14 @@ pub enum Mark {
     /// Every list of them begins with it. Where there is no token of this name, they are not told
     /// from text in time.
     Marker(String),
-    /// Only calls begin with what this regular expression matches. Each call begins with a text, and
-    /// so does what comes before the first.
-    Beginning(&'static str),
+    /// By what is read of them: no marker does it. Each call begins with a text, and so does what
+    /// comes before the first.
+    Text,
+    /// The same, where text is as good as calls: a call begins where [`CallReader`] says, and each is
+    /// told from there on, with the function's name and what the beginning ends with before it.
+    ///
+    /// [`CallReader`]: crate::text::output::CallReader
+    Read(ToolFormat),
 }
 
 /// A part of a call.
@@ -81,12 +96,18 @@ pub enum Part {
     Text(String),
     /// A token of this name, or where there is none its characters.
     Marker(String),
+    /// One of these.
+    OneOf(Vec<Vec<Part>>),
     /// JSON that a schema accepts.
     Json(Value),
     /// Python's keyword arguments, by the schema of all.
     Keywords(Value),
     /// Qwen's parameters in tags, likewise.
     Parameters(Value),
+    /// Any keyword arguments.
+    AnyKeywords,
+    /// Any parameters in tags.
+    AnyParameters,
 }
 
 impl MessageSpec {
@@ -133,17 +154,16 @@ impl MessageSpec {
                         lark.token(marker)?;
                         without(&exactly(marker))
                     }
-                    Some(Mark::Beginning(regex)) => not_beginning(regex),
+                    Some(Mark::Text | Mark::Read(_)) => {
+                        let reason = "text and calls are told apart by reading them";
+                        return Err(GrammarError::Vocabulary(reason.to_owned()));
+                    }
                 };
                 lark.rule("TEXT", &text);
                 match mark {
                     None => format!("{heading} TEXT?"),
-                    Some(Mark::Marker(_)) if self.heading.is_empty() => {
-                        "TEXT? ( calls )?".to_owned()
-                    }
-                    Some(Mark::Marker(_) | Mark::Beginning(_)) => {
-                        format!("( calls | {heading} TEXT? )")
-                    }
+                    Some(_) if self.heading.is_empty() => "TEXT? ( calls )?".to_owned(),
+                    Some(_) => format!("( calls | {heading} TEXT? )"),
                 }
             }
         };
@@ -177,8 +197,8 @@ impl Lark<'_> {
     fn calls(&mut self, calls: &Calls) -> Result<(), GrammarError> {
         let (mut all, mut first) = (Vec::new(), Vec::new());
         for call in &calls.each {
-            let name = match (&calls.mark, call.split_first()) {
-                (Mark::Beginning(_), Some((Part::Text(head), rest))) => {
+            let name = match (&calls.mark, call.parts.split_first()) {
+                (Mark::Text, Some((Part::Text(head), rest))) => {
                     let rest = self.parts(rest)?;
                     let rest = self.add("rest", &rest);
                     // One terminal from the beginning on: text is another one, and which of the two
@@ -190,7 +210,7 @@ impl Lark<'_> {
                     format!("{} {rest}", literal(head))
                 }
                 _ => {
-                    let body = self.parts(call)?;
+                    let body = self.parts(&call.parts)?;
                     self.add("call", &body)
                 }
             };
@@ -216,9 +236,19 @@ impl Lark<'_> {
             let part = match part {
                 Part::Text(text) => literal(text),
                 Part::Marker(marker) => self.token(marker).unwrap_or_else(|_| literal(marker)),
+                Part::OneOf(choices) => {
+                    let choices = choices.iter().map(|parts| match parts.as_slice() {
+                        [] => Ok(literal("")),
+                        parts => self.parts(parts),
+                    });
+                    let choices: Vec<String> = choices.collect::<Result<_, GrammarError>>()?;
+                    format!("( {} )", choices.join(" | "))
+                }
                 Part::Json(schema) => self.json(schema)?,
                 Part::Keywords(schema) => self.keywords(schema)?,
                 Part::Parameters(schema) => self.parameters(schema)?,
+                Part::AnyKeywords => self.any_keywords(),
+                Part::AnyParameters => self.any_parameters(),
             };
             line.push_str(&part);
             line.push(' ');

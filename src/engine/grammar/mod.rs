@@ -3,44 +3,54 @@
 
 mod ahead;
 mod arguments;
+mod beginning;
 mod cache;
 mod error;
 mod gbnf;
 mod lark;
+mod limits;
 mod matcher;
 mod message;
 mod pythonic;
 mod qwen_xml;
+mod relaxed;
 mod schema;
 mod vocabulary;
 mod watch;
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use llguidance::api::{GrammarWithLexer, ParserLimits, TopLevelGrammar};
+use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{InferenceCapabilities, TokEnv};
 use llguidance::{JsonCompileOptions, ParserFactory};
 use serde_json::{Value, json};
 
 pub use self::ahead::{Masks, SharedMatcher};
+use self::beginning::Beginning;
 use self::cache::Cache;
 pub use self::error::GrammarError;
 use self::error::{compile_error, said};
 use self::matcher::Compiled;
 pub use self::matcher::{Hold, Matcher};
-pub use self::message::{Answer, Calls, Mark, MessageSpec, Part, Thought};
+pub use self::message::{Answer, Call, Calls, Mark, MessageSpec, Part, Thought};
 pub use self::qwen_xml::bare_texts;
 use self::vocabulary::Vocabulary;
-use self::watch::{Beginning, Lookout, Watch};
+use self::watch::{Lookout, Watch};
 use crate::text::Tokenizer;
+use crate::text::output::{CallReader, Functions};
 
 /// Whitespace between JSON tokens: a space, or a line break with its indentation. Anything longer
 /// lets a model that is unsure fill the context with blanks.
 const WHITESPACE: &str = r"[ ]|\n([ ]{1,32}|\t{1,16})?";
 
-/// Address space for compiling; only what is used becomes memory.
-const STACK_BYTES: usize = 256 << 20;
+/// How long a grammar may be as text: llguidance takes time by more than its length.
+const MAX_GRAMMAR_BYTES: usize = 256 << 10;
+
+/// How long a vocabulary may be indexed: nobody's request is at fault for it.
+const INDEXING: Duration = Duration::from_secs(600);
 
 /// What the output has to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +77,7 @@ impl GrammarSpec {
     /// # Errors
     /// [`GrammarError::Grammar`].
     pub fn answer(self) -> Result<Answer, GrammarError> {
+        within_length(&self)?;
         Ok(match self {
             Self::JsonObject => Answer::Json(json!({"type": "object"})),
             Self::JsonSchema(schema) => Answer::Json(schema),
@@ -76,6 +87,20 @@ impl GrammarSpec {
             Self::Message(message) => message.answer.unwrap_or(Answer::Text),
         })
     }
+}
+
+/// Refuses a grammar of the user's own that is too long.
+fn within_length(spec: &GrammarSpec) -> Result<(), GrammarError> {
+    let bytes = match spec {
+        GrammarSpec::Regex(text) | GrammarSpec::Grammar(text) => text.len(),
+        GrammarSpec::Choice(texts) => texts.iter().map(String::len).sum(),
+        GrammarSpec::JsonObject | GrammarSpec::JsonSchema(_) | GrammarSpec::Message(_) => 0,
+    };
+    if bytes > MAX_GRAMMAR_BYTES {
+        let message = format!("it is {bytes} bytes long, the limit is {MAX_GRAMMAR_BYTES}");
+        return Err(GrammarError::TooComplex(message));
+    }
+    Ok(())
 }
 
 fn regex_lark(regex: &str) -> String {
@@ -109,7 +134,7 @@ fn grammar_lark(grammar: String) -> Result<String, GrammarError> {
 
 /// Turns schemas into matchers for one model. Built once; sharing it is cheap for its users.
 pub struct GrammarCompiler {
-    factory: ParserFactory,
+    factory: Arc<ParserFactory>,
     tokenizer: Arc<Tokenizer>,
     vocab_size: usize,
     stop_ids: Arc<[u32]>,
@@ -143,21 +168,22 @@ impl GrammarCompiler {
             .copied()
             .filter(|id| (*id as usize) < vocab_size)
             .collect();
+        let words = Vocabulary::new(Arc::clone(&tokenizer), vocab_size, &stop_ids);
         let build = || {
-            let words = Vocabulary::new(Arc::clone(&tokenizer), vocab_size, &stop_ids);
             let env: TokEnv = Arc::new(words);
             let slices = SlicedBiasComputer::json_slices();
             ParserFactory::new(&env, InferenceCapabilities::default(), &slices)
+                .map_err(|error| GrammarError::Vocabulary(format!("{error:#}")))
         };
-        let mut factory = isolated(build).map_err(GrammarError::Vocabulary)?;
+        let mut factory = limits::isolated(INDEXING, build)?;
         factory.quiet();
-        *factory.limits_mut() = limits();
+        *factory.limits_mut() = limits::counts();
         Ok(Self {
-            factory,
+            factory: Arc::new(factory),
             tokenizer,
             vocab_size,
             stop_ids,
-            cache: Cache::new(Template::bytes),
+            cache: Cache::new(Template::bytes, GrammarError::is_passing),
         })
     }
 
@@ -184,6 +210,7 @@ impl GrammarCompiler {
     }
 
     fn template(&self, spec: &GrammarSpec) -> Result<Template, GrammarError> {
+        within_length(spec)?;
         let grammar = match spec {
             GrammarSpec::JsonObject => {
                 GrammarWithLexer::from_json_schema(with_options(json!({"type": "object"})))
@@ -214,67 +241,83 @@ impl GrammarCompiler {
 
     /// What a free message is watched for.
     fn lookout(&self, message: &MessageSpec) -> Result<Lookout, GrammarError> {
+        let mut unenforced = Vec::new();
         let calls = match &message.calls {
             None => None,
-            Some(calls) => match self.beginning(calls) {
-                Err(error) if message.lenient => {
-                    tracing::warn!(%error, "a tool's arguments are not held to its schema");
-                    self.beginning(&self.loosened(calls)).ok()
+            Some(calls) => Some(match self.beginning(calls) {
+                Err(error) if !error.is_passing() && calls.each.iter().any(|it| !it.strict) => {
+                    let compile = |calls: Calls| self.calls(calls).map(drop);
+                    let relaxed = relaxed::relaxed(calls.clone(), &compile)?;
+                    unenforced = relaxed.1;
+                    self.beginning(&relaxed.0)?
                 }
-                beginning => Some(beginning?),
-            },
+                beginning => beginning?,
+            }),
         };
-        let tokenizer = Arc::clone(&self.tokenizer);
-        Lookout::new(tokenizer, self.vocab_size, message.thought.as_ref(), calls)
+        let (tokenizer, thought) = (Arc::clone(&self.tokenizer), message.thought.as_ref());
+        Lookout::new(tokenizer, self.vocab_size, thought, calls, unenforced)
     }
 
     /// Where calls begin, and what holds them from there.
     fn beginning(&self, calls: &Calls) -> Result<Beginning, GrammarError> {
+        let (size, many) = (self.vocab_size, calls.between.is_some());
+        let reader = match &calls.mark {
+            Mark::Read(format) => {
+                let names = calls.each.iter().map(|call| call.function.clone());
+                let functions = names.map(|name| (name, HashSet::new())).collect();
+                CallReader::new(*format, Functions::new(functions))
+            }
+            Mark::Marker(_) | Mark::Text => None,
+        };
+        if let Some(reader) = reader {
+            let mut rest = calls.clone();
+            rest.between = None;
+            let grammar = self.calls(rest)?;
+            let tokenizer = &self.tokenizer;
+            return Ok(Beginning::read(tokenizer, size, reader, grammar, many));
+        }
         let (marker, rest) = watch::behind_marker(calls).ok_or_else(|| {
             let reason = "calls do not all begin with one marker";
             GrammarError::Vocabulary(reason.to_owned())
         })?;
-        let lark = rest.lark(&self.tokenizer, prepare)?;
-        let grammar = self.compiled(GrammarWithLexer::from_lark(lark), true)?;
-        let (size, many) = (self.vocab_size, calls.between.is_some());
-        Ok(Beginning::new(&self.tokenizer, size, marker, grammar, many))
+        let grammar = self.calls(rest)?;
+        let tokenizer = &self.tokenizer;
+        Ok(Beginning::at_marker(tokenizer, size, marker, grammar, many))
     }
 
-    /// The same calls with any object for arguments whose schema cannot be enforced.
-    fn loosened(&self, calls: &Calls) -> Calls {
-        let mut calls = calls.clone();
-        for part in calls.each.iter_mut().flatten() {
-            if let Part::Json(schema) = part {
-                let compiled = prepare(schema)
-                    .map(GrammarWithLexer::from_json_schema)
-                    .and_then(|grammar| self.compiled(grammar, true));
-                if compiled.is_err() {
-                    *schema = json!({"type": "object"});
-                }
-            }
-        }
-        calls
+    /// The grammar of calls and nothing else.
+    fn calls(&self, calls: Calls) -> Result<Compiled, GrammarError> {
+        let message = MessageSpec {
+            calls: Some(calls),
+            ..MessageSpec::default()
+        };
+        let lark = message.lark(&self.tokenizer, prepare)?;
+        self.compiled(GrammarWithLexer::from_lark(lark), true)
     }
 
     /// Compiles what is a JSON schema or has one in it, or else is the user's own grammar.
     fn compiled(&self, grammar: GrammarWithLexer, json: bool) -> Result<Compiled, GrammarError> {
-        let compile_error = |message: String| match compile_error(message.as_str()) {
+        let compile_error = move |message: String| match compile_error(message.as_str()) {
             error if json => error,
             GrammarError::TooComplex(line) => GrammarError::TooComplex(line),
             _ => GrammarError::Grammar(said(&message)),
         };
-        let grammar = TopLevelGrammar::from_grammar(grammar);
-        let parser = isolated(|| self.factory.create_parser(grammar)).map_err(compile_error)?;
-        let bytes = parser.parser.lexer_stats().num_bytes;
-        let mut inner = llguidance::Matcher::new(Ok(parser));
-        if let Some(error) = inner.get_error() {
-            return Err(compile_error(error));
-        }
-        // Lexer states are made on the way: the first mask shows whether the limits hold.
-        let mask = inner
-            .compute_mask()
-            .map_err(|error| compile_error(error.to_string()))?;
-        Ok(Compiled::new(inner, mask, bytes))
+        let factory = Arc::clone(&self.factory);
+        let build = move || {
+            let grammar = TopLevelGrammar::from_grammar(grammar);
+            let parser = factory.create_parser(grammar);
+            let parser = parser.map_err(|error| compile_error(format!("{error:#}")))?;
+            let bytes = parser.parser.lexer_stats().num_bytes;
+            let mut inner = llguidance::Matcher::new(Ok(parser)).into_cancellable();
+            if let Some(error) = inner.get_error() {
+                return Err(compile_error(error));
+            }
+            // Lexer states are made on the way: the first mask shows whether the limits hold.
+            let mask = inner.compute_mask();
+            let mask = mask.map_err(|error| compile_error(error.to_string()))?;
+            Ok(Compiled::new(inner, mask, bytes))
+        };
+        limits::isolated(limits::COMPILING, build)
     }
 }
 
@@ -306,33 +349,6 @@ impl std::fmt::Debug for GrammarCompiler {
             .field("stop_ids", &self.stop_ids)
             .finish_non_exhaustive()
     }
-}
-
-/// llguidance's own bounds on one mask are kept; those on a grammar are lowered to about a second
-/// and some tens of megabytes.
-fn limits() -> ParserLimits {
-    ParserLimits {
-        max_lexer_states: 50_000,
-        verbose_errors: false,
-        ..ParserLimits::default()
-    }
-}
-
-/// Runs llguidance's recursive code on a stack that the longest schema cannot exhaust (a stack
-/// overflow would end the process), and turns a panic on odd input into an error.
-fn isolated<T: Send, E: std::fmt::Display>(
-    build: impl FnOnce() -> Result<T, E> + Send,
-) -> Result<T, String> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name("grammar".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, || build().map_err(|error| format!("{error:#}")))
-            .map_err(|error| format!("no thread for it: {error}"))?;
-        thread
-            .join()
-            .unwrap_or_else(|_| Err("llguidance panicked".to_owned()))
-    })
 }
 
 #[cfg(test)]

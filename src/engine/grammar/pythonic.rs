@@ -64,6 +64,25 @@ impl Lark<'_> {
         Ok(self.listed(&members))
     }
 
+    /// Any keyword arguments.
+    pub fn any_keywords(&mut self) -> String {
+        let text = self.add("json", "%json {\"type\": \"string\"}");
+        let number = self.add("json", "%json {\"type\": \"number\"}");
+        let value = self.fresh("value");
+        let items = format!("( {value} ( \", \" {value} )* )?");
+        let item = self.add("item", &format!("{text} \": \" {value}"));
+        let pairs = format!("( {item} ( \", \" {item} )* )?");
+        self.rule(
+            &value,
+            &format!(
+                "{text} | {number} | \"True\" | \"False\" | \"None\" | \"[\" {items} \"]\" | \"{{\" {pairs} \"}}\""
+            ),
+        );
+        let name = self.add("NAME", "/[A-Za-z_][A-Za-z0-9_]*/");
+        let member = self.add("member", &format!("{name} \"=\" {value}"));
+        format!("( {member} ( \", \" {member} )* )?")
+    }
+
     /// Members in their order with commas between, those that are not required perhaps left out.
     fn listed(&mut self, members: &[(String, bool)]) -> String {
         // From the last to the first: what may come behind a member, and what in front of all.

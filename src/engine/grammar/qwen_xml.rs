@@ -68,6 +68,22 @@ impl Lark<'_> {
         }
         Ok(line)
     }
+
+    /// Any parameters, each with the line break behind it.
+    pub fn any_parameters(&mut self) -> String {
+        let name = self.add("NAME", "/[^<>\\n]+/");
+        let content = self.add("CONTENT", &format!("/(.|\\n)*/ & {}", not_end()));
+        let end = literal(&format!("\n{END}\n"));
+        let value = self.add("VALUE", &format!("{content} {end}"));
+        let open = literal("<parameter=");
+        let parameter = format!("{open} {name} \">\\n\" {value}");
+        format!("{}*", self.add("parameter", &parameter))
+    }
+}
+
+/// A terminal that does not hold the tag which ends a parameter.
+fn not_end() -> String {
+    format!(r"~/(.|\n)*{}(.|\n)*/", exactly(END))
 }
 
 /// The arguments that are bare text, by the schema of all.
@@ -88,7 +104,6 @@ fn is_text(schema: &Value) -> bool {
 
 /// The terminal of a text that a schema accepts.
 fn text(name: &str, keywords: &Map<String, Value>) -> Result<String, GrammarError> {
-    let not_end = format!(r"~/(.|\n)*{}(.|\n)*/", exactly(END));
     let mut parts = Vec::new();
     for (keyword, value) in keywords {
         match (keyword.as_str(), value) {
@@ -116,7 +131,7 @@ fn text(name: &str, keywords: &Map<String, Value>) -> Result<String, GrammarErro
         (least, None) => format!(r"/(.|\n){{{least},}}/"),
         (least, Some(most)) => format!(r"/(.|\n){{{least},{most}}}/"),
     });
-    parts.push(not_end);
+    parts.push(not_end());
     Ok(parts.join(" & "))
 }
 

@@ -77,6 +77,11 @@ const ONE: [&str; 3] = ["additionalProperties", "additionalItems", "items"];
 const LIST: [&str; 5] = ["allOf", "anyOf", "oneOf", "prefixItems", "items"];
 const NAMED: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
 
+const TWO_POW_63: f64 = 9_223_372_036_854_775_808.0;
+
+/// Bounds of numbers, which llguidance takes for floats.
+const BOUNDS: [&str; 4] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
+
 /// The schema to compile, which accepts what `schema` does.
 ///
 /// # Errors
@@ -103,6 +108,29 @@ pub(super) fn prepare(schema: &Value) -> Result<Value, GrammarError> {
         ));
     }
     Ok(prepared)
+}
+
+/// Shows a schema and all within it to `change`.
+pub(super) fn each_subschema(schema: &mut Value, change: &mut dyn FnMut(&mut Map<String, Value>)) {
+    let Some(keywords) = schema.as_object_mut() else {
+        return;
+    };
+    change(keywords);
+    for (keyword, value) in keywords {
+        let keyword = keyword.as_str();
+        match value {
+            Value::Array(list) if LIST.contains(&keyword) => {
+                list.iter_mut().for_each(|one| each_subschema(one, change));
+            }
+            Value::Object(named) if NAMED.contains(&keyword) => {
+                named
+                    .values_mut()
+                    .for_each(|one| each_subschema(one, change));
+            }
+            one if ONE.contains(&keyword) => each_subschema(one, change),
+            _ => {}
+        }
+    }
 }
 
 struct Walk<'a> {
@@ -193,6 +221,7 @@ impl Walk<'_> {
                 Value::Object(named.collect::<Result<_, GrammarError>>()?)
             }
             schema if ONE.contains(&keyword) => self.schema(schema, depth + 1)?,
+            bound if BOUNDS.contains(&keyword) => within_float(keyword, bound)?,
             other => other.clone(),
         };
         Ok(Some(value))
@@ -262,6 +291,30 @@ fn holds_every_name(schema: &Value) -> bool {
             .all(|(keyword, value)| keyword == "type" && value == "string"),
         other => other.as_bool() == Some(true),
     }
+}
+
+/// A bound that is no float (a whole number above 2^53), as the next one within it.
+fn within_float(keyword: &str, bound: &Value) -> Result<Value, GrammarError> {
+    let least = keyword.to_lowercase().ends_with("minimum");
+    let far = if least { 1.0 } else { -1.0 };
+    let float = bound.as_f64().unwrap_or_default();
+    if float * far >= TWO_POW_63 {
+        return Err(GrammarError::Unsupported {
+            keyword: keyword.to_owned(),
+            reason: "whole numbers are bounded within 64 bits".to_owned(),
+        });
+    }
+    let whole = bound.as_i64().map(i128::from);
+    let Some(whole) = whole.or_else(|| bound.as_u64().map(i128::from)) else {
+        return Ok(bound.clone());
+    };
+    // Whole, and in range: it was one of 64 bits.
+    let rounded = float as i128;
+    Ok(match least {
+        true if rounded < whole => json!(float.next_up()),
+        false if rounded > whole => json!(float.next_down()),
+        _ => bound.clone(),
+    })
 }
 
 /// A `multipleOf` taken apart as llguidance does, if that is exact: it shifts a float by tens until

@@ -357,6 +357,34 @@ fn formats_that_a_pattern_tells_are_enforced_by_it() {
 }
 
 #[test]
+fn bounds_beyond_what_floats_can_say_hold() {
+    let model = model("byte-level");
+    let at = |bounds: Value, number: &str| {
+        let mut schema = json!({"type": "integer"});
+        for (keyword, bound) in bounds.as_object().unwrap() {
+            schema[keyword] = bound.clone();
+        }
+        model.accepts(&GrammarSpec::JsonSchema(schema), number)
+    };
+    let most = json!({"minimum": 9_007_199_254_740_995_i64, "maximum": 9_007_199_254_740_999_i64});
+    for (number, fits) in [
+        ("9007199254740994", false),
+        ("9007199254740997", true),
+        ("9007199254741000", false),
+    ] {
+        assert_eq!(at(most.clone(), number), fits, "{number}");
+    }
+    assert!(!at(json!({"maximum": i64::MAX}), "9223372036854775808"));
+    assert!(!at(
+        json!({"exclusiveMinimum": -9_007_199_254_740_995_i64}),
+        "-9007199254740995"
+    ));
+    assert!(at(json!({"maximum": u64::MAX}), "9007199254740993"));
+    let error = model.compile_error(json!({"type": "integer", "minimum": 1e20}));
+    assert!(error.to_string().contains("minimum"), "{error}");
+}
+
+#[test]
 fn invalid_schemas_are_refused() {
     let model = model("byte-level");
     for schema in [
@@ -516,14 +544,16 @@ mod messages {
     }
 
     fn calls(many: bool) -> Calls {
-        let call = |name: &str, schema| {
-            vec![
+        let call = |name: &str, schema| Call {
+            function: name.to_owned(),
+            strict: true,
+            parts: vec![
                 marker("<tool_call>"),
                 text(&format!("{{\"name\": \"{name}\", \"arguments\": ")),
                 Part::Json(schema),
                 text("}"),
                 marker("</tool_call>"),
-            ]
+            ],
         };
         let number = json!({"type": "object", "properties": {"a": {"type": "integer"}},
             "required": ["a"], "additionalProperties": false});
@@ -553,7 +583,6 @@ mod messages {
             heading: vec![],
             answer,
             calls,
-            lenient: false,
         }))
     }
 
@@ -645,24 +674,35 @@ mod messages {
     }
 
     #[test]
-    fn a_schema_that_cannot_be_enforced_loosens_its_own_calls_only() {
+    fn what_cannot_be_enforced_of_a_schema_is_left_out_and_told() {
         let model = tiny();
-        let mut calls = calls(true);
-        calls.each[1][2] = Part::Json(json!({"type": "object", "minProperties": 1, "not": {}}));
-        let GrammarSpec::Message(message) = spec(None, Some(Answer::Text), Some(calls)) else {
-            panic!("a message");
+        let spec = |schema: Value, strict| {
+            let mut calls = calls(true);
+            calls.each[1].parts[2] = Part::Json(schema);
+            calls.each[1].strict = strict;
+            spec(None, Some(Answer::Text), Some(calls))
         };
-        let spec = |lenient| {
-            GrammarSpec::Message(Box::new(MessageSpec {
-                lenient,
-                ..*message.clone()
-            }))
-        };
-        let refused = model.compiler.compile(&spec(false)).unwrap_err();
-        assert!(refused.to_string().contains("not"), "{refused}");
-        assert!(model.accepts(&spec(true), F) && model.accepts(&spec(true), G));
-        assert!(!model.accepts(&spec(true), &F.replace('1', "null")));
-        assert!(!model.accepts(&spec(true), &G.replace("{}", "[]")));
+        let schema = json!({"type": "object", "not": {}, "properties": {
+            "not": {"type": "boolean", "not": {"const": true}}}});
+        let refused = model.compiler.compile(&spec(schema.clone(), true));
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("not"), "{refused}");
+        let relaxed = spec(schema, false);
+        let matcher = model.compiler.compile(&relaxed).unwrap();
+        assert_eq!(matcher.unenforced(), ["g.not"]);
+        assert!(model.accepts(&relaxed, F) && model.accepts(&relaxed, G));
+        assert!(!model.accepts(&relaxed, &F.replace('1', "null")));
+        let g = |arguments: &str| G.replace("{}", arguments);
+        assert!(model.accepts(&relaxed, &g(r#"{"not": true}"#)));
+        // The rest of it holds.
+        assert!(!model.accepts(&relaxed, &g(r#"{"not": 1}"#)));
+        assert!(!model.accepts(&relaxed, &g("[]")));
+        // Where nothing of it can be kept it is any object.
+        let hopeless = spec(json!({"type": "object", "properties": {"a": 1}}), false);
+        let matcher = model.compiler.compile(&hopeless).unwrap();
+        assert_eq!(matcher.unenforced(), ["g.parameters"]);
+        assert!(model.accepts(&hopeless, &g(r#"{"a": [1]}"#)));
+        assert!(!model.accepts(&hopeless, &g("[]")));
     }
 
     #[test]
@@ -671,7 +711,7 @@ mod messages {
         let mut calls = calls(true);
         calls.mark = Mark::Marker("zqt".to_owned());
         for call in &mut calls.each {
-            call[0] = marker("zqt");
+            call.parts[0] = marker("zqt");
         }
         let spec = spec(None, Some(Answer::Text), Some(calls));
         let mut matcher = model.compiler.compile(&spec).unwrap();
@@ -776,7 +816,11 @@ mod messages {
     #[test]
     fn special_markers_are_tokens() {
         let model = model("byte-level");
-        let call = vec![marker("<|bos|>"), Part::Json(json!({"const": 1}))];
+        let call = Call {
+            function: "f".to_owned(),
+            strict: true,
+            parts: vec![marker("<|bos|>"), Part::Json(json!({"const": 1}))],
+        };
         let calls = Calls {
             mark: Mark::Marker("<|bos|>".to_owned()),
             open: vec![],

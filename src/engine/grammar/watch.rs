@@ -1,12 +1,14 @@
-//! Looks in a free output for the marker behind which a grammar begins.
+//! Looks in a free output for where a grammar begins.
 //!
 //! The output is read as its reader does (`text::output`): tags and markers are what the text spells,
 //! whatever tokens it is made of, and a marker within a thought is none.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::beginning::{Beginning, Nearing, found};
 use super::error::GrammarError;
-use super::matcher::{Compiled, Grammar};
+use super::matcher::Grammar;
 use super::message::{Answer, Calls, Mark, MessageSpec, Part, Thought};
 use crate::text::Tokenizer;
 
@@ -20,6 +22,8 @@ pub(super) struct Lookout {
     /// The token that ends a thought, and a mask of it alone, where thoughts have a budget.
     close: Option<(u32, Vec<u32>)>,
     calls: Option<Beginning>,
+    /// What of the functions' schemas is not enforced.
+    unenforced: Vec<String>,
 }
 
 /// How a thought is marked, and whether the output begins within one.
@@ -31,23 +35,15 @@ struct Tags {
     budget: Option<usize>,
 }
 
-/// Where a grammar begins.
-#[derive(Debug)]
-pub(super) struct Beginning {
-    marker: String,
-    /// For each number of the marker's bytes that the text may end with: what else may come than
-    /// tokens that complete it and go on behind it, of which the grammar would not see a part.
-    masks: Vec<Option<Vec<u32>>>,
-    grammar: Compiled,
-    /// Whether the output is free again behind what the grammar holds.
-    goes_on: bool,
-}
-
 /// The state of one output.
 #[derive(Debug)]
 pub(super) struct Watch {
     lookout: Arc<Lookout>,
     place: Place,
+    /// How far the answer is towards a call.
+    nearing: Option<Nearing>,
+    /// The last mask that was made.
+    mask: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,17 +52,21 @@ enum Place {
     Start(usize),
     /// In a thought of so many tokens; its end has so many bytes of the tag that ends it.
     Thought { tokens: usize, seen: usize },
-    /// In the answer, whose end has so many bytes of the marker.
-    Answer(usize),
+    /// In the answer.
+    Answer,
 }
 
-/// Whether a message is free but for calls behind a marker and the length of its thought: it is
-/// watched rather than held to a grammar from its beginning.
+/// Whether a message is free but for calls that begin somewhere in it and the length of its thought: it
+/// is watched rather than held to a grammar from its beginning.
 pub(super) fn is_watched(message: &MessageSpec) -> bool {
-    let marked = |calls| behind_marker(calls).is_some();
+    let found = |calls: &Calls| match &calls.mark {
+        Mark::Read(_) => true,
+        Mark::Marker(_) => behind_marker(calls).is_some(),
+        Mark::Text => false,
+    };
     message.answer == Some(Answer::Text)
         && message.heading.is_empty()
-        && message.calls.as_ref().is_none_or(marked)
+        && message.calls.as_ref().is_none_or(found)
         && message.thought.as_ref().is_none_or(|it| tag(it).is_some())
 }
 
@@ -79,7 +79,7 @@ fn tag(thought: &Thought) -> Option<&str> {
 }
 
 /// The marker that calls begin with, and what has to stand behind it: a list of calls, or one call.
-pub(super) fn behind_marker(calls: &Calls) -> Option<(&str, MessageSpec)> {
+pub(super) fn behind_marker(calls: &Calls) -> Option<(&str, Calls)> {
     let Mark::Marker(marker) = &calls.mark else {
         return None;
     };
@@ -87,23 +87,16 @@ pub(super) fn behind_marker(calls: &Calls) -> Option<(&str, MessageSpec)> {
     let mut rest = calls.clone();
     if rest.open.is_empty() {
         for call in &mut rest.each {
-            if call.first() != Some(&begins) {
+            if call.parts.first() != Some(&begins) {
                 return None;
             }
-            call.remove(0);
+            call.parts.remove(0);
         }
         rest.between = None;
     } else if rest.open.remove(0) != begins {
         return None;
     }
-    let calls = Some(rest);
-    Some((
-        marker,
-        MessageSpec {
-            calls,
-            ..MessageSpec::default()
-        },
-    ))
+    Some((marker, rest))
 }
 
 impl Lookout {
@@ -116,6 +109,7 @@ impl Lookout {
         vocab_size: usize,
         thought: Option<&Thought>,
         calls: Option<Beginning>,
+        unenforced: Vec<String>,
     ) -> Result<Self, GrammarError> {
         let thought = thought.as_ref().map(|thought| Tags {
             open: tag(thought).unwrap_or_default().to_owned(),
@@ -124,7 +118,8 @@ impl Lookout {
             budget: thought.budget,
         });
         let tags = thought.iter().flat_map(|it| [&it.open, &it.close]);
-        let shown = tags.chain(calls.iter().map(|it| &it.marker));
+        let markers = calls.iter().flat_map(Beginning::markers);
+        let shown = tags.map(String::as_str).chain(markers);
         let shown = shown.filter_map(|tag| tokenizer.token_id(tag)).collect();
         let close = match &thought {
             Some(thought) if thought.budget.is_some() => {
@@ -146,15 +141,13 @@ impl Lookout {
             thought,
             close,
             calls,
+            unenforced,
         })
     }
 
     /// About what it takes.
     pub fn bytes_taken(&self) -> usize {
-        let calls = self.calls.iter();
-        let masks = calls.clone().flat_map(|it| it.masks.iter().flatten());
-        masks.map(|mask| mask.len() * 4).sum::<usize>()
-            + calls.map(|it| it.grammar.bytes()).sum::<usize>()
+        self.calls.as_ref().map_or(0, Beginning::bytes_taken)
     }
 
     fn bytes(&self, token: u32) -> Vec<u8> {
@@ -165,75 +158,57 @@ impl Lookout {
     }
 }
 
-impl Beginning {
-    /// `vocab_size` is the length of masks in tokens.
-    pub fn new(
-        tokenizer: &Tokenizer,
-        vocab_size: usize,
-        marker: &str,
-        grammar: Compiled,
-        goes_on: bool,
-    ) -> Self {
-        let pattern = marker.as_bytes();
-        let last = pattern.last().copied();
-        let ids = 0..u32::try_from(vocab_size).unwrap_or(u32::MAX);
-        let suspects: Vec<(u32, Vec<u8>)> = ids
-            .filter_map(|id| Some((id, tokenizer.token_bytes(id)?)))
-            .filter(|(_, bytes)| {
-                let inner = bytes.split_last().map_or(&[][..], |(_, inner)| inner);
-                inner.iter().any(|byte| Some(*byte) == last)
-            })
-            .collect();
-        let mask = |seen: usize| {
-            let completes = |bytes: &[u8]| {
-                let mut seen = seen;
-                bytes.iter().position(|byte| {
-                    seen = found(pattern, seen, *byte);
-                    seen == pattern.len()
-                })
-            };
-            let barred = suspects.iter().filter(|(_, bytes)| {
-                completes(bytes).is_some_and(|position| position + 1 < bytes.len())
-            });
-            let mut barred = barred.peekable();
-            barred.peek()?;
-            let mut mask = vec![u32::MAX; vocab_size.div_ceil(32)];
-            barred.for_each(|(id, _)| mask[*id as usize / 32] &= !(1 << (id % 32)));
-            Some(mask)
-        };
-        Self {
-            masks: (0..pattern.len()).map(mask).collect(),
-            marker: marker.to_owned(),
-            grammar,
-            goes_on,
-        }
-    }
-}
-
 impl Watch {
     pub fn new(lookout: Arc<Lookout>) -> Self {
         let place = match &lookout.thought {
             Some(thought) if thought.opened => Place::Thought { tokens: 0, seen: 0 },
             Some(_) => Place::Start(0),
-            None => Place::Answer(0),
+            None => Place::Answer,
         };
-        Self { lookout, place }
+        let nearing = lookout.calls.as_ref().map(Beginning::nearing);
+        Self {
+            lookout,
+            place,
+            nearing,
+            mask: Vec::new(),
+        }
     }
 
-    /// Reads a token; the grammar that begins behind it, if one does.
-    pub fn step(&mut self, token: u32) -> Option<Grammar> {
+    /// What of the functions' schemas is not enforced: `function.keyword`.
+    pub fn unenforced(&self) -> &[String] {
+        &self.lookout.unenforced
+    }
+
+    /// Reads a token; the grammar that begins in it or behind it, if one does.
+    ///
+    /// # Errors
+    /// [`GrammarError::Failed`] for one that begins a call and does not go on as one.
+    pub fn step(&mut self, token: u32) -> Result<Option<Grammar>, GrammarError> {
         let lookout = Arc::clone(&self.lookout);
         if let Place::Thought { tokens, .. } = &mut self.place {
             *tokens += 1;
         }
-        let mut begins = None;
-        for byte in lookout.bytes(token) {
-            begins = self.byte(&lookout, byte);
-        }
-        begins.map(|beginning| beginning.grammar.start())
+        let bytes = lookout.bytes(token);
+        let begins = bytes.iter().position(|byte| self.byte(&lookout, *byte));
+        let (Some(at), Some(calls), Some(nearing)) = (begins, &lookout.calls, &mut self.nearing)
+        else {
+            return Ok(None);
+        };
+        let behind = &bytes[at + 1..];
+        let grammar = calls.grammar(nearing, behind)?;
+        nearing.follow(behind);
+        Ok(Some(grammar))
     }
 
-    fn byte<'a>(&mut self, lookout: &'a Lookout, byte: u8) -> Option<&'a Beginning> {
+    /// Reads a token that a grammar held.
+    pub fn follow(&mut self, token: u32) {
+        if let Some(nearing) = &mut self.nearing {
+            nearing.follow(&self.lookout.bytes(token));
+        }
+    }
+
+    /// Whether a call has begun.
+    fn byte(&mut self, lookout: &Lookout, byte: u8) -> bool {
         match (self.place, &lookout.thought) {
             (Place::Start(seen), Some(tags)) => {
                 let open = tags.open.as_bytes();
@@ -244,38 +219,42 @@ impl Watch {
                     self.place = Place::Start(seen + 1);
                 } else if seen > 0 || !byte.is_ascii_whitespace() {
                     // It was the answer's beginning.
-                    self.place = Place::Answer(0);
+                    self.place = Place::Answer;
                     let read = open[..seen].iter().chain([&byte]);
-                    return read.fold(None, |_, byte| self.byte(lookout, *byte));
+                    return read.fold(false, |_, byte| self.byte(lookout, *byte));
                 }
-                None
+                false
             }
             (Place::Thought { tokens, seen }, Some(tags)) => {
                 let close = tags.close.as_bytes();
                 let seen = found(close, seen, byte);
                 self.place = match seen == close.len() {
-                    true => Place::Answer(0),
+                    true => Place::Answer,
                     false => Place::Thought { tokens, seen },
                 };
-                None
+                false
             }
-            (Place::Answer(seen), _) => {
-                let beginning = lookout.calls.as_ref()?;
-                let seen = found(beginning.marker.as_bytes(), seen, byte);
-                let complete = seen == beginning.marker.len();
-                self.place = Place::Answer(if complete { 0 } else { seen });
-                complete.then_some(beginning)
-            }
-            (_, None) => None,
+            (Place::Answer, _) => match (&lookout.calls, &mut self.nearing) {
+                (Some(calls), Some(nearing)) => calls.push(nearing, byte),
+                _ => false,
+            },
+            (_, None) => false,
         }
     }
 
     /// What may come next; `None` is anything.
-    pub fn mask(&self) -> Option<&[u32]> {
-        match self.place {
-            Place::Answer(seen) => self.lookout.calls.as_ref()?.masks.get(seen)?.as_deref(),
-            _ => self.end_of_thought().map(|(_, mask)| mask.as_slice()),
+    pub fn mask(&mut self) -> Option<&[u32]> {
+        if !matches!(self.place, Place::Answer) {
+            return self.end_of_thought().map(|(_, mask)| mask.as_slice());
         }
+        let calls = self.lookout.calls.as_ref()?;
+        Some(match calls.mask(self.nearing.as_ref()?)? {
+            Cow::Borrowed(mask) => mask,
+            Cow::Owned(mask) => {
+                self.mask = mask;
+                &self.mask
+            }
+        })
     }
 
     /// The token that has to come next.
@@ -296,21 +275,5 @@ impl Watch {
     pub fn goes_on(&self) -> bool {
         let calls = self.lookout.calls.as_ref();
         calls.is_some_and(|beginning| beginning.goes_on)
-    }
-}
-
-/// How many bytes of the pattern a text ends with, if it ended with `seen` of them before `byte`.
-fn found(pattern: &[u8], seen: usize, byte: u8) -> usize {
-    let mut seen = seen;
-    loop {
-        if pattern.get(seen) == Some(&byte) {
-            return seen + 1;
-        }
-        if seen == 0 {
-            return 0;
-        }
-        // The longest shorter beginning of the pattern that its first `seen` bytes end with.
-        let ends = |&shorter: &usize| pattern[..seen].ends_with(&pattern[..shorter]);
-        seen = (0..seen).rev().find(ends).unwrap_or(0);
     }
 }

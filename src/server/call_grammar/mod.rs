@@ -4,7 +4,7 @@ mod layouts;
 #[cfg(test)]
 mod tests;
 
-use self::layouts::{calls, heading, thought};
+use self::layouts::{among_text, calls, heading, thought};
 use super::error::ApiError;
 use super::openai::tools::{Choice, Tools};
 use crate::engine::grammar::{Answer, GrammarError, GrammarSpec, Mark, MessageSpec, Part, Thought};
@@ -34,8 +34,7 @@ pub struct Wish<'a> {
 
 /// The grammar of a request's outputs; `None` where anything goes.
 ///
-/// Calls are held to it where one has to be made, where a function is `strict`, and in formats with a
-/// marker once one begins. An answer that has to be JSON begins behind the thought, if there is one.
+/// Calls are held to it where one has to be made, and otherwise once one begins. An answer that has to be JSON begins behind the thought, if there is one.
 ///
 /// # Errors
 /// 400 for what the model's way to write cannot be held to.
@@ -53,25 +52,17 @@ pub fn message(
         budget,
         prompt,
     } = wish;
-    let strict = tools.callable().any(|function| function.strict);
     let forced = matches!(tools.choice(), Choice::Required | Choice::Named(_));
     let free = *tools.choice() == Choice::Auto;
-    // Free text never spells a special token, so that calls have to be in the grammar with it.
-    let special = || {
-        let markers = writing.format.map_or(&[][..], ToolFormat::markers).iter();
-        let mut ids = markers.filter_map(|marker| tokenizer.token_id(marker));
-        ids.any(|id| tokenizer.is_special(id))
-    };
     let bounded = budget.is_some() && thinks(writing, prompt);
-    let calling = forced || free && (strict || answer.is_some() || bounded && special());
+    let calling = forced || free && (answer.is_some() || bounded);
     if !calling && answer.is_none() && !bounded {
         return Ok(None);
     }
-    let param = match (forced, answer.is_some(), strict) {
-        (true, _, _) => "tool_choice",
-        (false, true, _) => "response_format",
-        (false, false, true) => "tools",
-        (false, false, false) => "thinking_budget",
+    let param = match (forced, answer.is_some()) {
+        (true, _) => "tool_choice",
+        (false, true) => "response_format",
+        (false, false) => "thinking_budget",
     };
     let mut thought = thought(writing, prompt, tokenizer);
     match &mut thought {
@@ -123,26 +114,21 @@ pub fn message(
         heading,
         answer,
         calls,
-        lenient: false,
     }))))
 }
 
-/// A message that is free until a call begins in it, in formats with a marker for that.
-///
-/// Nobody asked for more where no function is `strict`, so that a schema which cannot be enforced is
-/// no reason to refuse the request.
+/// A message that is free until a call begins in it.
 fn watched(wish: &Wish<'_>, writing: &Writing, tokenizer: &Tokenizer) -> Option<MessageSpec> {
     let tools = wish.tools;
     let free = *tools.choice() == Choice::Auto && wish.answer.is_none();
-    let strict = tools.callable().any(|function| function.strict);
-    if !free || strict || !heading(writing.format).is_empty() {
-        return None;
-    }
-    let calls = calls(writing.format, tools, tokenizer)?;
+    let calls = among_text(writing.format, tools, tokenizer).filter(|_| free)?;
+    let bounded = wish.budget.is_some();
     let thoughts = writing.thoughts.as_ref();
     let thought = thoughts.filter(|tags| !over(tags, wish.prompt));
     let endless = thought.is_some_and(|tags| tokenizer.token_id(&tags.close).is_none());
-    if matches!(calls.mark, Mark::Beginning(_)) || wish.budget.is_some() && endless {
+    // Harmony's thoughts are messages with a header, which only a grammar from the beginning bounds.
+    let headed = writing.format == Some(ToolFormat::Harmony);
+    if bounded && (endless || headed) {
         return None;
     }
     let thought = thought.map(|tags| Thought {
@@ -156,7 +142,6 @@ fn watched(wish: &Wish<'_>, writing: &Writing, tokenizer: &Tokenizer) -> Option<
         thought,
         answer: Some(Answer::Text),
         calls: Some(calls),
-        lenient: true,
         ..MessageSpec::default()
     })
 }

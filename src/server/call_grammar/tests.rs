@@ -71,6 +71,10 @@ fn walk(
     let mut matcher = compiler.compile(&spec.unwrap()).unwrap();
     let mut random = StdRng::seed_from_u64(seed);
     let mut ids = Vec::new();
+    if *tools.choice() == Choice::Auto {
+        ids = tokenizer.encode(opening(*format), false).unwrap();
+        ids.iter().for_each(|id| matcher.commit(*id).unwrap());
+    }
     while !matcher.is_finished() {
         let mask = matcher.mask().unwrap();
         let allowed = |id: &u32| allows(mask, *id);
@@ -96,10 +100,22 @@ fn walk(
         .map(|id| detokenizer.push(*id).unwrap())
         .collect();
     let text = text + &detokenizer.finish().unwrap();
-    let mut parser = OutputParser::new(Some(*format), None, tools.is_string());
+    let mut parser = OutputParser::new(Some(*format), None, tools.functions());
     let mut pieces = parser.push(&text);
     pieces.extend(parser.finish());
     Some((text, pieces))
+}
+
+/// What a call of each format begins with: random text never comes to that.
+fn opening(format: ToolFormat) -> &'static str {
+    match format {
+        ToolFormat::Hermes => "<tool_call>\n",
+        ToolFormat::Llama3Json => r#"{"name": "f", "parameters":"#,
+        ToolFormat::Pythonic => "[f(",
+        ToolFormat::Mistral => "[TOOL_CALLS]",
+        ToolFormat::QwenXml => "<tool_call>\n<function=",
+        ToolFormat::Harmony => "<|channel|>commentary to=",
+    }
 }
 
 /// Names and arguments of the calls, and the content.
@@ -202,13 +218,15 @@ fn whatever_the_grammar_lets_through_is_read_as_calls_that_validate() {
         let compiler = GrammarCompiler::new(tokenizer.clone(), vocab, &[stop]).unwrap();
         let family = (format, tokenizer);
         for choice in ["required", "auto"] {
-            let tools = Tools::parse(Some(offered.clone()), Some(choice.into()), None).unwrap();
+            // Random text behind a call never ends.
+            let many = Some(choice == "required");
+            let tools = Tools::parse(Some(offered.clone()), Some(choice.into()), many).unwrap();
             let mut made = 0;
             for (text, pieces) in (0..25).filter_map(|seed| walk(&family, &compiler, &tools, seed))
             {
                 let (calls, content) = calls_of(pieces);
                 assert!(choice == "auto" || content.is_empty(), "{format:?}: {text}");
-                assert!(choice == "auto" || !calls.is_empty(), "{format:?}: {text}");
+                assert!(!calls.is_empty(), "{format:?}: {text}");
                 made += calls.len();
                 for (name, arguments) in calls {
                     let value: Value = serde_json::from_str(&arguments)
@@ -223,10 +241,7 @@ fn whatever_the_grammar_lets_through_is_read_as_calls_that_validate() {
                     }
                 }
             }
-            assert!(
-                made > 2 || choice == "auto",
-                "{format:?} never came to an end"
-            );
+            assert!(made > 2, "{format:?} {choice} never came to an end");
         }
     }
 }
@@ -254,6 +269,15 @@ fn a_call_as_models_write_it_is_let_through() {
          "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>No.".to_owned()),
         (ToolFormat::Llama3Json, false, "Plain text, {braces} and all.".to_owned()),
         (ToolFormat::Llama3Json, false, format!(r#"{{"name": "f", "parameters": {plain}}}"#)),
+        (ToolFormat::Llama3Json, false,
+         format!(r#"Now:<|python_tag|>{{"type":"function","name":"f","parameters":{plain}}}; {{"name": "f", "arguments": {plain}}}"#)),
+        (ToolFormat::Pythonic, false, r#" [ f(n=3, l=[True], c="<b>", p="ab") , f(n=4, l=[True], c="<b>", p="ab")] or so"#.to_owned()),
+        (ToolFormat::Harmony, false,
+         format!("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary \
+                  to=functions.f <|constrain|>json<|message|>{plain}")),
+        (ToolFormat::Harmony, false,
+         format!("<|channel|>commentary<|message|>Wait.<|end|><|start|>assistant to=functions.f\
+                  <|channel|>commentary json<|message|>{plain}")),
     ] {
         let choice = if forced { "required" } else { "auto" };
         let tools = Tools::parse(Some(offered.clone()), Some(choice.into()), None).unwrap();
@@ -265,27 +289,103 @@ fn a_call_as_models_write_it_is_let_through() {
 fn what_does_not_validate_is_not_let_through() {
     let offered = json!([{"type": "function", "function": {"name": "f", "strict": true,
         "parameters": many_kinds()}}]);
+    let channel = "<|channel|>commentary to=functions.f <|constrain|>json<|message|>";
+    for (format, choice, text) in [
+        (ToolFormat::Pythonic, "auto", "[f(n=\"3\", ".to_owned()),
+        (ToolFormat::Pythonic, "auto", "\n[ f(l=[True]".to_owned()),
+        (ToolFormat::Pythonic, "auto", "[f()".to_owned()),
+        (
+            ToolFormat::Pythonic,
+            "auto",
+            "[f(n=3, l=[True], c=\"<b>\", p=\"ab\"), f()".to_owned(),
+        ),
+        (ToolFormat::Pythonic, "required", "[h(".to_owned()),
+        (
+            ToolFormat::QwenXml,
+            "auto",
+            "<tool_call>\n<function=f>\n<parameter=n>\nthree".to_owned(),
+        ),
+        (
+            ToolFormat::QwenXml,
+            "auto",
+            "<tool_call>\n<function=f>\n<parameter=l>".to_owned(),
+        ),
+        (
+            ToolFormat::QwenXml,
+            "auto",
+            "<tool_call>\n<function=h>".to_owned(),
+        ),
+        (
+            ToolFormat::Harmony,
+            "auto",
+            "<|channel|>commentary to=functions.h".to_owned(),
+        ),
+        (
+            ToolFormat::Harmony,
+            "auto",
+            "<|start|>assistant to=h".to_owned(),
+        ),
+        (ToolFormat::Harmony, "auto", format!("{channel}{{}}")),
+        (ToolFormat::Harmony, "auto", format!("{channel}no")),
+        (ToolFormat::Harmony, "required", "No channel".to_owned()),
+        (
+            ToolFormat::Llama3Json,
+            "auto",
+            r#"{"name": "f", "parameters": {}"#.to_owned(),
+        ),
+        (
+            ToolFormat::Llama3Json,
+            "auto",
+            r#"{"name": "f", "arguments": "{"#.to_owned(),
+        ),
+        (
+            ToolFormat::Llama3Json,
+            "auto",
+            r#"Now<|python_tag|>{"name": "f", "parameters": [1]"#.to_owned(),
+        ),
+        (
+            ToolFormat::Llama3Json,
+            "required",
+            r#" {"name": "h""#.to_owned(),
+        ),
+    ] {
+        let tools = Tools::parse(Some(offered.clone()), Some(choice.into()), None).unwrap();
+        assert!(
+            !begins(format, wish(&tools, None), &text),
+            "{format:?}: {text}"
+        );
+    }
+}
+
+#[test]
+fn text_is_never_taken_for_a_call() {
+    let offered = json!([{"type": "function", "function": {"name": "f", "strict": true,
+        "parameters": many_kinds()}}]);
     let tools = Tools::parse(Some(offered), None, None).unwrap();
     for (format, text) in [
-        (ToolFormat::Pythonic, "[f(n=\"3\", "),
-        (ToolFormat::Pythonic, "[f(l=[True]"),
-        (ToolFormat::Pythonic, "[h("),
-        (ToolFormat::Pythonic, "\n[ f("),
+        (ToolFormat::Pythonic, "[h(x=1)]"),
+        (ToolFormat::Pythonic, "[1, f(x)]"),
+        (ToolFormat::Pythonic, "f(n=\"three\")"),
+        (ToolFormat::Llama3Json, r#"{"name": "h", "parameters": 7}"#),
+        (ToolFormat::Llama3Json, r#"{"name": "f", "age": 7}"#),
+        (ToolFormat::Llama3Json, r#"{"parameters": {}, "name": "f"}"#),
+        (ToolFormat::Llama3Json, r#"{"answer": "x"}"#),
         (
-            ToolFormat::QwenXml,
-            "<tool_call>\n<function=f>\n<parameter=n>\nthree",
+            ToolFormat::Llama3Json,
+            r#"So: {"name": "f", "parameters": {}}"#,
         ),
-        (
-            ToolFormat::QwenXml,
-            "<tool_call>\n<function=f>\n<parameter=l>",
-        ),
-        (ToolFormat::QwenXml, "<tool_call>\n<function=h>"),
-        (ToolFormat::Harmony, "<|channel|>commentary to=functions.h"),
         (ToolFormat::Harmony, "No channel"),
-        (ToolFormat::Llama3Json, " {\"name\": \"h\""),
+        (
+            ToolFormat::Harmony,
+            "<|channel|>final<|message|>Write to=functions.f {}",
+        ),
+        (
+            ToolFormat::Harmony,
+            "<|channel|>commentary<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>",
+        ),
     ] {
         assert!(
-            !begins(format, wish(&tools, None), text),
+            accepts(format, wish(&tools, None), text),
             "{format:?}: {text}"
         );
     }
@@ -361,8 +461,10 @@ fn only_what_was_asked_for_is_held_to_a_grammar() {
         Some(GrammarSpec::Message(message)) => match (message.answer, message.calls) {
             (None, Some(_)) => "calls",
             (Some(Answer::Json(_) | Answer::Lark(_)), Some(_)) => "json or calls",
-            (Some(Answer::Text), Some(_)) if message.lenient => "text and lenient calls",
-            (Some(Answer::Text), Some(_)) => "text and calls",
+            (Some(Answer::Text), Some(calls)) => match calls.each.iter().all(|call| call.strict) {
+                true => "text and calls",
+                false => "text and lenient calls",
+            },
             (_, None) => "no calls",
         },
         Some(_) => "json",
@@ -381,7 +483,6 @@ fn what_cannot_be_enforced_is_refused_and_said() {
     // The tokenizer has none of these markers.
     for (choice, strict, answer, format, param) in [
         ("required", false, None, ToolFormat::Harmony, "tool_choice"),
-        ("auto", true, None, ToolFormat::Mistral, "tools"),
         (
             "none",
             false,

@@ -220,6 +220,11 @@ impl ApiError {
         Self::unavailable("no_slot_available", message).retry(RETRY_AFTER)
     }
 
+    /// 503: grammars that take too long are being compiled.
+    pub fn grammars_busy(message: impl Into<String>) -> Self {
+        Self::unavailable("overloaded", message).retry(RETRY_AFTER)
+    }
+
     /// 503: as many connections are open as may be.
     pub fn too_many_connections(limit: usize) -> Self {
         let message = format!("{limit} connections are open, and more are not taken");

@@ -1,7 +1,7 @@
 //! Outputs of an engine that says what the tests want.
 
 use super::*;
-use crate::text::output::{OutputParser, ToolFormat};
+use crate::text::output::{Functions, OutputParser, ToolFormat};
 use futures::stream::{self, BoxStream};
 use std::path::Path;
 
@@ -46,7 +46,7 @@ fn generation(events: Vec<Event>, stops: &[&str]) -> Generation<BoxStream<'stati
 }
 
 fn reader(shown: &[u32], most_calls: usize) -> Reader {
-    let parser = OutputParser::new(Some(ToolFormat::Hermes), None, Box::new(|_, _| false));
+    let parser = OutputParser::new(Some(ToolFormat::Hermes), None, Functions::default());
     Reader::new(parser, shown.into(), most_calls)
 }
 

@@ -1,13 +1,13 @@
 //! `tools`, `tool_choice` and `parallel_tool_calls`: which functions the model may call.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use crate::engine::grammar::bare_texts;
 use crate::server::error::ApiError;
-use crate::text::output::IsString;
+use crate::text::output::Functions;
 
 /// Most tools of one request, and the longest name: OpenAI's limits.
 const MAX_TOOLS: usize = 128;
@@ -19,7 +19,7 @@ pub struct Tools {
     /// As they came: the template writes them.
     definitions: Value,
     functions: Vec<Function>,
-    texts: Arc<Texts>,
+    texts: Functions,
     choice: Choice,
     parallel: bool,
 }
@@ -132,18 +132,11 @@ impl Tools {
         }
     }
 
-    /// Which parameters are text, by the schemas.
-    pub fn is_string(&self) -> IsString {
-        let texts = Arc::clone(&self.texts);
-        Box::new(move |function, parameter| {
-            let names = texts.get(function);
-            names.is_some_and(|names| names.contains(parameter))
-        })
+    /// The functions with those of their parameters that are text, by the schemas.
+    pub fn functions(&self) -> Functions {
+        Arc::clone(&self.texts)
     }
 }
-
-/// The parameters of each function that are text.
-type Texts = HashMap<String, HashSet<String>>;
 
 fn texts(function: &Function) -> (String, HashSet<String>) {
     (function.name.clone(), bare_texts(&function.parameters))
@@ -312,6 +305,8 @@ fn choice_of(choice: Option<Value>, functions: &[Function]) -> Result<Choice, Ap
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     fn tool(name: &str) -> Value {
@@ -470,11 +465,8 @@ mod tests {
             "text": {"type": "string"}, "count": {"type": "integer"}, "any": true}});
         let tools =
             json!([{"type": "function", "function": {"name": "f", "parameters": parameters}}]);
-        let is_string = Tools::parse(Some(tools), None, None).unwrap().is_string();
-        assert!(is_string("f", "text"));
-        for other in ["count", "any", "none"] {
-            assert!(!is_string("f", other));
-        }
-        assert!(!is_string("g", "text"));
+        let functions = Tools::parse(Some(tools), None, None).unwrap().functions();
+        let texts = HashSet::from(["text".to_owned()]);
+        assert_eq!(*functions, HashMap::from([("f".to_owned(), texts)]));
     }
 }

@@ -54,7 +54,7 @@ pub async fn post(
     RawBody(bytes): RawBody,
 ) -> Result<Response, ApiError> {
     let shared = model.clone();
-    let asked = offload(bytes.len(), move || read(&shared, &bytes, terms)).await?;
+    let mut asked = offload(bytes.len(), move || read(&shared, &bytes, terms)).await?;
     let object = if asked.stream {
         "chat.completion.chunk"
     } else {
@@ -70,7 +70,8 @@ pub async fn post(
         ids: asked.prepared.call_ids(),
         model: model.clone(),
     };
-    let outputs = asked.prepared.submit(&app, &model).await?;
+    let submit = asked.prepared.submit(&app, &model, &mut asked.ignored);
+    let outputs = submit.await?;
     let mut response = if asked.stream {
         sse::respond(interleave(outputs), answer)
     } else {

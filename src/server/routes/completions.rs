@@ -63,11 +63,12 @@ pub async fn post(
         n,
         stream,
         include_usage,
-        ignored,
+        mut ignored,
     } = prepared;
     let field = constraint.as_ref().map_or("", |it| it.field);
     let spec = constraint.map(|it| it.spec);
-    let mut job = job.constrain(&model, spec, field).await?;
+    let constrain = job.constrain(&model, spec, field, &mut ignored);
+    let mut job = constrain.await?;
     let logprobs = job.logprobs;
     if job.sampling.n > n {
         // What is best is told by them.

@@ -49,11 +49,11 @@ pub async fn create(
         limit,
         tells_thoughts,
         stream,
-        ignored,
+        mut ignored,
     } = asked;
     let message = Message::new(&model.id, prepared.prompt_tokens());
     let assembly = Assembly::new(message, prepared.call_ids(), limit, tells_thoughts);
-    let outputs = prepared.submit(&app, &model).await?;
+    let outputs = prepared.submit(&app, &model, &mut ignored).await?;
     let mut response = if stream {
         let id = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
         let request_id = id.map(str::to_owned);

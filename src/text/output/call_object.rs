@@ -1,5 +1,6 @@
 //! A call written as a JSON object: `{"name": "f", "arguments": {…}}`.
 
+use super::Functions;
 use super::pieces::Pieces;
 
 /// Deepest nesting that is followed; what goes deeper is no call anybody could execute.
@@ -7,7 +8,7 @@ const DEPTH: usize = 128;
 
 /// Reads one object as it streams and tells the call as soon as its name and the beginning of its
 /// arguments are known. The arguments are told as they are written.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct CallObject {
     index: usize,
     at: At,
@@ -18,8 +19,8 @@ pub(super) struct CallObject {
     /// Arguments that came before the name.
     early: String,
     arguments: bool,
-    /// Whether an object without arguments is no call.
-    needs_arguments: bool,
+    /// The functions that make an object a call, where it may be something else.
+    functions: Option<Functions>,
     told: bool,
 }
 
@@ -86,17 +87,42 @@ impl CallObject {
             name: None,
             early: String::new(),
             arguments: false,
-            needs_arguments: false,
+            functions: None,
             told: false,
         }
     }
 
-    /// A call that is one only if it has arguments: `{"name": "Ada"}` may be an answer.
-    pub fn with_arguments(index: usize) -> Self {
+    /// An object that is a call only if it names one of the functions and then has arguments:
+    /// `{"name": "Ada"}` may be an answer.
+    pub fn of(functions: Functions, index: usize) -> Self {
         Self {
-            needs_arguments: true,
+            functions: Some(functions),
             ..Self::new(index)
         }
+    }
+
+    /// The function that the object calls, if that is certain and its arguments are next.
+    pub fn begun(&self) -> Option<&str> {
+        let begins = self.told && self.at == At::Value && !self.arguments;
+        self.name.as_deref().filter(|_| begins)
+    }
+
+    /// Whether the object names a function, or may be about to.
+    pub fn may_begin(&self) -> bool {
+        let named = || self.name.is_some() && self.is_callable();
+        !self.told && (matches!(self.at, At::InName { .. }) || named())
+    }
+
+    fn is_callable(&self) -> bool {
+        match (&self.functions, &self.name) {
+            (Some(functions), Some(name)) => functions.contains_key(name),
+            (functions, _) => functions.is_none(),
+        }
+    }
+
+    /// Whether the value that comes is arguments.
+    fn awaits_arguments(&self) -> bool {
+        matches!(self.key.as_str(), "arguments" | "parameters") && !self.arguments
     }
 
     /// Whether the call was told: then all of it is in the pieces, otherwise nothing.
@@ -135,7 +161,7 @@ impl CallObject {
 
     /// A call without arguments has none to be malformed.
     fn complete(&mut self, out: &mut Pieces) {
-        if self.needs_arguments && !self.arguments {
+        if self.functions.is_some() {
             return;
         }
         self.tell(out);
@@ -161,7 +187,12 @@ impl CallObject {
                     escaped: c == '\\' && !escaped,
                 }
             }
-            At::Colon if c == ':' => At::Value,
+            At::Colon if c == ':' => {
+                if self.functions.is_some() && self.awaits_arguments() && self.is_callable() {
+                    self.tell(out);
+                }
+                At::Value
+            }
             At::Comma if c == ',' => At::Key { first: false },
             At::Comma if c == '}' => At::Done,
             At::Open | At::Key { .. } | At::Colon | At::Value | At::Comma if space => self.at,
@@ -202,7 +233,7 @@ impl CallObject {
                     At::Broken
                 };
             }
-            "arguments" | "parameters" if !self.arguments => {
+            _ if self.awaits_arguments() && (self.told || self.functions.is_none()) => {
                 self.arguments = true;
                 if c == '"' { Of::Quoted } else { Of::Arguments }
             }
@@ -281,13 +312,11 @@ impl CallObject {
 
     /// Tells the call and what of its arguments is held back, if its name is known.
     fn tell(&mut self, out: &mut Pieces) {
-        if self.told {
-            return;
-        }
-        if let Some(name) = &self.name {
+        let Some(name) = &self.name else { return };
+        if !self.told {
             out.call(self.index, name);
-            out.arguments(self.index, &std::mem::take(&mut self.early));
             self.told = true;
         }
+        out.arguments(self.index, &std::mem::take(&mut self.early));
     }
 }

@@ -24,14 +24,17 @@ pub(super) const MARKERS: [&str; 7] = [
     "<|call|>",
     "<|constrain|>",
 ];
+const RECIPIENT: &str = "to=";
 const FUNCTIONS: &str = "functions.";
 
+#[derive(Debug, Clone)]
 pub(super) struct Harmony {
     place: Place,
     markers: Markers,
     calls: usize,
 }
 
+#[derive(Debug, Clone)]
 enum Place {
     /// Before `<|message|>`.
     Header(String),
@@ -51,6 +54,16 @@ impl Default for Harmony {
 }
 
 impl Harmony {
+    /// Whether the name of a call's recipient is next.
+    pub fn has_begun(&self) -> bool {
+        matches!(&self.place, Place::Header(header) if header.ends_with(RECIPIENT))
+    }
+
+    /// Whether a few characters may begin a call.
+    pub fn may_begin(&self) -> bool {
+        matches!(self.place, Place::Header(_))
+    }
+
     fn text(&mut self, text: &str, out: &mut Pieces) {
         match &mut self.place {
             Place::Header(header) => header.push_str(text),
@@ -87,7 +100,7 @@ impl Harmony {
                 .unwrap_or(rest.len());
             rest[..end].to_owned()
         };
-        let recipient = header.split_once("to=").map(|(_, rest)| word(rest));
+        let recipient = header.split_once(RECIPIENT).map(|(_, rest)| word(rest));
         let channel = header
             .split_once(MARKERS[CHANNEL])
             .map(|(_, rest)| word(rest.trim_start()))

@@ -1,16 +1,19 @@
 //! `{"name": "f", "parameters": {…}}`, several parted by `;`, after `<|python_tag|>` or bare.
 //!
-//! The format of Llama 3.1's model card. A bare object counts only at the start of the output and
-//! only with both keys: any other JSON is an answer.
+//! The format of Llama 3.1's model card. An object counts only at the start of the output or behind
+//! the tag, and from where it has named one of the functions and then a key of arguments: any other
+//! JSON is an answer.
 
-use super::Format;
 use super::call_object::{CallObject, Progress};
 use super::marker::{Found, Markers};
 use super::pieces::Pieces;
+use super::{Format, Functions};
 
 pub(super) const TAG: &str = "<|python_tag|>";
 
+#[derive(Debug, Clone)]
 pub(super) struct Llama3 {
+    functions: Functions,
     place: Place,
     tag: Markers,
     calls: usize,
@@ -18,6 +21,7 @@ pub(super) struct Llama3 {
     layout: String,
 }
 
+#[derive(Debug, Clone)]
 enum Place {
     /// An object may begin here.
     Before,
@@ -27,18 +31,30 @@ enum Place {
     Answer,
 }
 
-impl Default for Llama3 {
-    fn default() -> Self {
+impl Llama3 {
+    pub fn new(functions: Functions) -> Self {
         Self {
+            functions,
             place: Place::Before,
             tag: Markers::new(&[TAG]),
             calls: 0,
             layout: String::new(),
         }
     }
-}
 
-impl Llama3 {
+    /// The function of a call whose arguments are next.
+    pub fn begun(&self) -> Option<&str> {
+        match &self.place {
+            Place::Call(call) => call.begun(),
+            _ => None,
+        }
+    }
+
+    /// Whether a few characters may begin a call.
+    pub fn may_begin(&self) -> bool {
+        matches!(&self.place, Place::Call(call) if call.may_begin())
+    }
+
     fn answer(&mut self, text: &str, out: &mut Pieces) -> Place {
         out.content(&std::mem::take(&mut self.layout));
         out.content(text);
@@ -63,11 +79,8 @@ impl Llama3 {
                 if character != '{' {
                     return self.answer(character.encode_utf8(&mut [0; 4]), out);
                 }
-                self.object(
-                    Box::new(CallObject::with_arguments(self.calls)),
-                    character,
-                    out,
-                )
+                let call = CallObject::of(Functions::clone(&self.functions), self.calls);
+                self.object(Box::new(call), character, out)
             }
             Place::Call(call) => self.object(call, character, out),
             Place::Broken(mut call) => {
@@ -163,6 +176,9 @@ mod tests {
             r#"{"answer": [1, 2]} and more"#,
             "{ not json",
             " Hello {\"name\": \"f\", \"parameters\": {}}",
+            r#"{"name": "Ada", "parameters": {"age": 36}}"#,
+            r#"{"parameters": {"a": "x"}, "name": "f"}"#,
+            r#"{"name": "f", "age": 36}"#,
             "{\"name\": \"f\"",
             "[1]",
             " ",
@@ -173,7 +189,15 @@ mod tests {
     }
 
     #[test]
+    fn arguments_in_quotes_are_what_they_say() {
+        let text = r#"{"name": "f", "arguments": "{\"a\": 1}"}"#;
+        assert_eq!(parse(Llama3Json, text).calls, [call("f", r#"{"a": 1}"#)]);
+    }
+
+    #[test]
     fn malformed_arguments_stay_as_they_are() {
+        let text = r#"{"name": "f", "parameters": 5}"#;
+        assert_eq!(parse(Llama3Json, text).calls, [call("f", "5")]);
         let text = "{\"name\": \"f\", \"parameters\": {\"a\": \"x\n\"}}";
         assert_eq!(
             parse(Llama3Json, text).calls,

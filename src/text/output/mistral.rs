@@ -32,26 +32,46 @@ enum Place {
     Id(String),
     /// In the arguments of the current call.
     Arguments(Quotes),
+    /// In the white space behind them.
+    Behind,
     /// Behind a list, or in one that cannot be read.
     Rest,
 }
 
-/// Whether JSON is within a string, where a marker is part of the text.
+/// Whether JSON is within a string, where a marker is part of the text, and how deep in objects and lists.
 #[derive(Default)]
 struct Quotes {
     inside: bool,
     escaped: bool,
+    depth: usize,
+    /// What is no JSON goes on to the next marker.
+    broken: bool,
 }
 
 impl Quotes {
-    fn step(&mut self, c: char) {
+    fn of_no_json() -> Self {
+        Self {
+            broken: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the object ends with this character.
+    fn step(&mut self, c: char) -> bool {
+        let mut ends = false;
         match c {
             // A string of JSON has no line breaks: an unclosed one does not swallow the next call.
             '\n' | '\r' => self.inside = false,
             '"' if !self.escaped => self.inside = !self.inside,
+            '{' | '[' if !self.inside => self.depth += 1,
+            '}' | ']' if !self.inside => {
+                ends = self.depth == 1 && !self.broken;
+                self.depth = self.depth.saturating_sub(1);
+            }
             _ => {}
         }
         self.escaped = self.inside && c == '\\' && !self.escaped;
+        ends
     }
 }
 
@@ -73,6 +93,11 @@ impl Mistral {
             Place::Answer | Place::Rest => {
                 out.content(text);
                 place
+            }
+            Place::Behind if c.is_whitespace() => Place::Behind,
+            Place::Behind => {
+                out.content(text);
+                Place::Rest
             }
             Place::Begin if c.is_whitespace() => Place::Begin,
             Place::Begin if c == '[' => Place::List,
@@ -101,7 +126,7 @@ impl Mistral {
                 Progress::Broken if call.told() => {
                     self.calls += 1;
                     call.verbatim(text, out);
-                    Place::Arguments(Quotes::default())
+                    Place::Arguments(Quotes::of_no_json())
                 }
                 Progress::Broken => {
                     out.content(call.raw());
@@ -112,15 +137,17 @@ impl Mistral {
             // Some write no marker between the two; a name has no brace.
             Place::Name(name) | Place::Id(name) if c == '{' => {
                 self.call(&name, out);
-                out.arguments(self.calls - 1, text);
-                Place::Arguments(Quotes::default())
+                self.character(Place::Arguments(Quotes::default()), c, out)
             }
             Place::Name(name) => Place::Name(name + text),
             Place::Id(name) => Place::Id(name),
             Place::Arguments(mut quotes) => {
-                quotes.step(c);
+                let ends = quotes.step(c);
                 out.arguments(self.calls - 1, text);
-                Place::Arguments(quotes)
+                match ends {
+                    true => Place::Behind,
+                    false => Place::Arguments(quotes),
+                }
             }
         }
     }
@@ -231,6 +258,15 @@ mod tests {
         );
         assert_eq!(whole.content, "See [1] and [TOOL].");
         assert_eq!(whole.calls, [call("f", r#"{"a": oops"#)]);
+    }
+
+    #[test]
+    fn arguments_end_with_their_object() {
+        let text = "[TOOL_CALLS]f[ARGS]{\"a\": [{\"}\": 1}]}\n and more[TOOL_CALLS]g[ARGS]{} ";
+        let whole = parse(Mistral, text);
+        assert_eq!(whole.content, "and more");
+        let calls = [call("f", r#"{"a": [{"}": 1}]}"#), call("g", "{}")];
+        assert_eq!(whole.calls, calls);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! What does not parse is never lost and never replaced: arguments that are not JSON are passed on
 //! as they were written, and text that only looked like a call becomes content again.
 
+mod beginning;
 mod call_object;
 mod harmony;
 mod hermes;
@@ -22,7 +23,11 @@ mod reasoning;
 #[cfg(test)]
 mod testing;
 
+pub use beginning::CallReader;
 pub use pieces::Piece;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use harmony::Harmony;
 use hermes::Hermes;
@@ -113,11 +118,12 @@ impl ReasoningTags {
     }
 }
 
-/// Finds out whether a value belongs into quotes: `(function, parameter) -> is it a string`.
+/// The functions that may be called, each with those of its parameters that are text.
 ///
-/// Formats that are not JSON write `5` for the number and for the text alike; only the tool's
-/// schema knows which is meant.
-pub type IsString = Box<dyn Fn(&str, &str) -> bool + Send>;
+/// Where calls look like text, only the name of a function tells the two apart. And formats that are
+/// not JSON write `5` for the number and for the text alike; only the tool's schema knows which is
+/// meant.
+pub type Functions = Arc<HashMap<String, HashSet<String>>>;
 
 /// Reads an output as it streams.
 pub struct OutputParser {
@@ -139,14 +145,14 @@ impl OutputParser {
     pub fn new(
         format: Option<ToolFormat>,
         reasoning: Option<ReasoningTags>,
-        is_string: IsString,
+        functions: Functions,
     ) -> Self {
         let format: Option<Box<dyn Format>> = format.map(|format| match format {
             ToolFormat::Hermes => Box::new(Hermes::default()) as Box<dyn Format>,
-            ToolFormat::Llama3Json => Box::new(Llama3::default()),
-            ToolFormat::Pythonic => Box::new(Pythonic::default()),
+            ToolFormat::Llama3Json => Box::new(Llama3::new(functions)),
+            ToolFormat::Pythonic => Box::new(Pythonic::new(functions)),
             ToolFormat::Mistral => Box::new(Mistral::default()),
-            ToolFormat::QwenXml => Box::new(QwenXml::new(is_string)),
+            ToolFormat::QwenXml => Box::new(QwenXml::new(functions)),
             ToolFormat::Harmony => Box::new(Harmony::default()),
         });
         Self {

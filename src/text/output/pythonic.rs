@@ -1,20 +1,22 @@
 //! `[f(a=1, b='x'), g()]`: a list of Python calls, and nothing else, as Llama 3.2 and 4 write it.
 //!
-//! A call is told when its closing parenthesis came, as JSON.
+//! A list counts as far as it calls functions that there are. A call is told when its closing
+//! parenthesis came, as JSON.
 
-use super::Format;
 use super::pieces::Pieces;
 use super::python_literal::keywords_to_json;
+use super::{Format, Functions};
 
-#[derive(Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Pythonic {
+    functions: Functions,
     place: Place,
     calls: usize,
     /// What was not told yet: the list's start, white space, the call in progress.
     raw: String,
 }
 
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 enum Place {
     /// A list may begin.
     #[default]
@@ -28,6 +30,7 @@ enum Place {
     Answer,
 }
 
+#[derive(Debug, Clone)]
 struct Arguments {
     name: String,
     text: String,
@@ -37,20 +40,48 @@ struct Arguments {
 }
 
 impl Pythonic {
+    pub fn new(functions: Functions) -> Self {
+        Self {
+            functions,
+            place: Place::Start,
+            calls: 0,
+            raw: String::new(),
+        }
+    }
+
+    /// The function of a call whose arguments are next.
+    pub fn begun(&self) -> Option<&str> {
+        match &self.place {
+            Place::Arguments(arguments) if arguments.text.is_empty() => Some(&arguments.name),
+            _ => None,
+        }
+    }
+
+    /// Whether a few characters may begin a call.
+    pub fn may_begin(&self) -> bool {
+        match &self.place {
+            Place::Start | Place::Item | Place::Comma => true,
+            Place::Name(begun) => self.functions.keys().any(|name| name.starts_with(begun)),
+            Place::Arguments(_) | Place::Answer => false,
+        }
+    }
+
     fn next(&mut self, place: Place, c: char, out: &mut Pieces) -> Place {
         match place {
             Place::Answer => Place::Answer,
             Place::Start | Place::Item | Place::Comma if c.is_whitespace() => place,
             Place::Start if c == '[' => Place::Item,
-            Place::Item if c.is_alphabetic() || c == '_' => Place::Name(c.to_string()),
-            Place::Name(name) if c == '(' => Place::Arguments(Arguments {
-                name,
-                text: String::new(),
-                depth: 0,
-                quote: None,
-                escaped: false,
-            }),
-            Place::Name(mut name) if c.is_alphanumeric() || matches!(c, '_' | '.' | '-') => {
+            Place::Item if is_name(c) => Place::Name(c.to_string()),
+            Place::Name(name) if c == '(' && self.functions.contains_key(&name) => {
+                Place::Arguments(Arguments {
+                    name,
+                    text: String::new(),
+                    depth: 0,
+                    quote: None,
+                    escaped: false,
+                })
+            }
+            Place::Name(mut name) if is_name(c) => {
                 name.push(c);
                 Place::Name(name)
             }
@@ -82,6 +113,11 @@ impl Pythonic {
         self.calls += 1;
         Place::Comma
     }
+}
+
+/// Whether a function's name may have it.
+fn is_name(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '-')
 }
 
 impl Arguments {
@@ -159,10 +195,10 @@ mod tests {
 
     #[test]
     fn calls_are_read() {
-        let text = r#"[get_weather(city="Paris (]", days=[1, 2]), mail.send(to='a'), now()]"#;
+        let text = r#"[get_weather(city="Paris (]", days=[1, 2]), mail-send(to='a'), now()]"#;
         let calls = [
             call("get_weather", r#"{"city": "Paris (]", "days": [1, 2]}"#),
-            call("mail.send", r#"{"to": "a"}"#),
+            call("mail-send", r#"{"to": "a"}"#),
             call("now", "{}"),
         ];
         assert_eq!(parse(Pythonic, text), Whole::calls(calls.clone()));
@@ -180,6 +216,7 @@ mod tests {
             "[f(a",
             "Hello [f(a=1)]",
             "[x] done",
+            "[h(a=1)]",
             " ",
         ] {
             let whole = parse(Pythonic, text);

@@ -16,7 +16,7 @@
 
 use super::marker::{Found, Markers};
 use super::pieces::Pieces;
-use super::{Format, IsString};
+use super::{Format, Functions};
 
 const TOOL: &str = "<tool_call>";
 const TOOL_END: &str = "</tool_call>";
@@ -27,7 +27,7 @@ const PARAMETER_END: &str = "</parameter>";
 pub(super) const MARKERS: [&str; 2] = [TOOL, TOOL_END];
 
 pub(super) struct QwenXml {
-    is_string: IsString,
+    functions: Functions,
     place: Place,
     /// Outside a value: any of the tags.
     tags: Markers,
@@ -91,9 +91,9 @@ impl Quotes {
 }
 
 impl QwenXml {
-    pub fn new(is_string: IsString) -> Self {
+    pub fn new(functions: Functions) -> Self {
         Self {
-            is_string,
+            functions,
             place: Place::Answer,
             tags: Markers::new(&[TOOL, TOOL_END, FUNCTION, FUNCTION_END, PARAMETER]),
             value_end: Markers::new(&[PARAMETER_END]),
@@ -144,7 +144,8 @@ impl QwenXml {
     fn parameter(&mut self, name: &str, out: &mut Pieces) -> Place {
         let open = if self.parameters == 0 { "{" } else { ", " };
         self.parameters += 1;
-        let streamed = (self.is_string)(&self.function, name);
+        let texts = self.functions.get(&self.function);
+        let streamed = texts.is_some_and(|names| names.contains(name));
         let quote = if streamed { "\"" } else { "" };
         self.arguments(&format!("{open}{}: {quote}", quoted(name)), out);
         Place::Value(Value {
@@ -318,7 +319,7 @@ mod tests {
 
     #[test]
     fn values_follow_the_schema() {
-        // Parameters whose name begins with `text` are strings in these tests.
+        // `text` and `text_a` are strings in these tests.
         let text = "<tool_call>\n<function=f>\n<parameter=text_a>\n5\n</parameter>\n\
                     <parameter=b>\n5\n</parameter>\n<parameter=c>\n{\"x\": [1]}\n</parameter>\n\
                     <parameter=d>\nTrue\n</parameter>\n<parameter=e>\nplain words\n</parameter>\n\

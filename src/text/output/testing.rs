@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{OutputParser, Piece, ReasoningTags, ToolFormat};
+use super::{Functions, OutputParser, Piece, ReasoningTags, ToolFormat};
 
 /// A whole output.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -41,14 +41,21 @@ pub fn call(name: &str, arguments: &str) -> (String, String) {
     (name.to_owned(), arguments.to_owned())
 }
 
+/// Functions that may be called; of their parameters `text` and `text_a` are strings.
+pub fn functions() -> Functions {
+    let texts = ["text", "text_a"].map(str::to_owned);
+    let functions = ["f", "g", "now", "get_weather", "mail-send"];
+    let functions = functions.map(|name| (name.to_owned(), texts.clone().into()));
+    Functions::new(functions.into())
+}
+
 /// Parses a text that comes in these parts.
 pub fn parse_parts<'a>(
     format: Option<ToolFormat>,
     reasoning: Option<ReasoningTags>,
     parts: impl IntoIterator<Item = &'a str>,
 ) -> Whole {
-    let is_string = Box::new(|_: &str, parameter: &str| parameter.starts_with("text"));
-    let mut parser = OutputParser::new(format, reasoning, is_string);
+    let mut parser = OutputParser::new(format, reasoning, functions());
     let mut whole = Whole::default();
     for part in parts {
         for piece in parser.push(part) {

@@ -60,10 +60,10 @@ pub async fn create(
         kept,
         logprobs,
         stream,
-        ignored,
+        mut ignored,
     } = asked;
     let assembly = Assembly::new(kept.response.clone(), prepared.call_ids(), logprobs);
-    let outputs = prepared.submit(&app, &model).await?;
+    let outputs = prepared.submit(&app, &model, &mut ignored).await?;
     let making = Making {
         assembly,
         model,
