@@ -204,8 +204,8 @@ impl Worker {
             self.counters
                 .preemptions
                 .fetch_add(leave as u64, Ordering::Relaxed);
-        } else if !self.waiting.is_empty() && self.running.len() < self.capacity.places {
-            self.admit();
+        } else {
+            self.give_places();
         }
         // What the running sequences need is taken from the cache.
         let room = self.room_for_cache();
@@ -213,6 +213,13 @@ impl Worker {
             cache.shrink(room);
         }
         self.count();
+    }
+
+    /// Gives out the places that are free.
+    fn give_places(&mut self) {
+        if !self.waiting.is_empty() && self.running.len() < self.capacity.places {
+            self.admit();
+        }
     }
 
     fn room_for_cache(&self) -> u64 {
@@ -428,6 +435,7 @@ impl Worker {
 
     /// Ends what came to its end, and lets the others be.
     fn settle(&mut self, outcomes: Vec<(Arrival, Outcome)>) {
+        let mut ended = Vec::new();
         for (arrival, outcome) in outcomes {
             let place = self.running.iter().position(|it| it.arrival == arrival);
             let Some(place) = place else { continue };
@@ -438,8 +446,10 @@ impl Worker {
                 Outcome::Ended(reason) => Ok(reason),
                 Outcome::Failed(error) => Err(error),
             };
-            let sequence = self.running.remove(place);
-            self.end(sequence, result);
+            ended.push((self.running.remove(place), result));
+        }
+        if !ended.is_empty() {
+            self.end(ended);
         }
     }
 
@@ -470,21 +480,38 @@ impl Worker {
         }
     }
 
-    fn end(&mut self, mut sequence: Sequence, result: Result<FinishReason, EngineError>) {
-        // Before the reader learns of the end, so that its next look sees the place free.
+    /// Tells readers that their sequences, which have left the batch, are at their ends.
+    fn end(&mut self, mut ended: Vec<(Sequence, Result<FinishReason, EngineError>)>) {
+        let awaited = !self.waiting.is_empty();
+        if awaited {
+            // Who waits for the places may begin like those that had them, and has them at once, also
+            // beside a pass that is being computed.
+            self.keep_ended(&ended);
+            self.give_places();
+        }
+        // Before a reader learns of the end, so that its next look sees a free place.
         self.count();
-        match result {
-            Ok(reason) => {
-                sequence.finish(reason);
-                let own = self.limits().reserved(&[sequence.standing()]);
-                let room = self.room_for_cache().saturating_sub(own);
-                if let Some(cache) = &mut self.cache {
-                    keep(cache, &sequence, room);
+        for (sequence, result) in &mut ended {
+            match result {
+                Ok(reason) => sequence.finish(*reason),
+                Err(error) => {
+                    tracing::error!(%error, "a request failed");
+                    sequence.fail(error);
                 }
             }
-            Err(error) => {
-                tracing::error!(%error, "a request failed");
-                sequence.fail(&error);
+        }
+        if !awaited {
+            self.keep_ended(&ended);
+        }
+    }
+
+    /// Keeps the states of those that were not lost.
+    fn keep_ended(&mut self, ended: &[(Sequence, Result<FinishReason, EngineError>)]) {
+        for (sequence, _) in ended.iter().filter(|(_, result)| result.is_ok()) {
+            let own = self.limits().reserved(&[sequence.standing()]);
+            let room = self.room_for_cache().saturating_sub(own);
+            if let Some(cache) = &mut self.cache {
+                keep(cache, sequence, room);
             }
         }
     }

@@ -37,7 +37,7 @@ class ResultIterator(Iterator[T], Generic[T]):
     @boundary
     def __next__(self) -> T:
         if self._pid != os.getpid():
-            raise MlxcelStateError("this iterator belongs to the parent process: its threads are not here")
+            raise MlxcelStateError("this iterator belongs to the parent process: its requests run there")
         return next(self._outcomes)
 
     def close(self) -> None:

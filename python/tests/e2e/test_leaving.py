@@ -283,7 +283,7 @@ def test_cancelling_under_trio(
 INTERRUPTED = """
 import json, sys
 from mlxcel import LLM
-where, method, options = json.loads(sys.argv[1])
+where, method, prompt, options = json.loads(sys.argv[1])
 llm = LLM(**where)
 # pydantic builds the SDK's types at their first use, and tells a Ctrl-C in it as a SchemaError.
 answer = getattr(llm, method)("Once", max_tokens=1)
@@ -291,7 +291,7 @@ if "stream" in method:
     answer.result()
 print("asking", flush=True)
 try:
-    answer = getattr(llm, method)("Once", **options)
+    answer = getattr(llm, method)(prompt, **options)
     if "stream" in method:
         answer.result()
 except KeyboardInterrupt:
@@ -300,10 +300,20 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("method", ["chat", "generate", "chat_stream"])
-def test_ctrl_c(where: dict[str, Any], busy: Callable[[], int], endless: dict[str, Any], method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "prompt", "requests"),
+    [("chat", "Once", 1), ("generate", "Once", 1), ("chat_stream", "Once", 1), ("chat", ["Once"] * 3, 3)],
+)
+def test_ctrl_c(
+    where: dict[str, Any],
+    busy: Callable[[], int],
+    endless: dict[str, Any],
+    method: str,
+    prompt: Any,
+    requests: int,
+) -> None:
     """The process lives on afterwards, so it is not its end that frees the server."""
-    arguments = json.dumps([where, method, endless])
+    arguments = json.dumps([where, method, prompt, endless])
     with subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, arguments],
         stdin=subprocess.PIPE,
@@ -313,7 +323,7 @@ def test_ctrl_c(where: dict[str, Any], busy: Callable[[], int], endless: dict[st
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == "asking\n"
-        eventually(lambda: busy() == 1)
+        eventually(lambda: busy() == requests)
         os.kill(process.pid, signal.SIGINT)
         assert process.stdout.readline() == "interrupted\n"
         eventually(lambda: busy() == 0, SECONDS)

@@ -239,7 +239,7 @@ def test_leaving_a_stream_frees_the_server(llm: LLM) -> None:
             break
     began = time.monotonic()
     llm.generate("a", max_tokens=1)
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 10.0
 
 
 async def test_many_at_once(server: ManagedServer) -> None:

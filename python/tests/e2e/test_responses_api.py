@@ -17,6 +17,8 @@ from mlxcel import ManagedServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from openai.types.responses import ResponseIncludable
+
 pytestmark = pytest.mark.e2e
 
 MODEL = "mlxcel-tiny"
@@ -172,6 +174,9 @@ def test_a_conversation_goes_on_by_the_id_of_its_last_response(sdk: openai.OpenA
 def test_kept_responses_are_read_and_forgotten(sdk: openai.OpenAI) -> None:
     response = create(sdk)
     assert sdk.responses.retrieve(response.id) == response
+    include: list[ResponseIncludable] = ["message.output_text.logprobs", "reasoning.encrypted_content"]
+    assert sdk.responses.retrieve(response.id, include=include) == response
+    assert len(sdk.responses.input_items.list(response.id, include=include).data) == 1
     sdk.responses.delete(response.id)
     for gone in (response.id, create(sdk, store=False).id, "resp_none"):
         with pytest.raises(openai.NotFoundError):

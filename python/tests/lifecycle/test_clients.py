@@ -7,13 +7,16 @@ import contextlib
 import gc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
 
 from mlxcel import LLM, AsyncLLM, ManagedServer, MlxcelResponseError, MlxcelServerError, MlxcelStateError
 from support import alive, eventually, eventually_async, records
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 
 def pid_of(llm: LLM | AsyncLLM) -> int:
@@ -235,10 +238,17 @@ async def test_an_async_start_that_fails(fake_binary: Path) -> None:
         await llm.ready()
 
 
+async def cancel_once_spawned(llm: AsyncLLM, start: Coroutine[Any, Any, object]) -> None:
+    task = asyncio.create_task(start)
+    await eventually_async(lambda: llm.server is not None and llm.server.pid is not None)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_cancelling_an_async_start(fake_binary: Path) -> None:
     llm = AsyncLLM("tiny", binary=fake_binary, extra_args=["--fake-stuck"])
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(llm.ready(), 0.5)
+    await cancel_once_spawned(llm, llm.ready())
     pid = pid_of(llm)
     assert alive(pid), "others may wait for it too"
     await llm.close()
@@ -247,9 +257,7 @@ async def test_cancelling_an_async_start(fake_binary: Path) -> None:
 
 async def test_cancelling_the_entry_cleans_up(fake_binary: Path) -> None:
     llm = AsyncLLM("tiny", binary=fake_binary, extra_args=["--fake-stuck"])
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.5):
-            await llm.__aenter__()
+    await cancel_once_spawned(llm, llm.__aenter__())
     assert not alive(pid_of(llm))
 
 

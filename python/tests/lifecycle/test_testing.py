@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 
-from mlxcel import LLM, AsyncLLM, MlxcelConnectionError, MlxcelTimeoutError, MlxcelToolArgumentsError
+from mlxcel import (
+    LLM,
+    AsyncLLM,
+    MlxcelConnectionError,
+    MlxcelRefusalError,
+    MlxcelTimeoutError,
+    MlxcelToolArgumentsError,
+)
 from mlxcel.testing import Exchange, FixtureServer, HangUp, Refuse, Reply, Stall
 
 if TYPE_CHECKING:
@@ -77,6 +84,21 @@ def test_the_same_whole_and_streamed(server: FixtureServer, llm: LLM) -> None:
         assert result.usage == whole.usage
 
 
+def test_choices_and_a_refusal(server: FixtureServer, llm: LLM) -> None:
+    for result in (
+        llm.chat("a b", n=3),
+        llm.chat_stream("a b", n=3).result(),
+        llm.generate("a b", n=3),
+        llm.stream("a b", n=3).result(),
+    ):
+        assert result.choices == ["a b"] * 3
+    server.script = Reply(refusal="no")
+    for result in (llm.chat("a"), llm.chat_stream("a").result()):
+        assert (result, result.refusal) == ("", "no")
+    with pytest.raises(MlxcelRefusalError, match="no"):
+        llm.chat("a", response_format=int)
+
+
 def test_delays(server: FixtureServer, llm: LLM) -> None:
     server.script = Reply("a b c", delay=0.2, between=0.1)
     began = time.monotonic()
@@ -95,9 +117,9 @@ def test_faults(server: FixtureServer, llm: LLM) -> None:
         llm.chat_stream("p").result()
     assert broken.value.text == "half "
     with pytest.raises(MlxcelTimeoutError):
-        llm.chat("p", timeout=0.3)
+        llm.chat("p", timeout=2)
     with pytest.raises(MlxcelTimeoutError) as stalled:
-        llm.stream("p", timeout=0.5).result()
+        llm.stream("p", timeout=2).result()
     assert stalled.value.text == "half "
     for _ in range(2):
         assert server.left.acquire(timeout=10)

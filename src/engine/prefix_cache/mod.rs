@@ -116,8 +116,9 @@ impl PrefixCache {
         self.tree.shrink(limit - needed);
         self.tree.insert(salt, tokens, snapshot, |range| {
             let segment = state.segment(range.start, range.end)?;
-            // Now, while the state is what it is, and so that nothing larger is kept alive.
-            Array::eval_all(&segment.arrays().collect::<Vec<_>>())?;
+            // Now, while the state is what it is, and so that nothing larger is kept alive; not waited
+            // for, since a pass may be under way.
+            Array::async_eval_all(&segment.arrays().collect::<Vec<_>>())?;
             Ok(segment)
         })?;
         self.tree.shrink(limit);
@@ -171,7 +172,7 @@ impl Part for Segment {
 
     fn split(&self, at: usize) -> Result<(Self, Self), MlxError> {
         let (left, right) = Segment::split(self, at)?;
-        Array::eval_all(&left.arrays().chain(right.arrays()).collect::<Vec<_>>())?;
+        Array::async_eval_all(&left.arrays().chain(right.arrays()).collect::<Vec<_>>())?;
         Ok((left, right))
     }
 

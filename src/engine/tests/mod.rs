@@ -3,9 +3,11 @@
 mod constrained;
 mod model;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use futures::FutureExt;
 
 pub(crate) use self::model::FAILS;
 use self::model::{Hybrid, PANICS};
@@ -29,6 +31,8 @@ struct Setup {
     prefix_cache: bool,
     /// Counts the model's passes.
     passes: Arc<AtomicUsize>,
+    /// While it is locked, no pass begins.
+    gate: Arc<Mutex<()>>,
 }
 
 impl Default for Setup {
@@ -38,6 +42,7 @@ impl Default for Setup {
             kv_bytes: 1 << 20,
             prefix_cache: true,
             passes: Arc::default(),
+            gate: Arc::default(),
         }
     }
 }
@@ -55,7 +60,10 @@ fn engine(setup: Setup) -> (EngineHandle, Arc<AtomicBool>) {
             kv_bytes: setup.kv_bytes,
             prefix_cache: setup.prefix_cache.then_some(setup.kv_bytes),
         };
-        Ok((Box::new(Hybrid::new(switch, setup.passes)?), capacity))
+        Ok((
+            Box::new(Hybrid::new(switch, setup.passes, setup.gate)?),
+            capacity,
+        ))
     };
     (spawn(64, load).unwrap(), deadly)
 }
@@ -227,6 +235,25 @@ async fn requests_that_begin_alike_compute_it_once() {
     let cached: Vec<_> = all.iter().map(|(_, finish)| finish.cached_tokens).collect();
     assert_eq!(cached, [0, 864, 864, 864]);
     assert_eq!(engine.stats().prompt_tokens, 900 + 3 * 36);
+}
+
+#[tokio::test]
+async fn a_place_is_given_to_the_next_before_its_end_is_told() {
+    let gate = Arc::new(Mutex::new(()));
+    let (engine, _) = engine(Setup {
+        places: 2,
+        gate: gate.clone(),
+        ..Setup::default()
+    });
+    let closed = gate.lock().unwrap();
+    let submit = |seed, count| engine.submit(safe(request(&prompt(seed, 5), count)));
+    let _stays = submit(1, 1000).unwrap();
+    let ends = submit(2, 20).unwrap();
+    let mut waits = submit(3, 10).unwrap();
+    drop(closed);
+    collect(ends).await.unwrap();
+    let first = waits.recv().now_or_never().flatten();
+    assert!(matches!(first, Some(Event::Started { .. })), "{first:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! A small model with a layer of every kind of state, whose faults can be forced.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::mlx::fast::{Scores, attention};
 use crate::mlx::{Array, MlxError};
@@ -29,10 +29,16 @@ pub struct Hybrid {
     pub deadly: Arc<AtomicBool>,
     /// Counts the passes.
     pub passes: Arc<AtomicUsize>,
+    /// While it is locked, no pass begins.
+    pub gate: Arc<Mutex<()>>,
 }
 
 impl Hybrid {
-    pub fn new(deadly: Arc<AtomicBool>, passes: Arc<AtomicUsize>) -> Result<Self, MlxError> {
+    pub fn new(
+        deadly: Arc<AtomicBool>,
+        passes: Arc<AtomicUsize>,
+        gate: Arc<Mutex<()>>,
+    ) -> Result<Self, MlxError> {
         let vocab = VOCAB as i32;
         let numbers = |seed: u32, count: i32| -> Vec<f32> {
             let number = |i: i32| {
@@ -69,6 +75,7 @@ impl Hybrid {
             decay: Array::from_f32(&[0.9], &[1])?,
             deadly,
             passes,
+            gate,
         })
     }
 
@@ -121,6 +128,7 @@ impl Model for Hybrid {
 
     fn forward(&self, tokens: &Array, rows: &mut [Row<'_>]) -> Result<Option<Array>, MlxError> {
         self.passes.fetch_add(1, Ordering::AcqRel);
+        drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));
         for token in tokens.to_vec_f32()? {
             if token == FAILS as f32 {
                 // What MLX itself refuses.

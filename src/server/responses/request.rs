@@ -260,11 +260,7 @@ impl ResponseFields {
     fn logprobs(&self) -> Result<Option<usize>, ApiError> {
         let include = self.include.as_deref().unwrap_or_default();
         for (index, name) in include.iter().enumerate() {
-            if !INCLUDES.contains(&name.as_str()) {
-                let path = format!("include[{index}]");
-                let message = format!("`{name}` cannot be included; {} can", INCLUDES.join(", "));
-                return Err(ApiError::unsupported(&path, message));
-            }
+            includable(&format!("include[{index}]"), name)?;
         }
         let top = self.top_logprobs.unwrap_or(0);
         let top = integer("top_logprobs", top, 0, MAX_TOP)?;
@@ -340,6 +336,15 @@ impl ResponseFields {
             user: self.user,
         })
     }
+}
+
+/// Refuses to include what there is not. What there is comes unasked, if it was made at all.
+pub fn includable(path: &str, name: &str) -> Result<(), ApiError> {
+    if INCLUDES.contains(&name) {
+        return Ok(());
+    }
+    let message = format!("`{name}` cannot be included; {} can", INCLUDES.join(", "));
+    Err(ApiError::unsupported(path, message))
 }
 
 fn at_least_one(name: &str, value: Option<i64>) -> Result<Option<usize>, ApiError> {

@@ -105,16 +105,16 @@ class Exchange(BaseHTTPRequestHandler):
         """An event of a streamed reply."""
         self.chunk(f"data: {json.dumps(data)}\n\n".encode())
 
-    def piece(self, text: str | None, finish: str | None = None) -> None:
+    def piece(self, text: str | None, finish: str | None = None, choice: int = 0) -> None:
         """A piece of a streamed answer; None for one that carries only the role."""
         if "messages" in self.body:
-            self.delta({"role": "assistant"} if text is None else {"content": text}, finish)
+            self.delta({"role": "assistant"} if text is None else {"content": text}, finish, choice)
         else:
-            self.event({"choices": [{"index": 0, "finish_reason": finish, "text": text or ""}]})
+            self.event({"choices": [{"index": choice, "finish_reason": finish, "text": text or ""}]})
 
-    def delta(self, delta: dict[str, Any], finish: str | None = None) -> None:
+    def delta(self, delta: dict[str, Any], finish: str | None = None, choice: int = 0) -> None:
         """A piece of a streamed chat answer, as it is."""
-        self.event({"choices": [{"index": 0, "finish_reason": finish, "delta": delta}]})
+        self.event({"choices": [{"index": choice, "finish_reason": finish, "delta": delta}]})
 
     def end(self, finish: str = "stop") -> None:
         """End a streamed answer as it should."""
@@ -134,28 +134,34 @@ class Exchange(BaseHTTPRequestHandler):
                     self.chunk(say)
 
     def _whole(self, reply: Reply) -> None:
-        choice = {"index": 0, "finish_reason": reply.ending, "text": reply.whole, "message": reply.message()}
-        self.json(200, {"choices": [choice], "usage": reply.usage})
+        choice = {"finish_reason": reply.ending, "text": reply.whole, "message": reply.message()}
+        choices = [{"index": index, **choice} for index in self._choices()]
+        self.json(200, {"choices": choices, "usage": reply.usage})
 
     def _stream(self, reply: Reply) -> None:
         self.begin()
-        if "messages" in self.body:
-            self.piece(None)
-            if reply.reasoning:
-                self.delta({"reasoning_content": reply.reasoning})
-        self._pieces(reply.pieces, reply.between)
-        for call in reply.calls():
-            self.delta({"tool_calls": [call]})
-        self.piece("", reply.ending)
+        for choice in self._choices():
+            if "messages" in self.body:
+                self.piece(None, choice=choice)
+                for name, text in (("reasoning_content", reply.reasoning), ("refusal", reply.refusal)):
+                    if text:
+                        self.delta({name: text}, choice=choice)
+            self._pieces(reply.pieces, reply.between, choice)
+            for call in reply.calls():
+                self.delta({"tool_calls": [call]}, choice=choice)
+            self.piece("", reply.ending, choice)
         self.event({"choices": [], "usage": reply.usage})
         self.chunk(b"data: [DONE]\n\n")
         self.chunk(b"")
 
-    def _pieces(self, pieces: Sequence[str], between: float = 0.0) -> None:
+    def _choices(self) -> range:
+        return range(int(self.body.get("n") or 1))
+
+    def _pieces(self, pieces: Sequence[str], between: float = 0.0, choice: int = 0) -> None:
         for index, piece in enumerate(pieces):
             if index:
                 time.sleep(between)
-            self.piece(piece)
+            self.piece(piece, choice=choice)
 
     def do_GET(self) -> None:
         self.body = {}

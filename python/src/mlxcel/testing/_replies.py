@@ -15,13 +15,14 @@ __all__ = ["Fault", "HangUp", "Refuse", "Reply", "Stall"]
 @dataclass(frozen=True, kw_only=True)
 class _Text:
     reasoning: str = ""
+    refusal: str = ""
     tool_calls: Sequence[tuple[str, Mapping[str, Any] | str]] = ()
     """Name and arguments of each; arguments that are a string are sent as they are, malformed or not."""
 
 
 @dataclass(frozen=True)
 class Reply(_Text):
-    """An answer, streamed when the request asks for that."""
+    """An answer, streamed when the request asks for that; with `n`, each of its choices."""
 
     text: str | Sequence[str] = ""
     """The text, or the pieces that it is streamed in (a string is streamed by words)."""
@@ -64,6 +65,8 @@ class Reply(_Text):
         message: dict[str, Any] = {"role": "assistant", "content": self.whole}
         if self.reasoning:
             message["reasoning_content"] = self.reasoning
+        if self.refusal:
+            message |= {"refusal": self.refusal, "content": self.whole or None}
         if self.tool_calls:
             message["tool_calls"] = self.calls()
             message["content"] = self.whole or None

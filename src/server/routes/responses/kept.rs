@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use crate::server::auth::KeyId;
 use crate::server::error::{ApiError, Envelope};
 use crate::server::openai::ranges::integer;
+use crate::server::responses::request::includable;
 use crate::server::responses::response::Response;
 use crate::server::responses::store::Kept;
 use crate::server::state::App;
@@ -58,6 +59,7 @@ pub async fn retrieve(
     for (name, value) in query(pairs)? {
         match (name.as_str(), value.as_str()) {
             ("stream" | "include_obfuscation", "false") => {}
+            ("include" | "include[]", what) => includable("include", what)?,
             ("stream", _) => {
                 let message = "a response cannot be streamed a second time; ask again until its \
                                `status` is final";
@@ -181,6 +183,7 @@ impl Page {
                 }
             }
             "after" => self.after = Some(value.to_owned()),
+            "include" | "include[]" => includable("include", value)?,
             _ => return Err(unknown(name)),
         }
         Ok(())
@@ -259,6 +262,8 @@ mod tests {
         assert_eq!(page(&[two, asc, ("after", "2")]).unwrap(), of("34", false));
         assert_eq!(page(&[two, ("after", "4")]).unwrap(), of("32", true));
         assert_eq!(page(&[("after", "0")]).unwrap(), of("", false));
+        let include = ("include[]", "message.output_text.logprobs");
+        assert_eq!(page(&[include]).unwrap(), of("43210", false));
         for (name, value) in [
             ("limit", "0"),
             ("limit", "x"),

@@ -465,6 +465,7 @@ async fn what_cannot_be_done_is_named() {
     for (query, param) in [
         ("stream=true", "stream"),
         ("starting_after=1", "starting_after"),
+        ("include[]=computer_call_output.output", "include"),
     ] {
         let answer = get(&router, &format!("resp_x?{query}")).await;
         assert_eq!(
