@@ -59,7 +59,12 @@ impl Matrix {
     /// Rows `start..stop`.
     #[track_caller]
     fn rows(&self, start: i32, stop: i32) -> Result<Self, MlxError> {
-        let rows = |array: &Array| array.slice(&[start, 0], &[stop, array.dim(1)]);
+        let rows = |array: &Array| {
+            let rows = array.slice(&[start, 0], &[stop, array.dim(1)])?;
+            // Now, so that it is known to lie without gaps in the same memory: else it would be copied.
+            Array::eval_all(&[&rows])?;
+            Ok::<_, MlxError>(rows)
+        };
         Ok(match self {
             Self::Dense(weight) => Self::Dense(rows(weight)?),
             Self::Quantized(packed) => Self::Quantized(Packed {
