@@ -9,12 +9,12 @@ use super::builder::Builder;
 use super::config::dimension;
 use super::error::LoadError;
 use super::grouped_experts::GroupedExperts;
+use super::latents::split_heads;
 use super::layers::{
     Decoder, DecoderConfig, LatentAttention, LatentBlock, LatentShape, RopeConfig, Sparse,
     only_activation,
 };
 use super::registry::Architecture;
-use super::stacking::split_heads;
 use super::weights::Weights;
 
 /// The fields of `config.json`.

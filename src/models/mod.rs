@@ -29,6 +29,7 @@ mod helium;
 mod internlm3;
 mod kv_cache;
 mod kv_format;
+mod latents;
 mod layers;
 mod lfm2;
 mod lfm2_moe;

@@ -198,6 +198,16 @@ def test_a_call_that_has_begun_validates_and_text_stays_text(client: openai.Open
     assert texts > 4
 
 
+def test_what_is_left_out_of_a_schema_is_named_and_the_rest_holds(client: openai.OpenAI) -> None:
+    function = {"name": "paint", "parameters": PAINT | {"not": {"required": ["colours"]}}}
+    tools = [{"type": "function", "function": function}, TOOLS[1]]
+    create: Any = client.chat.completions.with_raw_response.create
+    for stream in (False, True):
+        answer = create(model="m", messages=MESSAGES, tools=tools, max_tokens=1, stream=stream)
+        assert answer.headers["x-mlxcel-ignored"] == "tools.paint.not"
+    assert sum(map(check, choices(client, tools=tools))) > 4
+
+
 def test_a_call_that_is_asked_for_is_made(client: openai.OpenAI) -> None:
     named = {"type": "function", "function": {"name": "add"}}
     for choice in ("required", named):
@@ -221,6 +231,17 @@ def test_an_answer_in_a_format_validates(client: openai.OpenAI) -> None:
                 jsonschema.validate(json.loads(choice.message.content), PAINT)
             check(choice)
     assert ended > 4
+
+
+@pytest.mark.parametrize("client", ["harmony"], indirect=True)
+def test_thoughts_of_harmony_are_told_apart_and_bounded(client: openai.OpenAI) -> None:
+    for tools in (None, TOOLS):
+        told = [summary(choice) for choice in choices(client, tools=tools, temperature=0.3)]
+        assert any(answer["reasoning"] == "I must paint." for answer in told)
+        assert any(answer["content"] for answer in told)
+        for choice in choices(client, tools=tools, extra_body={"thinking_budget": 1}):
+            check(choice)
+            assert len(summary(choice)["reasoning"].split()) <= 1
 
 
 @pytest.mark.parametrize(
