@@ -235,6 +235,9 @@ fn context_length(
     memory: Option<u64>,
 ) -> Result<usize, StartError> {
     let model = info.context_length;
+    if model == 0 {
+        return Err(LoadError::config("max_position_embeddings", "must be at least 1").into());
+    }
     if let Some(asked) = asked.filter(|&asked| asked > model) {
         return Err(StartError::ContextTooLong { asked, model });
     }
@@ -336,6 +339,12 @@ mod tests {
             let error = context_length(&info(), asked, budget, memory).unwrap_err();
             error.to_string()
         };
+        let nothing = ModelInfo {
+            context_length: 0,
+            ..info()
+        };
+        let text = context_length(&nothing, None, None, None).unwrap_err();
+        assert!(text.to_string().contains("max_position_embeddings"));
         let text = error(Some(5000), None, None);
         assert!(text.contains("5000") && text.contains("4096"), "{text}");
         let text = error(Some(4000), None, Some(1_000_000));

@@ -29,24 +29,25 @@ LONG: dict[str, Any] = {
 SHORT: dict[str, Any] = {"max_tokens": 8, "temperature": 0}
 
 
-def kill(llm: LLM | AsyncLLM) -> None:
+def kill(llm: LLM | AsyncLLM, by: int = signal.SIGKILL) -> None:
     assert llm.server is not None
     assert llm.server.pid is not None
-    os.kill(llm.server.pid, signal.SIGKILL)
+    os.kill(llm.server.pid, by)
 
 
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT])
 @pytest.mark.parametrize("where", [{}, {"host": "127.0.0.1"}], ids=["uds", "tcp"])
-def test_sync(real_binary: Path, where: dict[str, Any]) -> None:
+def test_sync(real_binary: Path, where: dict[str, Any], by: signal.Signals) -> None:
     with LLM("mlxcel-tiny", binary=real_binary, restart=QUICK, **where) as llm:
         before = llm.chat("What is 17 + 25?", **SHORT)
         stream = llm.stream("Once", **LONG)
         next(stream)
-        kill(llm)
+        kill(llm, by)
         with pytest.raises(MlxcelServerCrashedError) as caught:
             stream.result()
         assert caught.value.restarting
         assert caught.value.text
-        assert caught.value.exit_code == -signal.SIGKILL
+        assert caught.value.exit_code == -by
         assert llm.chat("What is 17 + 25?", **SHORT) == before
         assert llm.server is not None
         assert llm.server.generation == 2

@@ -18,10 +18,7 @@ use crate::server::thinking::{Effort, Thinking};
 
 /// What fields are called here.
 const NAMES: FieldNames = &[
-    (
-        "response_format.json_schema.schema",
-        "output_config.format.schema",
-    ),
+    (response_format::SCHEMA, "output_config.format.schema"),
     ("response_format", "output_config.format"),
     ("reasoning_effort", "output_config.effort"),
     ("enable_thinking", "thinking"),
@@ -238,5 +235,9 @@ fn answer(format: Option<Value>) -> Result<Option<Constraint>, ApiError> {
         return Err(ApiError::invalid(path, message));
     }
     let format = json!({"type": "json_schema", "json_schema": {"schema": format.get("schema")}});
-    response_format::parse(Some(format)).map_err(|error| error.renamed(NAMES))
+    let mut answer = response_format::parse(Some(format)).map_err(|error| error.renamed(NAMES))?;
+    if let Some(answer) = &mut answer {
+        answer.field = response_format::SCHEMA;
+    }
+    Ok(answer)
 }

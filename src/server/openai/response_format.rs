@@ -6,6 +6,10 @@ use super::constraint::Constraint;
 use crate::engine::grammar::GrammarSpec;
 use crate::server::error::ApiError;
 
+/// Where a schema is in the field. A schema that cannot be enforced is an error of the whole field, as it is with
+/// OpenAI's chat; the other APIs name its place.
+pub const SCHEMA: &str = "response_format.json_schema.schema";
+
 /// Reads the field: `text`, `json_object`, or `json_schema` in OpenAI's form; llama-server's
 /// `{"type": "json_object", "schema": …}` too.
 pub fn parse(value: Option<Value>) -> Result<Option<Constraint>, ApiError> {
@@ -27,7 +31,7 @@ pub fn parse(value: Option<Value>) -> Result<Option<Constraint>, ApiError> {
                 spec: GrammarSpec::JsonObject,
                 field: FIELD,
             })),
-            Some(schema) => held(schema, "response_format.schema").map(Some),
+            Some(schema) => held(schema, "response_format.schema", FIELD).map(Some),
         },
         Some("json_schema") => {
             for (name, right, kind) in [
@@ -42,13 +46,12 @@ pub fn parse(value: Option<Value>) -> Result<Option<Constraint>, ApiError> {
                     return Err(ApiError::wrong_type(&path, message));
                 }
             }
-            let path = "response_format.json_schema.schema";
             let schema = value.pointer_mut("/json_schema/schema").map(Value::take);
-            let missing = || ApiError::missing(path, format!("`{path}` is required"));
+            let missing = || ApiError::missing(SCHEMA, format!("`{SCHEMA}` is required"));
             let schema = schema
                 .filter(|schema| !schema.is_null())
                 .ok_or_else(missing)?;
-            held(schema, path).map(Some)
+            held(schema, SCHEMA, FIELD).map(Some)
         }
         Some(other) => {
             let message = format!(
@@ -63,8 +66,8 @@ pub fn parse(value: Option<Value>) -> Result<Option<Constraint>, ApiError> {
     }
 }
 
-fn held(schema: Value, field: &'static str) -> Result<Constraint, ApiError> {
-    let spec = GrammarSpec::JsonSchema(checked(schema, field)?);
+fn held(schema: Value, path: &str, field: &'static str) -> Result<Constraint, ApiError> {
+    let spec = GrammarSpec::JsonSchema(checked(schema, path)?);
     Ok(Constraint { spec, field })
 }
 
@@ -92,19 +95,13 @@ mod tests {
         let object = parse(Some(json!({"type": "json_object"}))).unwrap();
         assert_eq!(object.unwrap().spec, GrammarSpec::JsonObject);
         let schema = json!({"type": "integer"});
-        for (format, field) in [
-            (
-                json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}),
-                "response_format.json_schema.schema",
-            ),
-            (
-                json!({"type": "json_object", "schema": schema}),
-                "response_format.schema",
-            ),
+        for format in [
+            json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}),
+            json!({"type": "json_object", "schema": schema}),
         ] {
             let parsed = parse(Some(format)).unwrap().unwrap();
             assert_eq!(parsed.spec, GrammarSpec::JsonSchema(schema.clone()));
-            assert_eq!(parsed.field, field);
+            assert_eq!(parsed.field, "response_format");
         }
     }
 

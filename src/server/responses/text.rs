@@ -34,7 +34,10 @@ pub fn read(text: Option<Value>) -> Result<(Option<Constraint>, Value), ApiError
         .filter(|format| !format.is_null());
     let format = format.unwrap_or_else(plain);
     let grammar = response_format::parse(Some(nested(&format)?));
-    let grammar = grammar.map_err(|error| error.renamed(NAMES))?;
+    let mut grammar = grammar.map_err(|error| error.renamed(NAMES))?;
+    if let Some(grammar) = &mut grammar {
+        grammar.field = response_format::SCHEMA;
+    }
     Ok((grammar, json!({"format": format, "verbosity": "medium"})))
 }
 

@@ -231,12 +231,12 @@ async fn a_schema_that_cannot_be_enforced_is_named() {
         (
             "/v1/completions",
             json!({"prompt": "x", "response_format": nested}),
-            "response_format.json_schema.schema",
+            "response_format",
         ),
         (
             "/v1/chat/completions",
             json!({"messages": messages, "response_format": nested}),
-            "response_format.json_schema.schema",
+            "response_format",
         ),
         (
             "/v1/chat/completions",
