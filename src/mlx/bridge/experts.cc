@@ -92,7 +92,7 @@ std::pair<Array, Array> route_by_mlx(
   if (routing.scoring == Scoring::softmax_of_chosen) {
     weights = mx::softmax(weights, -1, true);
   }
-  if (routing.normalize && routing.choices > 1) {
+  if (routing.normalize) {
     weights = mx::divide(weights, mx::sum(weights, -1, true));
   }
   if (routing.scale != 1.0f) {
