@@ -1,7 +1,9 @@
 // What our primitives share.
 #pragma once
 
+#if defined(__linux__)
 #include <sys/mman.h>
+#endif
 
 #include <cstdint>
 #include <functional>
