@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import httpx2
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["OutgoingRequest"]
 
@@ -26,21 +23,22 @@ class OutgoingRequest:
 
     def __init__(self, request: httpx2.Request) -> None:
         # Short prompts differ in their length alone: all else is checked once.
-        fields = request.headers.raw
-        steady = tuple([field for field in fields if field[0].lower() != b"content-length"])
-        kept = _checked_head(request.method, request.url.raw_path, steady)
-        self.keeps_alive = kept.keeps_alive
-        self._left: int | None = None
+        steady, lengths = [], set()
+        for field in request.headers.raw:
+            if field[0].lower() == b"content-length":
+                lengths.add(field[1])
+            else:
+                steady.append(field)
+        checked = _checked_head(request.method, request.url.raw_path, tuple(steady))
+        self.keeps_alive = checked.keeps_alive
+        self.head = checked.head + b"\r\n"
+        self._left: int | None = None if checked.is_chunked else 0
         """Bytes of the body to come; None when it goes in chunks."""
-        if len(steady) != len(fields):
-            self._left = _length(value for name, value in fields if name.lower() == b"content-length")
-            if kept.is_chunked:
+        if lengths:
+            if checked.is_chunked:
                 raise httpx2.LocalProtocolError("a request has Content-Length and Transfer-Encoding")
-            self.head = b"%bContent-Length: %d\r\n\r\n" % (kept.head, self._left)
-        else:
-            if not kept.is_chunked:
-                self._left = 0
-            self.head = kept.head + b"\r\n"
+            self._left = _length(lengths)
+            self.head = b"%bContent-Length: %d\r\n\r\n" % (checked.head, self._left)
 
     def part(self, data: bytes) -> bytes:
         """What is to be written for a part of the body."""
@@ -97,8 +95,8 @@ def says_close(connection: bytes) -> bool:
     return b"close" in [option.strip() for option in connection.lower().split(b",")]
 
 
-def _length(values: Iterable[bytes]) -> int:
-    lengths = set(values)
-    if len(lengths) != 1 or not _LENGTH.fullmatch(value := lengths.pop()):
+def _length(values: set[bytes]) -> int:
+    value = values.pop()
+    if values or not _LENGTH.fullmatch(value):
         raise httpx2.LocalProtocolError("the Content-Length of a request is none")
     return int(value)
