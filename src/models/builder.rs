@@ -4,7 +4,7 @@ use crate::mlx::{self, Array, Dtype, Experts, MlxError, Mode, Packed, Packing};
 
 use super::adapter::{Adapter, LowRank};
 use super::error::LoadError;
-use super::layers::{Embedding, HeadNorm, LayerNorm, Linear, RmsNorm};
+use super::layers::{Embedding, HeadNorm, LayerNorm, Linear, Norm, NormConfig, NormKind, RmsNorm};
 use super::quantization::{self, Quantization};
 use super::weights::Weights;
 use super::{ModelInfo, StateSize};
@@ -279,7 +279,7 @@ impl<'w, 'p> Builder<'w, 'p> {
     }
 
     /// `{path}.weight` `[features]`, with `{path}.bias` `[features]` where `bias` says so.
-    pub fn layer_norm(
+    fn layer_norm(
         &mut self,
         path: &str,
         features: i32,
@@ -292,6 +292,21 @@ impl<'w, 'p> Builder<'w, 'p> {
             false => None,
         };
         Ok(LayerNorm::new(weight, bias, eps))
+    }
+
+    /// Any of these.
+    pub fn norm(
+        &mut self,
+        path: &str,
+        features: i32,
+        config: NormConfig,
+    ) -> Result<Norm, LoadError> {
+        let eps = config.eps;
+        Ok(match config.kind {
+            NormKind::Rms => self.rms_norm(path, features, eps)?.into(),
+            NormKind::OffsetRms => self.offset_rms_norm(path, features, eps)?.into(),
+            NormKind::Layer { bias } => self.layer_norm(path, features, eps, bias)?.into(),
+        })
     }
 
     /// `{path}.weight` `[heads, head_dim]`.

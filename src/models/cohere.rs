@@ -2,121 +2,61 @@
 //! own. The reference is mlx-lm's `models/cohere.py`.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
-
-use crate::mlx::Activation;
 
 use super::builder::Builder;
-use super::dense::Dense;
 use super::error::LoadError;
-use super::layers::{
-    Attention, AttentionConfig, Decoder, DecoderConfig, Mlp, NormOver, ParallelBlock,
-    QueryKeyNorms, RopeConfig, only_activation,
-};
-use super::registry::Architecture;
-use super::weights::Weights;
+use super::layers::{Decoder, DecoderConfig, NormKind, ParallelBlock};
+use super::variant::{Common, Variant};
 
-/// The fields of `config.json`.
-#[derive(Debug, Deserialize)]
+/// The fields of `config.json` beside the common ones.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub struct CohereConfig {
-    hidden_size: u64,
-    num_hidden_layers: usize,
-    intermediate_size: u64,
-    num_attention_heads: u64,
-    num_key_value_heads: Option<u64>,
-    vocab_size: u64,
-    max_position_embeddings: Option<usize>,
-    hidden_act: Option<String>,
     layer_norm_eps: Option<f32>,
-    #[serde(default)]
     layer_norm_bias: bool,
-    #[serde(default)]
     attention_bias: bool,
-    #[serde(default)]
     use_qk_norm: bool,
     logit_scale: Option<f32>,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<Map<String, Value>>,
-    rope_parameters: Option<Map<String, Value>>,
-}
-
-impl CohereConfig {
-    fn dense(&self) -> Dense {
-        Dense {
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: self.num_attention_heads,
-            num_key_value_heads: self.num_key_value_heads,
-            head_dim: None,
-            eps: self.layer_norm_eps.unwrap_or(1e-5),
-            vocab_size: self.vocab_size,
-            context: self.max_position_embeddings.unwrap_or(8192),
-            tied: Some(true),
-            rope: RopeConfig {
-                theta: self.rope_theta.or(Some(8_000_000.0)),
-                traditional: true,
-                scaling: self.rope_scaling.clone(),
-                parameters: self.rope_parameters.clone(),
-                ..RopeConfig::default()
-            },
-        }
-    }
 }
 
 /// Cohere.
 pub struct Cohere;
 
-impl Architecture for Cohere {
-    type Config = CohereConfig;
-    type Model = Decoder<ParallelBlock>;
+impl Variant for Cohere {
+    type Own = CohereConfig;
+    type Layer = ParallelBlock;
 
-    fn sanitize(config: &CohereConfig, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        only_activation("hidden_act", config.hidden_act.as_deref(), Activation::Silu)?;
-        weights.discard_tied_head(Some(true));
-        Ok(())
+    fn complete(own: &CohereConfig, common: &mut Common) {
+        common.context.get_or_insert(8192);
+        common.tied = Some(true);
+        common.eps = own.layer_norm_eps.or(Some(1e-5));
+        common.norm = NormKind::Layer {
+            bias: own.layer_norm_bias,
+        };
+        common.rope_theta.get_or_insert(8_000_000.0);
+        common.rope_traditional = Some(true);
     }
 
     fn build(
-        config: &CohereConfig,
+        own: &CohereConfig,
+        common: &Common,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<ParallelBlock>, LoadError> {
-        let dense = config.dense();
-        let block = dense.block(Activation::Silu)?;
-        let (hidden, eps, bias) = (block.hidden, block.eps, config.layer_norm_bias);
-        let attention = AttentionConfig {
-            qkv_bias: config.attention_bias,
-            out_bias: config.attention_bias,
-            ..dense.attention()?
-        };
+        let block = common.block()?;
+        let attention = common.attention()?.with_biases(own.attention_bias);
         let decoder = DecoderConfig {
-            logit_scale: Some(config.logit_scale.unwrap_or(0.0625)),
-            ..dense.decoder()
+            logit_scale: Some(own.logit_scale.unwrap_or(0.0625)),
+            ..common.decoder()?
         };
-        let shape = attention.shape;
-        let layer = |builder: &mut Builder<'_, '_>, _, path: &str| {
-            let (mlp, norm) = (format!("{path}.mlp"), format!("{path}.input_layernorm"));
-            let path = format!("{path}.self_attn");
-            let mut attention = Attention::build(builder, &path, hidden, &attention)?;
-            if config.use_qk_norm {
-                let mut norm = |name: &str, heads| {
-                    builder.head_norm(&format!("{path}.{name}"), heads, shape.head_dim, eps)
-                };
-                attention.norms = Some(QueryKeyNorms {
-                    over: NormOver::Heads,
-                    q_norm: norm("q_norm", shape.heads)?.into(),
-                    k_norm: norm("k_norm", shape.kv_heads)?.into(),
-                });
+        Decoder::build(builder, &decoder, block.norm, |builder, _, path| {
+            let mut layer = block.parallel(builder, path, &attention)?;
+            if own.use_qk_norm {
+                let (path, eps) = (format!("{path}.self_attn"), block.norm.eps);
+                layer
+                    .attention
+                    .take_head_norms(builder, &path, ["q_norm", "k_norm"], eps)?;
             }
-            let mlp = Mlp::gated(builder, &mlp, hidden, block.inner, block.activation, false)?;
-            Ok(ParallelBlock {
-                norm: builder.layer_norm(&norm, hidden, eps, bias)?,
-                attention,
-                mlp,
-            })
-        };
-        Decoder::build(builder, &decoder, layer, |builder, path| {
-            Ok(builder.layer_norm(path, hidden, eps, bias)?.into())
+            Ok(layer)
         })
     }
 }

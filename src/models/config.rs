@@ -131,22 +131,52 @@ impl ConfigFile {
     /// The fields as an architecture's own type. A field that it does not have, but that would
     /// change its arithmetic, is an error.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, LoadError> {
+        let parsed = self.fields_as()?;
+        self.check(fields::names::<T>())?;
+        Ok(parsed)
+    }
+
+    /// The same where an architecture's fields are those of two types.
+    pub fn parse_both<A: DeserializeOwned, B: DeserializeOwned>(
+        &self,
+    ) -> Result<(A, B), LoadError> {
+        let parsed = (self.fields_as()?, self.fields_as()?);
+        self.check(&[fields::names::<A>(), fields::names::<B>()].concat())?;
+        Ok(parsed)
+    }
+
+    fn fields_as<T: DeserializeOwned>(&self) -> Result<T, LoadError> {
         let object = Value::Object(self.fields.clone());
-        let parsed = serde_path_to_error::deserialize(object).map_err(|error| LoadError::Json {
+        serde_path_to_error::deserialize(object).map_err(|error| LoadError::Json {
             path: self.path.clone(),
             message: match error.path().to_string().as_str() {
                 "." => error.inner().to_string(),
                 field => format!("{field}: {}", error.inner()),
             },
-        })?;
-        let known = fields::names::<T>();
+        })
+    }
+
+    /// Fails where a field that is none of the `known` changes the arithmetic.
+    fn check(&self, known: &[&str]) -> Result<(), LoadError> {
         for (key, value) in &self.fields {
             let unused = key == "sliding_window" && self.slides_nowhere();
             if !known.contains(&key.as_str()) && !unused {
                 reject_arithmetic(key, value)?;
             }
         }
-        Ok(parsed)
+        Ok(())
+    }
+}
+
+/// What an architecture reads of `config.json`.
+pub trait FromConfig: Sized {
+    /// Fails where a field is wrong, or not understood.
+    fn from_config(file: &ConfigFile) -> Result<Self, LoadError>;
+}
+
+impl<T: DeserializeOwned> FromConfig for T {
+    fn from_config(file: &ConfigFile) -> Result<Self, LoadError> {
+        file.parse()
     }
 }
 

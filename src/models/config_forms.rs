@@ -208,6 +208,12 @@ fn what_cannot_be_is_named() {
         (json!({"model_type": "t5"}), "supported are: cohere, "),
         (json!({"hidden_size": null}), "hidden_size"),
         (json!({"hidden_size": "16"}), "hidden_size: invalid type"),
+        (json!({"vocab_size": null}), "vocab_size: is missing"),
+        (json!({"rms_norm_eps": null}), "rms_norm_eps: is missing"),
+        (
+            json!({"model_type": "helium", "max_position_embeddings": null}),
+            "max_position_embeddings: is missing",
+        ),
         (json!({"hidden_size": -16}), "hidden_size"),
         (
             json!({"num_attention_heads": 0}),

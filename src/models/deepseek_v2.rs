@@ -4,26 +4,36 @@
 use crate::mlx::Scoring;
 
 use super::builder::Builder;
-use super::deepseek_v3::{DeepseekConfig, DeepseekModel};
+use super::deepseek_v3::{DeepseekConfig, DeepseekLayer, complete};
 use super::error::LoadError;
-use super::registry::Architecture;
+use super::layers::Decoder;
+use super::variant::{Common, Variant};
 use super::weights::Weights;
 
 /// DeepSeek-V2.
 pub struct DeepseekV2;
 
-impl Architecture for DeepseekV2 {
-    type Config = DeepseekConfig;
-    type Model = DeepseekModel;
+impl Variant for DeepseekV2 {
+    type Own = DeepseekConfig;
+    type Layer = DeepseekLayer;
 
-    fn sanitize(config: &DeepseekConfig, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        config.sanitize(weights, Scoring::Softmax)
+    fn complete(_: &DeepseekConfig, common: &mut Common) {
+        complete(common);
+    }
+
+    fn sanitize(
+        own: &DeepseekConfig,
+        common: &Common,
+        weights: &mut Weights<'_>,
+    ) -> Result<(), LoadError> {
+        own.sanitize(common, weights, Scoring::Softmax)
     }
 
     fn build(
-        config: &DeepseekConfig,
+        own: &DeepseekConfig,
+        common: &Common,
         builder: &mut Builder<'_, '_>,
-    ) -> Result<DeepseekModel, LoadError> {
-        config.build(builder, Scoring::Softmax)
+    ) -> Result<Decoder<DeepseekLayer>, LoadError> {
+        own.build(common, builder, Scoring::Softmax)
     }
 }

@@ -1,30 +1,22 @@
 //! DeepSeek-V3 (DeepSeek-AI, 2024), also Kimi K2 and GLM-4.7-Flash. The reference is mlx-lm's `models/deepseek_v3.py`.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
-use crate::mlx::{Activation, Scoring};
+use crate::mlx::Scoring;
 
 use super::builder::Builder;
 use super::config::dimension;
 use super::error::LoadError;
 use super::grouped_experts::GroupedExperts;
 use super::latents::split_heads;
-use super::layers::{
-    Decoder, DecoderConfig, LatentAttention, LatentBlock, LatentShape, RopeConfig, Sparse,
-    only_activation,
-};
-use super::registry::Architecture;
+use super::layers::{Decoder, LatentAttention, LatentBlock, LatentShape, Sparse};
+use super::variant::{Common, Variant};
 use super::weights::Weights;
 
-/// The fields of `config.json`.
+/// The fields of `config.json` beside the common ones.
 #[derive(Debug, Deserialize)]
 pub struct DeepseekConfig {
-    hidden_size: u64,
-    num_hidden_layers: usize,
-    intermediate_size: u64,
     moe_intermediate_size: u64,
-    num_attention_heads: u64,
     q_lora_rank: Option<u64>,
     kv_lora_rank: u64,
     qk_nope_head_dim: u64,
@@ -42,37 +34,14 @@ pub struct DeepseekConfig {
     moe_layer_freq: Option<usize>,
     scoring_func: Option<String>,
     topk_method: Option<String>,
-    rms_norm_eps: f32,
-    vocab_size: u64,
-    max_position_embeddings: Option<usize>,
-    hidden_act: Option<String>,
     #[serde(default)]
     attention_bias: bool,
-    tie_word_embeddings: Option<bool>,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<Map<String, Value>>,
-    rope_parameters: Option<Map<String, Value>>,
 }
 
 impl DeepseekConfig {
-    fn context_length(&self) -> usize {
-        self.max_position_embeddings.unwrap_or(4096)
-    }
-
-    fn rope(&self) -> RopeConfig {
-        RopeConfig {
-            theta: self.rope_theta,
-            traditional: true,
-            scaling: self.rope_scaling.clone(),
-            parameters: self.rope_parameters.clone(),
-            context: Some(self.context_length()),
-            ..RopeConfig::default()
-        }
-    }
-
-    fn heads(&self) -> Result<LatentShape, LoadError> {
+    fn heads(&self, common: &Common) -> Result<LatentShape, LoadError> {
         let shape = LatentShape {
-            heads: dimension("num_attention_heads", self.num_attention_heads)?,
+            heads: dimension("num_attention_heads", common.num_attention_heads)?,
             plain: dimension("qk_nope_head_dim", self.qk_nope_head_dim)?,
             turned: dimension("qk_rope_head_dim", self.qk_rope_head_dim)?,
             value: dimension("v_head_dim", self.v_head_dim)?,
@@ -85,15 +54,16 @@ impl DeepseekConfig {
         // All heads together are a dimension as well.
         let widest = self.kv_lora_rank.max(self.v_head_dim);
         let widest = widest.max(self.qk_nope_head_dim + self.qk_rope_head_dim);
-        dimension("num_attention_heads", self.num_attention_heads * widest)?;
+        dimension("num_attention_heads", common.num_attention_heads * widest)?;
         Ok(shape)
     }
 
     /// What scores are multiplied by: where positions are stretched, it makes up for what that does to
     /// the softmax (YaRN).
-    fn scale(&self) -> f32 {
+    fn scale(&self, common: &Common) -> f32 {
         let features = (self.qk_nope_head_dim + self.qk_rope_head_dim) as f64;
-        let section = self.rope_scaling.as_ref().or(self.rope_parameters.as_ref());
+        let section = common.rope_scaling.as_ref();
+        let section = section.or(common.rope_parameters.as_ref());
         let number = |key: &str| section.and_then(|section| section.get(key)?.as_f64());
         let stretch = match (number("mscale_all_dim"), number("factor")) {
             (Some(all), Some(factor)) if all != 0.0 && factor > 1.0 => {
@@ -104,10 +74,10 @@ impl DeepseekConfig {
         (features.powf(-0.5) * stretch * stretch) as f32
     }
 
-    fn experts(&self, scoring: Scoring) -> GroupedExperts<'_> {
+    fn experts(&self, common: &Common, scoring: Scoring) -> GroupedExperts<'_> {
         GroupedExperts {
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
+            hidden_size: common.hidden_size,
+            intermediate_size: common.intermediate_size,
             moe_intermediate_size: self.moe_intermediate_size,
             n_routed_experts: self.n_routed_experts,
             n_shared_experts: self.n_shared_experts,
@@ -128,15 +98,15 @@ impl DeepseekConfig {
     /// What becomes of the tensors before anything is built.
     pub(super) fn sanitize(
         &self,
+        common: &Common,
         weights: &mut Weights<'_>,
         scoring: Scoring,
     ) -> Result<(), LoadError> {
-        only_activation("hidden_act", self.hidden_act.as_deref(), Activation::Silu)?;
-        weights.discard_tied_head(self.tie_word_embeddings);
-        self.experts(scoring)
-            .sanitize(weights, self.num_hidden_layers)?;
-        let shape = self.heads()?;
-        for layer in 0..self.num_hidden_layers {
+        common.sanitize(weights)?;
+        let layers = common.num_hidden_layers;
+        self.experts(common, scoring).sanitize(weights, layers)?;
+        let shape = self.heads(common)?;
+        for layer in 0..layers {
             split_heads(weights, &format!("model.layers.{layer}.self_attn"), shape)?;
         }
         Ok(())
@@ -145,66 +115,64 @@ impl DeepseekConfig {
     /// The model, whose experts are chosen by `scoring`.
     pub(super) fn build(
         &self,
+        common: &Common,
         builder: &mut Builder<'_, '_>,
         scoring: Scoring,
-    ) -> Result<DeepseekModel, LoadError> {
-        let (shape, rope) = (self.heads()?, self.rope());
-        let hidden = dimension("hidden_size", self.hidden_size)?;
-        let (eps, bias, scale) = (self.rms_norm_eps, self.attention_bias, self.scale());
-        let decoder = DecoderConfig {
-            hidden_size: self.hidden_size,
-            vocab_size: self.vocab_size,
-            layers: self.num_hidden_layers,
-            context_length: self.context_length(),
-            tied: self.tie_word_embeddings,
-            ..DecoderConfig::default()
-        };
-        let experts = self.experts(scoring);
-        Decoder::build(
-            builder,
-            &decoder,
-            |builder, index, path| {
-                let attention = format!("{path}.self_attn");
-                Ok(LatentBlock {
-                    attention: LatentAttention::build(
-                        builder, &attention, hidden, shape, bias, &rope, scale,
-                    )?,
-                    mlp: experts.layer(builder, index, &format!("{path}.mlp"))?,
-                    attention_norm: builder.rms_norm(
-                        &format!("{path}.input_layernorm"),
-                        hidden,
-                        eps,
-                    )?,
-                    mlp_norm: builder.rms_norm(
-                        &format!("{path}.post_attention_layernorm"),
-                        hidden,
-                        eps,
-                    )?,
-                })
-            },
-            |builder, path| Ok(builder.rms_norm(path, hidden, eps)?.into()),
-        )
+    ) -> Result<Decoder<DeepseekLayer>, LoadError> {
+        let (shape, rope, norm) = (self.heads(common)?, common.rope()?, common.norm()?);
+        let hidden = dimension("hidden_size", common.hidden_size)?;
+        let (bias, scale) = (self.attention_bias, self.scale(common));
+        let experts = self.experts(common, scoring);
+        common.build(builder, |builder, index, path| {
+            let attention = format!("{path}.self_attn");
+            let attention =
+                LatentAttention::build(builder, &attention, hidden, shape, bias, &rope, scale)?;
+            let mlp = experts.layer(builder, index, &format!("{path}.mlp"))?;
+            let mut norm =
+                |name: &str| builder.rms_norm(&format!("{path}.{name}"), hidden, norm.eps);
+            Ok(LatentBlock {
+                attention,
+                mlp,
+                attention_norm: norm("input_layernorm")?,
+                mlp_norm: norm("post_attention_layernorm")?,
+            })
+        })
     }
 }
 
 /// Latent attention, and experts in most layers.
-pub type DeepseekModel = Decoder<LatentBlock<Sparse>>;
+pub type DeepseekLayer = LatentBlock<Sparse>;
+
+/// What mlx-lm takes where the file does not say.
+pub fn complete(common: &mut Common) {
+    common.context.get_or_insert(4096);
+    common.rope_traditional = Some(true);
+}
 
 /// DeepSeek-V3.
 pub struct DeepseekV3;
 
-impl Architecture for DeepseekV3 {
-    type Config = DeepseekConfig;
-    type Model = DeepseekModel;
+impl Variant for DeepseekV3 {
+    type Own = DeepseekConfig;
+    type Layer = DeepseekLayer;
 
-    fn sanitize(config: &DeepseekConfig, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        config.sanitize(weights, Scoring::Sigmoid)
+    fn complete(_: &DeepseekConfig, common: &mut Common) {
+        complete(common);
+    }
+
+    fn sanitize(
+        own: &DeepseekConfig,
+        common: &Common,
+        weights: &mut Weights<'_>,
+    ) -> Result<(), LoadError> {
+        own.sanitize(common, weights, Scoring::Sigmoid)
     }
 
     fn build(
-        config: &DeepseekConfig,
+        own: &DeepseekConfig,
+        common: &Common,
         builder: &mut Builder<'_, '_>,
-    ) -> Result<DeepseekModel, LoadError> {
-        config.build(builder, Scoring::Sigmoid)
+    ) -> Result<Decoder<DeepseekLayer>, LoadError> {
+        own.build(common, builder, Scoring::Sigmoid)
     }
 }

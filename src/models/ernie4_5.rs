@@ -2,87 +2,42 @@
 //! `config.json` says so. The reference is mlx-lm's `models/ernie4_5.py`.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
-
-use crate::mlx::Activation;
 
 use super::builder::Builder;
-use super::dense::Dense;
 use super::error::LoadError;
-use super::layers::{AttentionConfig, Block, BlockConfig, Decoder, RopeConfig, only_activation};
-use super::registry::Architecture;
-use super::weights::Weights;
+use super::layers::{Block, BlockConfig, Decoder};
+use super::variant::{Common, Variant};
 
-/// The fields of `config.json`.
-#[derive(Debug, Deserialize)]
+/// The fields of `config.json` beside the common ones.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub struct Ernie45Config {
-    hidden_size: u64,
-    num_hidden_layers: usize,
-    intermediate_size: u64,
-    num_attention_heads: u64,
-    num_key_value_heads: Option<u64>,
-    head_dim: Option<u64>,
-    rms_norm_eps: f32,
-    vocab_size: u64,
-    max_position_embeddings: usize,
-    hidden_act: Option<String>,
-    #[serde(default)]
     use_bias: bool,
-    tie_word_embeddings: Option<bool>,
-    rope_theta: Option<f64>,
-    rope_parameters: Option<Map<String, Value>>,
-}
-
-impl Ernie45Config {
-    fn dense(&self) -> Dense {
-        Dense {
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: self.num_attention_heads,
-            num_key_value_heads: self.num_key_value_heads,
-            head_dim: self.head_dim,
-            eps: self.rms_norm_eps,
-            vocab_size: self.vocab_size,
-            context: self.max_position_embeddings,
-            tied: self.tie_word_embeddings,
-            rope: RopeConfig {
-                theta: self.rope_theta,
-                traditional: true,
-                parameters: self.rope_parameters.clone(),
-                ..RopeConfig::default()
-            },
-        }
-    }
 }
 
 /// ERNIE 4.5.
 pub struct Ernie45;
 
-impl Architecture for Ernie45 {
-    type Config = Ernie45Config;
-    type Model = Decoder<Block>;
+impl Variant for Ernie45 {
+    type Own = Ernie45Config;
+    type Layer = Block;
 
-    fn sanitize(config: &Ernie45Config, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        only_activation("hidden_act", config.hidden_act.as_deref(), Activation::Silu)?;
-        weights.discard_tied_head(config.tie_word_embeddings);
-        Ok(())
+    fn complete(_: &Ernie45Config, common: &mut Common) {
+        common.rope_traditional = Some(true);
     }
 
     fn build(
-        config: &Ernie45Config,
+        own: &Ernie45Config,
+        common: &Common,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<Block>, LoadError> {
-        let dense = config.dense();
-        let attention = AttentionConfig {
-            qkv_bias: config.use_bias,
-            out_bias: config.use_bias,
-            ..dense.attention()?
-        };
+        let attention = common.attention()?.with_biases(own.use_bias);
         let block = BlockConfig {
-            mlp_bias: config.use_bias,
-            ..dense.block(Activation::Silu)?
+            mlp_bias: own.use_bias,
+            ..common.block()?
         };
-        dense.build(builder, &attention, &block)
+        common.build(builder, |builder, _, path| {
+            block.pre_norm(builder, path, &attention)
+        })
     }
 }

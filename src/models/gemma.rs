@@ -3,99 +3,63 @@
 //! `config.json` says `"gelu"`.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
 use crate::mlx::Activation;
 
 use super::builder::Builder;
-use super::dense::Dense;
 use super::error::LoadError;
-use super::layers::{
-    Around, Block, Decoder, DecoderConfig, RopeConfig, activation, only_activation,
-};
-use super::registry::Architecture;
+use super::layers::{Block, Decoder, DecoderConfig, NormKind, activation, only_activation};
+use super::variant::{Common, Variant};
 use super::weights::Weights;
 
-/// The fields of `config.json`.
-#[derive(Debug, Deserialize)]
+/// The fields of `config.json` beside the common ones.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub struct GemmaConfig {
-    hidden_size: u64,
-    num_hidden_layers: usize,
-    intermediate_size: u64,
-    num_attention_heads: u64,
-    num_key_value_heads: Option<u64>,
-    head_dim: u64,
-    rms_norm_eps: f32,
-    vocab_size: u64,
-    max_position_embeddings: Option<usize>,
-    hidden_act: Option<String>,
     hidden_activation: Option<String>,
-    rope_theta: Option<f64>,
-    rope_traditional: Option<bool>,
-    rope_parameters: Option<Map<String, Value>>,
-}
-
-impl GemmaConfig {
-    fn dense(&self) -> Dense {
-        Dense {
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: self.num_attention_heads,
-            num_key_value_heads: self.num_key_value_heads,
-            head_dim: Some(self.head_dim),
-            eps: self.rms_norm_eps,
-            vocab_size: self.vocab_size,
-            context: self.max_position_embeddings.unwrap_or(8192),
-            tied: Some(true),
-            rope: RopeConfig {
-                theta: self.rope_theta,
-                traditional: self.rope_traditional.unwrap_or(false),
-                parameters: self.rope_parameters.clone(),
-                ..RopeConfig::default()
-            },
-        }
-    }
 }
 
 /// Gemma.
 pub struct Gemma;
 
-impl Architecture for Gemma {
-    type Config = GemmaConfig;
-    type Model = Decoder<Block>;
+impl Variant for Gemma {
+    type Own = GemmaConfig;
+    type Layer = Block;
 
-    fn sanitize(config: &GemmaConfig, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        let named = config.hidden_activation.as_deref();
-        let named = named.or(config.hidden_act.as_deref());
+    fn complete(_: &GemmaConfig, common: &mut Common) {
+        common.context.get_or_insert(8192);
+        common.tied = Some(true);
+        common.activation = Activation::GeluTanh;
+        common.norm = NormKind::OffsetRms;
+    }
+
+    fn sanitize(
+        own: &GemmaConfig,
+        common: &Common,
+        weights: &mut Weights<'_>,
+    ) -> Result<(), LoadError> {
+        let named = own.hidden_activation.as_deref();
+        let named = named.or(common.hidden_act.as_deref());
         match named {
             Some(name) if activation("hidden_act", name)? == Activation::Gelu => {}
-            other => only_activation("hidden_activation", other, Activation::GeluTanh)?,
+            other => only_activation("hidden_activation", other, common.activation)?,
         }
-        weights.discard_tied_head(Some(true));
+        weights.discard_tied_head(common.tied);
         Ok(())
     }
 
     fn build(
-        config: &GemmaConfig,
+        _: &GemmaConfig,
+        common: &Common,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<Block>, LoadError> {
-        let dense = config.dense();
-        let (attention, block) = (dense.attention()?, dense.block(Activation::GeluTanh)?);
-        let (hidden, eps) = (block.hidden, block.eps);
+        let (attention, block) = (common.attention()?, common.block()?);
         let decoder = DecoderConfig {
-            embedding_scale: Some((hidden as f32).sqrt()),
-            ..dense.decoder()
+            embedding_scale: Some((block.hidden as f32).sqrt()),
+            ..common.decoder()?
         };
-        let layer = |builder: &mut Builder<'_, '_>, _, path: &str| {
-            let mut norm =
-                |name: &str| builder.offset_rms_norm(&format!("{path}.{name}"), hidden, eps);
-            let attention_norms = Around::before(norm("input_layernorm")?);
-            let mlp_norms = Around::before(norm("post_attention_layernorm")?);
-            block.block(builder, path, &attention, attention_norms, mlp_norms)
-        };
-        Decoder::build(builder, &decoder, layer, |builder, path| {
-            Ok(builder.offset_rms_norm(path, hidden, eps)?.into())
+        Decoder::build(builder, &decoder, block.norm, |builder, _, path| {
+            block.pre_norm(builder, path, &attention)
         })
     }
 }

@@ -12,8 +12,8 @@ use super::builder::Builder;
 use super::config::dimension;
 use super::error::LoadError;
 use super::layers::{
-    AttentionConfig, AttentionShape, Block, BlockConfig, Decoder, DecoderConfig, NormOver,
-    QueryKeyNorms, RopeConfig, only_activation,
+    AttentionConfig, AttentionShape, Block, BlockConfig, Decoder, DecoderConfig, NormConfig,
+    NormKind, NormOver, QueryKeyNorms, RopeConfig, only_activation,
 };
 use super::registry::Architecture;
 use super::weights::Weights;
@@ -123,7 +123,10 @@ impl Architecture for Gemma3 {
         let block = BlockConfig {
             hidden,
             inner: dimension("intermediate_size", inner)?,
-            eps,
+            norm: NormConfig {
+                kind: NormKind::OffsetRms,
+                eps,
+            },
             activation: Activation::GeluTanh,
             mlp_bias: false,
         };
@@ -136,7 +139,7 @@ impl Architecture for Gemma3 {
             embedding_scale: Some(bf16::from_f32((hidden as f32).sqrt()).to_f32()),
             ..DecoderConfig::default()
         };
-        let layer = |builder: &mut Builder<'_, '_>, index, path: &str| {
+        Decoder::build(builder, &decoder, block.norm, |builder, index, path| {
             let attention = AttentionConfig {
                 scores: Scores {
                     scale: config.query_pre_attn_scalar.unwrap_or(256.0).powf(-0.5),
@@ -145,7 +148,7 @@ impl Architecture for Gemma3 {
                 },
                 ..AttentionConfig::plain(shape, config.rope(config.slides(index)))
             };
-            let mut block = block.gemma(builder, path, &attention)?;
+            let mut block = block.both_norms(builder, path, &attention)?;
             let path = format!("{path}.self_attn");
             let mut norm = |name: &str| {
                 builder.offset_rms_norm(&format!("{path}.{name}"), shape.head_dim, eps)
@@ -156,9 +159,6 @@ impl Architecture for Gemma3 {
                 k_norm: norm("k_norm")?.into(),
             });
             Ok(block)
-        };
-        Decoder::build(builder, &decoder, layer, |builder, path| {
-            Ok(builder.offset_rms_norm(path, hidden, eps)?.into())
         })
     }
 }

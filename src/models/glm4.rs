@@ -2,88 +2,47 @@
 //! reference is mlx-lm's `models/glm4.py`.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
-
-use crate::mlx::Activation;
 
 use super::builder::Builder;
-use super::config::dimension;
 use super::error::LoadError;
-use super::layers::{
-    Around, Attention, AttentionConfig, AttentionShape, Block, Decoder, DecoderConfig, Mlp,
-    RopeConfig, only_activation,
-};
-use super::registry::Architecture;
-use super::weights::Weights;
+use super::layers::{Around, Attention, AttentionConfig, Block, Decoder, Mlp};
+use super::variant::{Common, Variant};
 
-/// The fields of `config.json`.
-#[derive(Debug, Deserialize)]
+/// The fields of `config.json` beside the common ones.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub struct Glm4Config {
-    hidden_size: u64,
-    num_hidden_layers: usize,
-    intermediate_size: u64,
-    num_attention_heads: u64,
-    num_key_value_heads: u64,
-    head_dim: Option<u64>,
-    rms_norm_eps: f32,
-    vocab_size: u64,
-    max_position_embeddings: Option<usize>,
-    hidden_act: Option<String>,
-    attention_bias: Option<bool>,
-    tie_word_embeddings: Option<bool>,
+    attention_bias: bool,
     partial_rotary_factor: Option<f64>,
-    rope_theta: Option<f64>,
-    rope_traditional: Option<bool>,
-    rope_parameters: Option<Map<String, Value>>,
 }
 
 /// GLM-4.
 pub struct Glm4;
 
-impl Architecture for Glm4 {
-    type Config = Glm4Config;
-    type Model = Decoder<Block>;
+impl Variant for Glm4 {
+    type Own = Glm4Config;
+    type Layer = Block;
 
-    fn sanitize(config: &Glm4Config, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        only_activation("hidden_act", config.hidden_act.as_deref(), Activation::Silu)?;
-        weights.discard_tied_head(config.tie_word_embeddings);
-        Ok(())
+    fn complete(own: &Glm4Config, common: &mut Common) {
+        common.context.get_or_insert(32768);
+        common.rope_traditional.get_or_insert(true);
+        common.rope_partial = own.partial_rotary_factor.or(Some(0.5));
     }
 
     fn build(
-        config: &Glm4Config,
+        own: &Glm4Config,
+        common: &Common,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<Block>, LoadError> {
-        let shape = AttentionShape::new(
-            config.hidden_size,
-            config.num_attention_heads,
-            Some(config.num_key_value_heads),
-            config.head_dim,
-        )?;
-        let rope = RopeConfig {
-            theta: config.rope_theta,
-            traditional: config.rope_traditional.unwrap_or(true),
-            partial: config.partial_rotary_factor.or(Some(0.5)),
-            parameters: config.rope_parameters.clone(),
-            ..RopeConfig::default()
-        };
         let attention = AttentionConfig {
-            qkv_bias: config.attention_bias.unwrap_or(false),
-            ..AttentionConfig::plain(shape, rope)
+            qkv_bias: own.attention_bias,
+            ..common.attention()?
         };
-        let hidden = dimension("hidden_size", config.hidden_size)?;
-        let inner = dimension("intermediate_size", config.intermediate_size)?;
-        let eps = config.rms_norm_eps;
-        let decoder = DecoderConfig {
-            hidden_size: config.hidden_size,
-            vocab_size: config.vocab_size,
-            layers: config.num_hidden_layers,
-            context_length: config.max_position_embeddings.unwrap_or(32768),
-            tied: config.tie_word_embeddings,
-            ..DecoderConfig::default()
-        };
-        let layer = |builder: &mut Builder<'_, '_>, _, path: &str| {
-            let mut norm = |name: &str| builder.rms_norm(&format!("{path}.{name}"), hidden, eps);
+        let block = common.block()?;
+        let (hidden, inner) = (block.hidden, block.inner);
+        common.build(builder, |builder, _, path| {
+            let mut norm = |name: &str| builder.norm(&format!("{path}.{name}"), hidden, block.norm);
+            let (own, mlp) = (format!("{path}.self_attn"), format!("{path}.mlp"));
             Ok(Block {
                 attention_norms: Around::both(
                     norm("input_layernorm")?,
@@ -93,24 +52,10 @@ impl Architecture for Glm4 {
                     norm("post_attention_layernorm")?,
                     norm("post_mlp_layernorm")?,
                 ),
-                attention: Attention::build(
-                    builder,
-                    &format!("{path}.self_attn"),
-                    hidden,
-                    &attention,
-                )?,
-                mlp: Mlp::fused(
-                    builder,
-                    &format!("{path}.mlp"),
-                    hidden,
-                    inner,
-                    Activation::Silu,
-                )?,
+                attention: Attention::build(builder, &own, hidden, &attention)?,
+                mlp: Mlp::fused(builder, &mlp, hidden, inner, block.activation)?,
                 branch_scale: None,
             })
-        };
-        Decoder::build(builder, &decoder, layer, |builder, path| {
-            Ok(builder.rms_norm(path, hidden, eps)?.into())
         })
     }
 }

@@ -10,14 +10,14 @@ use crate::mlx::{Activation, Scoring};
 use super::builder::Builder;
 use super::config::{Number, dimension};
 use super::error::LoadError;
+use super::granitemoe::divide_experts;
 use super::layers::{
     Around, Attention, AttentionConfig, AttentionShape, Block, Decoder, DecoderConfig, Mamba,
-    MambaConfig, Mixer, Mixture, MixtureConfig, Mlp, RopeConfig, Shared, Sparse, choices,
-    only_activation, plain_routing,
+    MambaConfig, Mixer, Mixture, MixtureConfig, Mlp, NormConfig, RopeConfig, Shared, Sparse,
+    choices, only_activation, plain_routing,
 };
 use super::mamba2::limits;
 use super::registry::Architecture;
-use super::stacking::{rename, split_rows};
 use super::weights::Weights;
 
 /// The fields of `config.json`.
@@ -147,8 +147,8 @@ impl GraniteHybridConfig {
         let moe = format!("{path}.block_sparse_moe");
         let mut mixture = Mixture::build(
             builder,
-            &format!("{moe}.router.layer"),
-            &format!("{moe}.switch_mlp"),
+            &moe,
+            ["router.layer", "switch_mlp"],
             &MixtureConfig::plain(hidden, inner, experts, routing),
         )?;
         let inner = self.shared_intermediate_size.unwrap_or(0);
@@ -188,17 +188,7 @@ impl Architecture for GraniteHybrid {
     fn sanitize(config: &GraniteHybridConfig, weights: &mut Weights<'_>) -> Result<(), LoadError> {
         only_activation("hidden_act", config.hidden_act.as_deref(), Activation::Silu)?;
         weights.discard_tied_head(Some(config.tied()));
-        for layer in 0..config.num_hidden_layers {
-            let moe = format!("model.layers.{layer}.block_sparse_moe");
-            let name = |name: &str| format!("{moe}.{name}.weight");
-            if weights.contains(&name("input_linear")) {
-                let halves = ["switch_mlp.gate_proj", "switch_mlp.up_proj"].map(name);
-                split_rows(weights, &name("input_linear"), halves)?;
-                let down = name("switch_mlp.down_proj");
-                rename(weights, &name("output_linear"), down)?;
-            }
-        }
-        Ok(())
+        divide_experts(weights, config.num_hidden_layers)
     }
 
     fn build(
@@ -219,6 +209,7 @@ impl Architecture for GraniteHybrid {
                 logit_scale: Some(1.0 / config.logits_scaling),
                 ..DecoderConfig::default()
             },
+            NormConfig::rms(eps),
             |builder, index, path| {
                 let mixer: Box<dyn Mixer> = match config.layer_types.get(index).map(String::as_str)
                 {
@@ -248,7 +239,6 @@ impl Architecture for GraniteHybrid {
                     branch_scale: Some(config.residual_multiplier),
                 })
             },
-            |builder, path| Ok(builder.rms_norm(path, hidden, eps)?.into()),
         )
     }
 }

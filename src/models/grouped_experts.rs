@@ -8,7 +8,7 @@ use super::builder::Builder;
 use super::config::dimension;
 use super::error::LoadError;
 use super::layers::{Mixture, MixtureConfig, Mlp, Shared, Sparse, choices, plain_routing};
-use super::stacking::stack_experts;
+use super::stacking::{USUAL, stack_experts};
 use super::weights::Weights;
 
 /// What V2 calls a choice of groups first.
@@ -62,14 +62,9 @@ impl GroupedExperts<'_> {
             return Ok(());
         };
         let experts = dimension("n_routed_experts", experts)?;
-        let names = ["gate_proj", "up_proj", "down_proj"].map(|name| (name, name));
         for layer in 0..layers {
-            stack_experts(
-                weights,
-                &format!("model.layers.{layer}.mlp"),
-                experts,
-                &names,
-            )?;
+            let mlp = format!("model.layers.{layer}.mlp");
+            stack_experts(weights, &mlp, experts, &USUAL)?;
         }
         Ok(())
     }
@@ -140,10 +135,9 @@ impl GroupedExperts<'_> {
         )?;
         let inner = dimension("moe_intermediate_size", self.moe_intermediate_size)?;
         let config = MixtureConfig::plain(hidden, inner, experts, self.routing(experts, choices)?);
-        let (router, stack) = (format!("{path}.gate"), format!("{path}.switch_mlp"));
-        let mut mixture = Mixture::build(builder, &router, &stack, &config)?;
+        let mut mixture = Mixture::build(builder, path, ["gate", "switch_mlp"], &config)?;
         if self.scoring == Scoring::Sigmoid {
-            let correction = format!("{router}.e_score_correction_bias");
+            let correction = format!("{path}.gate.e_score_correction_bias");
             mixture.take_correction(builder, &correction, experts)?;
         }
         if let Some(count) = self.n_shared_experts.filter(|&count| count > 0) {

@@ -2,91 +2,53 @@
 //! is mlx-lm's `models/internlm3.py`.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
-
-use crate::mlx::Activation;
 
 use super::builder::Builder;
-use super::dense::Dense;
 use super::error::LoadError;
-use super::layers::{AttentionConfig, Block, BlockConfig, Decoder, RopeConfig, only_activation};
-use super::registry::Architecture;
+use super::layers::{Block, BlockConfig, Decoder};
+use super::variant::{Common, Variant};
 use super::weights::Weights;
 
-/// The fields of `config.json`.
-#[derive(Debug, Deserialize)]
+/// The fields of `config.json` beside the common ones.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub struct InternLm3Config {
-    hidden_size: u64,
-    num_hidden_layers: usize,
-    intermediate_size: u64,
-    num_attention_heads: u64,
-    num_key_value_heads: Option<u64>,
-    head_dim: Option<u64>,
-    rms_norm_eps: f32,
-    vocab_size: u64,
-    max_position_embeddings: Option<usize>,
-    hidden_act: Option<String>,
-    bias: Option<bool>,
-    qkv_bias: Option<bool>,
-    rope_traditional: Option<bool>,
-    tie_word_embeddings: Option<bool>,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<Map<String, Value>>,
-    rope_parameters: Option<Map<String, Value>>,
-}
-
-impl InternLm3Config {
-    fn dense(&self) -> Dense {
-        Dense {
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: self.num_attention_heads,
-            num_key_value_heads: self.num_key_value_heads,
-            head_dim: self.head_dim,
-            eps: self.rms_norm_eps,
-            vocab_size: self.vocab_size,
-            context: self.max_position_embeddings.unwrap_or(32768),
-            tied: self.tie_word_embeddings,
-            rope: RopeConfig {
-                theta: self.rope_theta,
-                traditional: self.rope_traditional.unwrap_or(false),
-                scaling: self.rope_scaling.clone(),
-                parameters: self.rope_parameters.clone(),
-                ..RopeConfig::default()
-            },
-        }
-    }
+    bias: bool,
+    qkv_bias: bool,
 }
 
 /// InternLM3.
 pub struct InternLm3;
 
-impl Architecture for InternLm3 {
-    type Config = InternLm3Config;
-    type Model = Decoder<Block>;
+impl Variant for InternLm3 {
+    type Own = InternLm3Config;
+    type Layer = Block;
 
-    fn sanitize(config: &InternLm3Config, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        only_activation("hidden_act", config.hidden_act.as_deref(), Activation::Silu)?;
+    fn complete(_: &InternLm3Config, common: &mut Common) {
+        common.context.get_or_insert(32768);
+    }
+
+    fn sanitize(
+        _: &InternLm3Config,
+        common: &Common,
+        weights: &mut Weights<'_>,
+    ) -> Result<(), LoadError> {
         weights.discard(|name| name.ends_with("rope.inv_freq"));
-        weights.discard_tied_head(config.tie_word_embeddings);
-        Ok(())
+        common.sanitize(weights)
     }
 
     fn build(
-        config: &InternLm3Config,
+        own: &InternLm3Config,
+        common: &Common,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<Block>, LoadError> {
-        let dense = config.dense();
-        let attention = AttentionConfig {
-            qkv_bias: config.qkv_bias.unwrap_or(false),
-            out_bias: config.qkv_bias.unwrap_or(false),
-            ..dense.attention()?
-        };
+        let attention = common.attention()?.with_biases(own.qkv_bias);
         let block = BlockConfig {
-            mlp_bias: config.bias.unwrap_or(false),
-            ..dense.block(Activation::Silu)?
+            mlp_bias: own.bias,
+            ..common.block()?
         };
-        dense.build(builder, &attention, &block)
+        common.build(builder, |builder, _, path| {
+            block.pre_norm(builder, path, &attention)
+        })
     }
 }

@@ -13,7 +13,7 @@ use super::config::dimension;
 use super::error::LoadError;
 use super::layers::{
     Around, Attention, AttentionShape, Block, Convolution, Decoder, DecoderConfig, FeedForward,
-    Linear, Mixer, Mlp, NormOver, QueryKeyNorms, Rope, RopeConfig,
+    Linear, Mixer, Mlp, NormConfig, NormOver, QueryKeyNorms, Rope, RopeConfig,
 };
 use super::registry::Architecture;
 use super::weights::Weights;
@@ -153,6 +153,7 @@ impl Lfm2Config {
                 tied: Some(true),
                 ..DecoderConfig::default()
             },
+            NormConfig::rms(eps),
             |builder, index, path| {
                 let mixer: Box<dyn Mixer> = if attends.get(index) == Some(&true) {
                     let path = format!("{path}.self_attn");
@@ -179,7 +180,6 @@ impl Lfm2Config {
                     branch_scale: None,
                 })
             },
-            |builder, path| Ok(builder.rms_norm(path, hidden, eps)?.into()),
         )
     }
 }

@@ -8,11 +8,8 @@ use super::error::LoadError;
 use super::layers::{Mixture, MixtureConfig, Mlp, Sparse, choices, plain_routing};
 use super::lfm2::{Lfm2Config, Lfm2Model};
 use super::registry::Architecture;
-use super::stacking::stack_experts;
+use super::stacking::{NUMBERED, stack_experts};
 use super::weights::Weights;
-
-/// How transformers calls what mlx-lm calls otherwise.
-const NAMES: [(&str, &str); 3] = [("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj")];
 
 impl Lfm2Config {
     fn experts(&self) -> Result<(i32, i32), LoadError> {
@@ -53,12 +50,12 @@ impl Architecture for Lfm2Moe {
         let (experts, _) = config.experts()?;
         for layer in 0..config.layers() {
             let block = format!("model.layers.{layer}.feed_forward");
-            stack_experts(weights, &block, experts, &NAMES)?;
+            stack_experts(weights, &block, experts, &NUMBERED)?;
         }
         weights.rename(|name| {
             let (layer, rest) = name.split_once(".feed_forward.w")?;
             let (from, kind) = rest.split_once('.')?;
-            let (_, to) = NAMES
+            let (_, to) = NUMBERED
                 .iter()
                 .find(|(known, _)| known.strip_prefix('w') == Some(from))?;
             Some(format!("{layer}.feed_forward.{to}.{kind}"))
@@ -72,9 +69,8 @@ impl Architecture for Lfm2Moe {
                 let mlp = Mlp::gated(builder, path, hidden, inner, Activation::Silu, false)?;
                 return Ok(Sparse::Dense(mlp));
             }
-            let (router, stack) = (format!("{path}.gate"), format!("{path}.switch_mlp"));
             let shape = config.mixture(hidden)?;
-            let mut mixture = Mixture::build(builder, &router, &stack, &shape)?;
+            let mut mixture = Mixture::build(builder, path, ["gate", "switch_mlp"], &shape)?;
             if config.use_expert_bias.unwrap_or(false) {
                 let bias = format!("{path}.expert_bias");
                 mixture.take_correction(builder, &bias, shape.experts)?;

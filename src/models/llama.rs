@@ -2,141 +2,73 @@
 //! mlx-lm's `models/llama.py`.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
-
-use crate::mlx::Activation;
 
 use super::builder::Builder;
-use super::config::dimension;
 use super::error::LoadError;
-use super::layers::{
-    AttentionConfig, AttentionShape, Block, BlockConfig, Decoder, DecoderConfig, RopeConfig,
-    only_activation,
-};
-use super::registry::Architecture;
+use super::layers::{Block, BlockConfig, Decoder};
+use super::variant::{Common, Variant};
 use super::weights::Weights;
-use super::windows::{self, Windows};
+use super::windows::Windows;
 
-/// The fields of `config.json`.
-#[derive(Debug, Deserialize)]
+/// The fields of `config.json` beside the common ones.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub struct LlamaConfig {
     model_type: Option<String>,
-    hidden_size: u64,
-    num_hidden_layers: usize,
-    intermediate_size: u64,
-    num_attention_heads: u64,
-    num_key_value_heads: Option<u64>,
-    head_dim: Option<u64>,
-    rms_norm_eps: f32,
-    vocab_size: u64,
-    max_position_embeddings: Option<usize>,
-    hidden_act: Option<String>,
-    attention_bias: Option<bool>,
-    mlp_bias: Option<bool>,
-    tie_word_embeddings: Option<bool>,
-    rope_theta: Option<f64>,
-    rope_traditional: Option<bool>,
-    rope_scaling: Option<Map<String, Value>>,
-    rope_parameters: Option<Map<String, Value>>,
+    attention_bias: bool,
+    mlp_bias: bool,
     sliding_window: Option<u64>,
     use_sliding_window: Option<bool>,
     layer_types: Option<Vec<String>>,
 }
 
 impl LlamaConfig {
-    fn rope(&self) -> RopeConfig {
-        RopeConfig {
-            theta: self.rope_theta,
-            traditional: self.rope_traditional.unwrap_or(false),
-            scaling: self.rope_scaling.clone(),
-            parameters: self.rope_parameters.clone(),
-            context: Some(self.context_length()),
-            ..RopeConfig::default()
-        }
-    }
-
-    /// transformers' own default.
-    fn context_length(&self) -> usize {
-        self.max_position_embeddings.unwrap_or(2048)
-    }
-
     /// The window of each layer. Where `layer_types` do not say which layers have one, all of Mistral's
     /// do, as in transformers (mlx-lm has none then).
-    fn windows(&self) -> Result<Windows, LoadError> {
-        let (layers, context) = (self.num_hidden_layers, self.context_length());
-        let window = self
-            .sliding_window
-            .filter(|_| self.use_sliding_window != Some(false));
-        match (&self.layer_types, window) {
-            (Some(types), window) => windows::by_types(types, layers, window, context),
-            (None, Some(window)) if self.model_type.as_deref() == Some("mistral") => {
-                windows::by_index(layers, window, context, |_| true)
-            }
-            _ => Ok(windows::none(layers)),
-        }
-    }
-
-    fn decoder(&self) -> DecoderConfig {
-        DecoderConfig {
-            hidden_size: self.hidden_size,
-            vocab_size: self.vocab_size,
-            layers: self.num_hidden_layers,
-            context_length: self.context_length(),
-            tied: self.tie_word_embeddings,
-            ..DecoderConfig::default()
-        }
+    fn windows(&self, common: &Common) -> Result<Windows, LoadError> {
+        let types = self.layer_types.as_deref();
+        let stated = types.is_some() || self.model_type.as_deref() == Some("mistral");
+        let used = stated && self.use_sliding_window != Some(false);
+        common.windows(types, self.sliding_window.filter(|_| used), |_| true)
     }
 }
 
 /// Llama.
 pub struct Llama;
 
-impl Architecture for Llama {
-    type Config = LlamaConfig;
-    type Model = Decoder<Block>;
+impl Variant for Llama {
+    type Own = LlamaConfig;
+    type Layer = Block;
 
-    fn sanitize(config: &LlamaConfig, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        only_activation("hidden_act", config.hidden_act.as_deref(), Activation::Silu)?;
+    fn complete(_: &LlamaConfig, common: &mut Common) {
+        // transformers' own default.
+        common.context.get_or_insert(2048);
+    }
+
+    fn sanitize(
+        _: &LlamaConfig,
+        common: &Common,
+        weights: &mut Weights<'_>,
+    ) -> Result<(), LoadError> {
         // Frequencies that old versions of transformers saved; they are computed here.
         weights.discard(|name| name.ends_with("rotary_emb.inv_freq"));
-        weights.discard_tied_head(config.tie_word_embeddings);
-        Ok(())
+        common.sanitize(weights)
     }
 
     fn build(
-        config: &LlamaConfig,
+        own: &LlamaConfig,
+        common: &Common,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<Block>, LoadError> {
-        let shape = AttentionShape::new(
-            config.hidden_size,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-        )?;
-        let bias = config.attention_bias.unwrap_or(false);
-        let attention = AttentionConfig {
-            qkv_bias: bias,
-            out_bias: bias,
-            ..AttentionConfig::plain(shape, config.rope())
-        };
-        let windows = config.windows()?;
-        let hidden = dimension("hidden_size", config.hidden_size)?;
-        let eps = config.rms_norm_eps;
+        let attention = common.attention()?.with_biases(own.attention_bias);
+        let windows = own.windows(common)?;
         let block = BlockConfig {
-            hidden,
-            inner: dimension("intermediate_size", config.intermediate_size)?,
-            eps,
-            activation: Activation::Silu,
-            mlp_bias: config.mlp_bias.unwrap_or(false),
+            mlp_bias: own.mlp_bias,
+            ..common.block()?
         };
-        Decoder::build(
-            builder,
-            &config.decoder(),
-            |builder, index, path| {
-                block.pre_norm(builder, path, &attention.with_window(windows.of(index)))
-            },
-            |builder, path| Ok(builder.rms_norm(path, hidden, eps)?.into()),
-        )
+        common.build(builder, |builder, index, path| {
+            block.pre_norm(builder, path, &attention.with_window(windows.of(index)))
+        })
     }
 }
 

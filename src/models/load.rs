@@ -7,7 +7,7 @@ use crate::mlx::{Device, Dtype, check_version};
 use super::Model;
 use super::adapter::{self, Adapter, Tuned};
 use super::builder::Builder;
-use super::config::ConfigFile;
+use super::config::{ConfigFile, FromConfig};
 use super::error::LoadError;
 use super::nesting;
 use super::quantization::Quantization;
@@ -95,7 +95,7 @@ pub(super) fn load_as<A: Architecture>(
     mut weights: Weights<'_>,
     adapter: Option<Adapter>,
 ) -> Result<Box<dyn Model>, LoadError> {
-    let config: A::Config = checkpoint.config.parse()?;
+    let config = A::Config::from_config(checkpoint.config)?;
     A::sanitize(&config, &mut weights)?;
     let needed = weights.memory_bytes();
     if let Some(available) = checkpoint.available_memory

@@ -8,7 +8,9 @@ use crate::mlx::Activation;
 use super::builder::Builder;
 use super::config::{Number, dimension};
 use super::error::LoadError;
-use super::layers::{Decoder, DecoderConfig, Mamba, MambaConfig, Residual, only_activation};
+use super::layers::{
+    Decoder, DecoderConfig, Mamba, MambaConfig, NormConfig, Residual, only_activation,
+};
 use super::registry::Architecture;
 use super::weights::Weights;
 
@@ -79,13 +81,13 @@ impl Architecture for Mamba2 {
                 tied: config.tie_word_embeddings,
                 ..DecoderConfig::default()
             },
+            NormConfig::rms(eps),
             |builder, _, path| {
                 Ok(Residual {
                     norm: builder.rms_norm(&format!("{path}.norm"), hidden, eps)?,
                     mixer: Box::new(Mamba::build(builder, &format!("{path}.mixer"), &mamba)?),
                 })
             },
-            |builder, path| Ok(builder.rms_norm(path, hidden, eps)?.into()),
         )
     }
 }

@@ -4,33 +4,14 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::mlx::Activation;
-
 use super::builder::Builder;
-use super::config::dimension;
 use super::error::LoadError;
-use super::layers::{
-    AttentionConfig, AttentionShape, Block, BlockConfig, Decoder, DecoderConfig, Growth,
-    RopeConfig, only_activation,
-};
-use super::registry::Architecture;
-use super::weights::Weights;
-use super::windows;
+use super::layers::{AttentionConfig, Block, Decoder, Growth, RopeConfig};
+use super::variant::{Common, Variant};
 
-/// The fields of `config.json`.
+/// The fields of `config.json` beside the common ones.
 #[derive(Debug, Deserialize)]
 pub struct Ministral3Config {
-    hidden_size: u64,
-    num_hidden_layers: usize,
-    intermediate_size: u64,
-    num_attention_heads: u64,
-    num_key_value_heads: Option<u64>,
-    head_dim: Option<u64>,
-    rms_norm_eps: f32,
-    vocab_size: u64,
-    max_position_embeddings: Option<usize>,
-    hidden_act: Option<String>,
-    tie_word_embeddings: Option<bool>,
     rope_parameters: Map<String, Value>,
     sliding_window: Option<u64>,
     layer_types: Option<Vec<String>>,
@@ -38,7 +19,7 @@ pub struct Ministral3Config {
 
 impl Ministral3Config {
     /// `rope_parameters`, divided into what is the rope's and what is the growth's.
-    fn positions(&self) -> Result<(RopeConfig, Growth), LoadError> {
+    fn positions(&self) -> Result<(Map<String, Value>, Growth), LoadError> {
         let mut parameters = self.rope_parameters.clone();
         let number = |key: &str, value: Option<Value>| {
             let key = format!("rope_parameters.{key}");
@@ -51,77 +32,43 @@ impl Ministral3Config {
         let beta = number(beta, parameters.remove(beta))?;
         // mlx-lm reads it from the level above.
         parameters.remove("max_position_embeddings");
-        let rope = RopeConfig {
-            parameters: Some(parameters),
-            context: self.max_position_embeddings,
-            ..RopeConfig::default()
-        };
         let growth = Growth {
             beta: beta as f32,
             every: every as f32,
         };
-        Ok((rope, growth))
+        Ok((parameters, growth))
     }
 }
 
 /// Ministral 3.
 pub struct Ministral3;
 
-impl Architecture for Ministral3 {
-    type Config = Ministral3Config;
-    type Model = Decoder<Block>;
+impl Variant for Ministral3 {
+    type Own = Ministral3Config;
+    type Layer = Block;
 
-    fn sanitize(config: &Ministral3Config, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        only_activation("hidden_act", config.hidden_act.as_deref(), Activation::Silu)?;
-        weights.discard_tied_head(config.tie_word_embeddings);
-        Ok(())
+    fn complete(_: &Ministral3Config, common: &mut Common) {
+        common.context.get_or_insert(262_144);
     }
 
     fn build(
-        config: &Ministral3Config,
+        own: &Ministral3Config,
+        common: &Common,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<Block>, LoadError> {
-        let shape = AttentionShape::new(
-            config.hidden_size,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-        )?;
-        let context = config.max_position_embeddings.unwrap_or(262_144);
-        let (rope, growth) = config.positions()?;
+        let (parameters, growth) = own.positions()?;
         let attention = AttentionConfig {
+            rope: Some(RopeConfig {
+                parameters: Some(parameters),
+                ..common.rope()?
+            }),
             growth: Some(growth),
-            ..AttentionConfig::plain(shape, rope)
+            ..common.attention()?
         };
-        let layers = config.num_hidden_layers;
-        let windows = match &config.layer_types {
-            Some(types) => windows::by_types(types, layers, config.sliding_window, context)?,
-            None => windows::none(layers),
-        };
-        let hidden = dimension("hidden_size", config.hidden_size)?;
-        let eps = config.rms_norm_eps;
-        let block = BlockConfig {
-            hidden,
-            inner: dimension("intermediate_size", config.intermediate_size)?,
-            eps,
-            activation: Activation::Silu,
-            mlp_bias: false,
-        };
-        let decoder = DecoderConfig {
-            hidden_size: config.hidden_size,
-            vocab_size: config.vocab_size,
-            layers: config.num_hidden_layers,
-            context_length: context,
-            tied: config.tie_word_embeddings,
-            ..DecoderConfig::default()
-        };
-        Decoder::build(
-            builder,
-            &decoder,
-            |builder, index, path| {
-                block.pre_norm(builder, path, &attention.with_window(windows.of(index)))
-            },
-            |builder, path| Ok(builder.rms_norm(path, hidden, eps)?.into()),
-        )
+        let windows = common.windows(own.layer_types.as_deref(), own.sliding_window, |_| false)?;
+        let block = common.block()?;
+        common.build(builder, |builder, index, path| {
+            block.pre_norm(builder, path, &attention.with_window(windows.of(index)))
+        })
     }
 }

@@ -10,7 +10,6 @@ mod config;
 mod config_forms;
 mod deepseek_v2;
 mod deepseek_v3;
-mod dense;
 mod ernie4_5;
 mod error;
 mod exaone4;
@@ -71,6 +70,7 @@ mod state;
 #[cfg(test)]
 mod testing;
 mod text_config;
+mod variant;
 mod weights;
 mod window_cache;
 mod windows;

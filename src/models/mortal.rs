@@ -2,24 +2,33 @@
 
 use std::cell::Cell;
 
-use serde::Deserialize;
-
 use crate::mlx::{Array, MlxError};
 
 use super::builder::Builder;
+use super::config::{ConfigFile, FromConfig};
 use super::error::LoadError;
-use super::llama::{Llama, LlamaConfig};
+use super::llama::Llama;
 use super::registry::Architecture;
+use super::variant::VariantConfig;
 use super::weights::Weights;
 use super::{Model, ModelInfo, Row, SequenceState};
 
 /// Llama's configuration and the hour of death.
-#[derive(Debug, Deserialize)]
 pub struct MortalConfig {
     /// How many times a state may be asked for; the next one panics, outside of any step.
     states: usize,
-    #[serde(flatten)]
-    llama: LlamaConfig,
+    llama: VariantConfig<Llama>,
+}
+
+impl FromConfig for MortalConfig {
+    fn from_config(file: &ConfigFile) -> Result<Self, LoadError> {
+        let states = file.get("states").and_then(|states| states.as_u64());
+        let missing = || LoadError::config("states", "is missing");
+        Ok(Self {
+            states: states.ok_or_else(missing)? as usize,
+            llama: FromConfig::from_config(file)?,
+        })
+    }
 }
 
 /// The model.
@@ -33,12 +42,12 @@ impl Architecture for Mortal {
     type Model = Self;
 
     fn sanitize(config: &MortalConfig, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        Llama::sanitize(&config.llama, weights)
+        <Llama as Architecture>::sanitize(&config.llama, weights)
     }
 
     fn build(config: &MortalConfig, builder: &mut Builder<'_, '_>) -> Result<Self, LoadError> {
         Ok(Self {
-            llama: Llama::build(&config.llama, builder)?,
+            llama: <Llama as Architecture>::build(&config.llama, builder)?,
             states: Cell::new(config.states),
         })
     }

@@ -10,7 +10,7 @@ use super::config::{Number, dimension};
 use super::error::LoadError;
 use super::layers::{
     Attention, AttentionConfig, AttentionShape, Decoder, DecoderConfig, FeedForward, Linear, Mamba,
-    MambaConfig, Mixer, Mlp, Residual, RopeConfig, Stateless, choices, only_activation,
+    MambaConfig, Mixer, Mlp, NormConfig, Residual, RopeConfig, Stateless, choices, only_activation,
     plain_routing,
 };
 use super::mamba2::{backbone_as_model, limits};
@@ -210,6 +210,7 @@ impl Architecture for NemotronH {
                 tied: Some(false),
                 ..DecoderConfig::default()
             },
+            NormConfig::rms(eps),
             |builder, index, path| {
                 let norm = builder.rms_norm(&format!("{path}.norm"), hidden, eps)?;
                 let path = format!("{path}.mixer");
@@ -228,7 +229,6 @@ impl Architecture for NemotronH {
                 };
                 Ok(Residual { norm, mixer })
             },
-            |builder, path| Ok(builder.rms_norm(path, hidden, eps)?.into()),
         )
     }
 }

@@ -4,67 +4,32 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::mlx::Activation;
 use crate::mlx::fast::Scores;
 
 use super::builder::Builder;
-use super::config::dimension;
 use super::error::LoadError;
-use super::layers::{
-    Around, Attention, AttentionShape, Block, Decoder, DecoderConfig, Mlp, Rope, RopeConfig,
-    only_activation,
-};
-use super::registry::Architecture;
+use super::layers::{Around, Attention, Block, Decoder, Mlp, Rope};
+use super::variant::{Common, Variant};
 use super::weights::Weights;
-use super::windows;
 
-/// The fields of `config.json`.
-#[derive(Debug, Deserialize)]
+/// The fields of `config.json` beside the common ones.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub struct Phi3Config {
-    hidden_size: u64,
-    num_hidden_layers: usize,
-    intermediate_size: u64,
-    num_attention_heads: u64,
-    num_key_value_heads: Option<u64>,
-    rms_norm_eps: f32,
-    vocab_size: u64,
-    max_position_embeddings: Option<usize>,
     original_max_position_embeddings: Option<usize>,
-    hidden_act: Option<String>,
-    tie_word_embeddings: Option<bool>,
     partial_rotary_factor: Option<f64>,
-    rope_theta: Option<f64>,
-    rope_traditional: Option<bool>,
-    rope_scaling: Option<Map<String, Value>>,
-    rope_parameters: Option<Map<String, Value>>,
     sliding_window: Option<u64>,
 }
 
 impl Phi3Config {
-    fn context_length(&self) -> usize {
-        self.max_position_embeddings.unwrap_or(131_072)
-    }
-
-    fn rope(&self) -> RopeConfig {
-        // The context before stretching stands beside the stretching, not in it.
-        let complete = |section: &Option<Map<String, Value>>| {
-            let mut section = section.clone()?;
-            let kind = section.get("type").or_else(|| section.get("rope_type"));
-            if matches!(kind.and_then(Value::as_str), Some("longrope" | "su")) {
-                let original = self.original_max_position_embeddings.unwrap_or(4096);
-                section
-                    .entry("original_max_position_embeddings")
-                    .or_insert_with(|| original.into());
-            }
-            Some(section)
-        };
-        RopeConfig {
-            theta: self.rope_theta,
-            traditional: self.rope_traditional.unwrap_or(false),
-            partial: self.partial_rotary_factor,
-            scaling: complete(&self.rope_scaling),
-            parameters: complete(&self.rope_parameters),
-            context: Some(self.context_length()),
+    /// Writes the context before stretching, which stands beside the stretching, into it.
+    fn complete_stretching(&self, section: &mut Map<String, Value>) {
+        let kind = section.get("type").or_else(|| section.get("rope_type"));
+        if matches!(kind.and_then(Value::as_str), Some("longrope" | "su")) {
+            let original = self.original_max_position_embeddings.unwrap_or(4096);
+            section
+                .entry("original_max_position_embeddings")
+                .or_insert_with(|| original.into());
         }
     }
 }
@@ -72,55 +37,47 @@ impl Phi3Config {
 /// Phi-3.
 pub struct Phi3;
 
-impl Architecture for Phi3 {
-    type Config = Phi3Config;
-    type Model = Decoder<Block>;
+impl Variant for Phi3 {
+    type Own = Phi3Config;
+    type Layer = Block;
 
-    fn sanitize(config: &Phi3Config, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        only_activation("hidden_act", config.hidden_act.as_deref(), Activation::Silu)?;
+    fn complete(own: &Phi3Config, common: &mut Common) {
+        common.context.get_or_insert(131_072);
+        common.rope_partial = own.partial_rotary_factor;
+        let sections = [&mut common.rope_scaling, &mut common.rope_parameters];
+        for section in sections.into_iter().flatten() {
+            own.complete_stretching(section);
+        }
+    }
+
+    fn sanitize(
+        _: &Phi3Config,
+        common: &Common,
+        weights: &mut Weights<'_>,
+    ) -> Result<(), LoadError> {
         weights.discard(|name| name.ends_with("rotary_emb.inv_freq"));
-        weights.discard_tied_head(config.tie_word_embeddings);
-        Ok(())
+        common.sanitize(weights)
     }
 
     fn build(
-        config: &Phi3Config,
+        own: &Phi3Config,
+        common: &Common,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<Block>, LoadError> {
-        let shape = AttentionShape::new(
-            config.hidden_size,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            None,
-        )?;
-        let (layers, context) = (config.num_hidden_layers, config.context_length());
-        let windows = match config.sliding_window {
-            Some(window) => windows::by_index(layers, window, context, |_| true)?,
-            None => windows::none(layers),
-        };
-        let hidden = dimension("hidden_size", config.hidden_size)?;
-        let inner = dimension("intermediate_size", config.intermediate_size)?;
-        let eps = config.rms_norm_eps;
-        let decoder = DecoderConfig {
-            hidden_size: config.hidden_size,
-            vocab_size: config.vocab_size,
-            layers,
-            context_length: context,
-            tied: config.tie_word_embeddings,
-            ..DecoderConfig::default()
-        };
-        let layer = |builder: &mut Builder<'_, '_>, index, path: &str| {
-            let mut norm = |name: &str| builder.rms_norm(&format!("{path}.{name}"), hidden, eps);
+        let shape = common.attention()?.shape;
+        let (queries, keys) = (shape.queries(), shape.keys());
+        let rope = common.rope()?;
+        let windows = common.windows(None, own.sliding_window, |_| true)?;
+        let block = common.block()?;
+        let (hidden, inner) = (block.hidden, block.inner);
+        common.build(builder, |builder, index, path| {
+            let mut norm = |name: &str| builder.norm(&format!("{path}.{name}"), hidden, block.norm);
             let attention_norms = Around::before(norm("input_layernorm")?);
             let mlp_norms = Around::before(norm("post_attention_layernorm")?);
-            let (queries, keys) = (shape.queries(), shape.keys());
-            let [q_proj, k_proj, v_proj] = builder.fused_linear(
-                &format!("{path}.self_attn.qkv_proj"),
-                hidden,
-                [queries, keys, keys],
-                false,
-            )?;
-            let o_proj = format!("{path}.self_attn.o_proj");
+            let qkv = format!("{path}.self_attn.qkv_proj");
+            let [q_proj, k_proj, v_proj] =
+                builder.fused_linear(&qkv, hidden, [queries, keys, keys], false)?;
+            let (o_proj, mlp) = (format!("{path}.self_attn.o_proj"), format!("{path}.mlp"));
             Ok(Block {
                 attention_norms,
                 attention: Attention {
@@ -130,7 +87,7 @@ impl Architecture for Phi3 {
                     o_proj: builder.linear(&o_proj, queries, hidden, false)?,
                     shape,
                     norms: None,
-                    rope: Some(Rope::new(shape.head_dim, &config.rope())?),
+                    rope: Some(Rope::new(shape.head_dim, &rope)?),
                     growth: None,
                     scores: Scores {
                         window: windows.of(index),
@@ -139,18 +96,9 @@ impl Architecture for Phi3 {
                     gated: false,
                 },
                 mlp_norms,
-                mlp: Mlp::fused(
-                    builder,
-                    &format!("{path}.mlp"),
-                    hidden,
-                    inner,
-                    Activation::Silu,
-                )?,
+                mlp: Mlp::fused(builder, &mlp, hidden, inner, block.activation)?,
                 branch_scale: None,
             })
-        };
-        Decoder::build(builder, &decoder, layer, |builder, path| {
-            Ok(builder.rms_norm(path, hidden, eps)?.into())
         })
     }
 }

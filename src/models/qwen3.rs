@@ -2,107 +2,46 @@
 //! `models/qwen3.py`.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
-
-use crate::mlx::Activation;
 
 use super::builder::Builder;
-use super::dense::Dense;
 use super::error::LoadError;
-use super::layers::{AttentionConfig, Block, Decoder, NormOver, RopeConfig, only_activation};
-use super::registry::Architecture;
-use super::weights::Weights;
+use super::layers::{AttentionConfig, Block, Decoder, NormOver};
+use super::variant::{Common, Variant};
 use super::windows;
 
-/// The fields of `config.json`.
-#[derive(Debug, Deserialize)]
+/// The fields of `config.json` beside the common ones.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub struct Qwen3Config {
-    hidden_size: u64,
-    num_hidden_layers: usize,
-    intermediate_size: u64,
-    num_attention_heads: u64,
-    num_key_value_heads: u64,
-    head_dim: u64,
-    rms_norm_eps: f32,
-    vocab_size: u64,
-    max_position_embeddings: usize,
-    hidden_act: Option<String>,
-    attention_bias: Option<bool>,
-    tie_word_embeddings: Option<bool>,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<Map<String, Value>>,
-    rope_parameters: Option<Map<String, Value>>,
+    attention_bias: bool,
     sliding_window: Option<u64>,
-    use_sliding_window: Option<bool>,
+    use_sliding_window: bool,
     max_window_layers: Option<usize>,
     layer_types: Option<Vec<String>>,
-}
-
-impl Qwen3Config {
-    fn dense(&self) -> Dense {
-        Dense {
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: self.num_attention_heads,
-            num_key_value_heads: Some(self.num_key_value_heads),
-            head_dim: Some(self.head_dim),
-            eps: self.rms_norm_eps,
-            vocab_size: self.vocab_size,
-            context: self.max_position_embeddings,
-            tied: self.tie_word_embeddings,
-            rope: RopeConfig {
-                theta: self.rope_theta,
-                scaling: self.rope_scaling.clone(),
-                parameters: self.rope_parameters.clone(),
-                ..RopeConfig::default()
-            },
-        }
-    }
 }
 
 /// Qwen3.
 pub struct Qwen3;
 
-impl Architecture for Qwen3 {
-    type Config = Qwen3Config;
-    type Model = Decoder<Block>;
-
-    fn sanitize(config: &Qwen3Config, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        only_activation("hidden_act", config.hidden_act.as_deref(), Activation::Silu)?;
-        weights.discard_tied_head(config.tie_word_embeddings);
-        Ok(())
-    }
+impl Variant for Qwen3 {
+    type Own = Qwen3Config;
+    type Layer = Block;
 
     fn build(
-        config: &Qwen3Config,
+        own: &Qwen3Config,
+        common: &Common,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<Block>, LoadError> {
-        let dense = config.dense();
-        let bias = config.attention_bias.unwrap_or(false);
+        let block = common.block()?;
         let attention = AttentionConfig {
-            qkv_bias: bias,
-            out_bias: bias,
-            norms: Some((NormOver::Heads, config.rms_norm_eps)),
-            ..dense.attention()?
+            norms: Some((NormOver::Heads, block.norm.eps)),
+            ..common.attention()?.with_biases(own.attention_bias)
         };
-        let windows = windows::qwen(
-            config.num_hidden_layers,
-            config.layer_types.as_deref(),
-            config
-                .sliding_window
-                .filter(|_| config.use_sliding_window == Some(true)),
-            config.max_window_layers,
-            dense.context,
-        )?;
-        let block = dense.block(Activation::Silu)?;
-        Decoder::build(
-            builder,
-            &dense.decoder(),
-            |builder, index, path| {
-                block.pre_norm(builder, path, &attention.with_window(windows.of(index)))
-            },
-            |builder, path| Ok(builder.rms_norm(path, block.hidden, block.eps)?.into()),
-        )
+        let (types, first) = (own.layer_types.as_deref(), own.max_window_layers);
+        let window = own.sliding_window.filter(|_| own.use_sliding_window);
+        let windows = windows::qwen(common, types, window, first)?;
+        common.build(builder, |builder, index, path| {
+            block.pre_norm(builder, path, &attention.with_window(windows.of(index)))
+        })
     }
 }

@@ -11,11 +11,11 @@ use super::config::dimension;
 use super::error::LoadError;
 use super::layers::{
     Around, Attention, AttentionConfig, AttentionShape, Block, Decoder, DecoderConfig, DeltaConfig,
-    DeltaInputs, GatedDelta, Mixer, Mixture, MixtureConfig, Mlp, NormOver, RopeConfig, Shared,
-    Sparse, choices, only_activation, plain_routing,
+    DeltaInputs, GatedDelta, Mixer, Mixture, MixtureConfig, Mlp, NormConfig, NormOver, RopeConfig,
+    Shared, Sparse, choices, only_activation, plain_routing,
 };
 use super::registry::Architecture;
-use super::stacking::{rename, split_rows, stack_experts};
+use super::stacking::{USUAL, rename, split_rows, stack_experts};
 use super::weights::Weights;
 
 /// A model of these layers.
@@ -160,8 +160,7 @@ impl QwenHybridConfig {
     /// Puts the experts of a layer into one tensor each of a kind.
     fn stack(&self, weights: &mut Weights<'_>, mlp: &str) -> Result<(), LoadError> {
         let (experts, _) = self.experts()?;
-        let names = ["gate_proj", "up_proj", "down_proj"].map(|name| (name, name));
-        stack_experts(weights, mlp, experts, &names)?;
+        stack_experts(weights, mlp, experts, &USUAL)?;
         // Qwen3.5 has them together already, gate and rest in one.
         let both = format!("{mlp}.experts.gate_up_proj");
         if weights.contains(&both) {
@@ -218,8 +217,8 @@ impl QwenHybridConfig {
         let inner = dimension("moe_intermediate_size", inner)?;
         let mut mixture = Mixture::build(
             builder,
-            &format!("{path}.gate"),
-            &format!("{path}.switch_mlp"),
+            path,
+            ["gate", "switch_mlp"],
             &MixtureConfig::plain(hidden, inner, experts, routing),
         )?;
         let shared = format!("{path}.shared_expert");
@@ -250,6 +249,7 @@ impl QwenHybridConfig {
                 tied: self.tie_word_embeddings,
                 ..DecoderConfig::default()
             },
+            NormConfig::rms(eps),
             |builder, index, path| {
                 let mixer: Box<dyn Mixer> = if attends.get(index) == Some(&true) {
                     let path = format!("{path}.self_attn");
@@ -270,7 +270,6 @@ impl QwenHybridConfig {
                     branch_scale: None,
                 })
             },
-            |builder, path| Ok(builder.rms_norm(path, hidden, eps)?.into()),
         )
     }
 }

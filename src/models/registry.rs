@@ -1,10 +1,9 @@
 //! Which architectures there are: one line each.
 
-use serde::de::DeserializeOwned;
-
 use super::builder::Builder;
 use super::cohere::Cohere;
 use super::cohere2::Cohere2;
+use super::config::FromConfig;
 use super::deepseek_v2::DeepseekV2;
 use super::deepseek_v3::DeepseekV3;
 use super::ernie4_5::Ernie45;
@@ -114,7 +113,7 @@ const REMAPPED: &[(&str, &str)] = &[
 /// An architecture: its part of `config.json`, and how its model is built.
 pub trait Architecture {
     /// The fields of `config.json` that it reads.
-    type Config: DeserializeOwned;
+    type Config: FromConfig;
 
     /// What becomes of a checkpoint.
     type Model: Model + 'static;

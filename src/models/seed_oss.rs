@@ -2,91 +2,48 @@
 //! `models/seed_oss.py`.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
-
-use crate::mlx::Activation;
 
 use super::builder::Builder;
-use super::dense::Dense;
 use super::error::LoadError;
-use super::layers::{AttentionConfig, Block, BlockConfig, Decoder, RopeConfig, only_activation};
-use super::registry::Architecture;
-use super::weights::Weights;
+use super::layers::{AttentionConfig, Block, BlockConfig, Decoder};
+use super::variant::{Common, Variant};
 
-/// The fields of `config.json`.
-#[derive(Debug, Deserialize)]
+/// The fields of `config.json` beside the common ones.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub struct SeedOssConfig {
-    hidden_size: u64,
-    num_hidden_layers: usize,
-    intermediate_size: u64,
-    num_attention_heads: u64,
-    num_key_value_heads: u64,
-    head_dim: u64,
-    rms_norm_eps: f32,
-    vocab_size: u64,
-    max_position_embeddings: Option<usize>,
-    hidden_act: Option<String>,
-    attention_bias: Option<bool>,
-    attention_out_bias: Option<bool>,
-    mlp_bias: Option<bool>,
-    rope_traditional: Option<bool>,
-    tie_word_embeddings: Option<bool>,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<Map<String, Value>>,
-    rope_parameters: Option<Map<String, Value>>,
-}
-
-impl SeedOssConfig {
-    fn dense(&self) -> Dense {
-        Dense {
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: self.num_attention_heads,
-            num_key_value_heads: Some(self.num_key_value_heads),
-            head_dim: Some(self.head_dim),
-            eps: self.rms_norm_eps,
-            vocab_size: self.vocab_size,
-            context: self.max_position_embeddings.unwrap_or(524_288),
-            tied: self.tie_word_embeddings,
-            rope: RopeConfig {
-                theta: self.rope_theta,
-                traditional: self.rope_traditional.unwrap_or(false),
-                scaling: self.rope_scaling.clone(),
-                parameters: self.rope_parameters.clone(),
-                ..RopeConfig::default()
-            },
-        }
-    }
+    attention_bias: bool,
+    attention_out_bias: bool,
+    mlp_bias: bool,
 }
 
 /// Seed-OSS.
 pub struct SeedOss;
 
-impl Architecture for SeedOss {
-    type Config = SeedOssConfig;
-    type Model = Decoder<Block>;
+impl Variant for SeedOss {
+    type Own = SeedOssConfig;
+    type Layer = Block;
 
-    fn sanitize(config: &SeedOssConfig, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        only_activation("hidden_act", config.hidden_act.as_deref(), Activation::Silu)?;
-        weights.discard_tied_head(config.tie_word_embeddings);
-        Ok(())
+    fn complete(_: &SeedOssConfig, common: &mut Common) {
+        common.context.get_or_insert(524_288);
     }
 
     fn build(
-        config: &SeedOssConfig,
+        own: &SeedOssConfig,
+        common: &Common,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<Block>, LoadError> {
-        let dense = config.dense();
         let attention = AttentionConfig {
-            qkv_bias: config.attention_bias.unwrap_or(false),
-            out_bias: config.attention_out_bias.unwrap_or(false),
-            ..dense.attention()?
+            qkv_bias: own.attention_bias,
+            out_bias: own.attention_out_bias,
+            ..common.attention()?
         };
         let block = BlockConfig {
-            mlp_bias: config.mlp_bias.unwrap_or(false),
-            ..dense.block(Activation::Silu)?
+            mlp_bias: own.mlp_bias,
+            ..common.block()?
         };
-        dense.build(builder, &attention, &block)
+        common.build(builder, |builder, _, path| {
+            block.pre_norm(builder, path, &attention)
+        })
     }
 }

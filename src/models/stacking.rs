@@ -8,6 +8,17 @@ use super::weights::{Part, Weights};
 /// What a layer consists of, dense or quantized.
 const SUFFIXES: [&str; 4] = ["weight", "scales", "biases", "bias"];
 
+/// The usual names of an expert's products, and mlx-lm's.
+pub const USUAL: [(&str, &str); 3] = [
+    ("gate_proj", "gate_proj"),
+    ("up_proj", "up_proj"),
+    ("down_proj", "down_proj"),
+];
+
+/// Those that Mixtral gave them, and mlx-lm's.
+pub const NUMBERED: [(&str, &str); 3] =
+    [("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj")];
+
 /// Has `{block}.experts.{e}.{from}.*` stacked to `{block}.switch_mlp.{to}.*`, mlx-lm's name and
 /// layout, for each pair of `names`. Does nothing where there are no such tensors.
 pub fn stack_experts(

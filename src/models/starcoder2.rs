@@ -3,118 +3,73 @@
 //! has none.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
 use crate::mlx::Activation;
 
 use super::builder::Builder;
-use super::config::dimension;
 use super::error::LoadError;
-use super::layers::{
-    Around, Attention, AttentionConfig, AttentionShape, Block, Decoder, DecoderConfig, Mlp,
-    RopeConfig, activation,
-};
-use super::registry::Architecture;
+use super::layers::{Block, Decoder, Mlp, NormKind, activation};
+use super::variant::{Common, Variant};
 use super::weights::Weights;
-use super::windows;
 
-/// The fields of `config.json`.
-#[derive(Debug, Deserialize)]
+/// The fields of `config.json` beside the common ones.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub struct Starcoder2Config {
-    hidden_size: u64,
-    num_hidden_layers: usize,
-    intermediate_size: u64,
-    num_attention_heads: u64,
-    num_key_value_heads: u64,
     norm_epsilon: Option<f32>,
-    vocab_size: Option<u64>,
-    max_position_embeddings: Option<usize>,
-    hidden_act: Option<String>,
     use_bias: Option<bool>,
-    tie_word_embeddings: Option<bool>,
-    rope_theta: Option<f64>,
-    rope_parameters: Option<Map<String, Value>>,
     sliding_window: Option<u64>,
 }
 
 /// StarCoder2.
 pub struct Starcoder2;
 
-impl Architecture for Starcoder2 {
-    type Config = Starcoder2Config;
-    type Model = Decoder<Block>;
+impl Variant for Starcoder2 {
+    type Own = Starcoder2Config;
+    type Layer = Block;
 
-    fn sanitize(config: &Starcoder2Config, weights: &mut Weights<'_>) -> Result<(), LoadError> {
-        weights.discard_tied_head(Some(config.tie_word_embeddings.unwrap_or(true)));
+    fn complete(own: &Starcoder2Config, common: &mut Common) {
+        common.vocab_size.get_or_insert(49152);
+        common.context.get_or_insert(4096);
+        common.tied.get_or_insert(true);
+        common.eps = own.norm_epsilon.or(Some(1e-5));
+        common.norm = NormKind::Layer { bias: true };
+        common.rope_theta.get_or_insert(100_000.0);
+    }
+
+    fn sanitize(
+        _: &Starcoder2Config,
+        common: &Common,
+        weights: &mut Weights<'_>,
+    ) -> Result<(), LoadError> {
+        weights.discard_tied_head(common.tied);
         Ok(())
     }
 
     fn build(
-        config: &Starcoder2Config,
+        own: &Starcoder2Config,
+        common: &Common,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<Block>, LoadError> {
-        let shape = AttentionShape::new(
-            config.hidden_size,
-            config.num_attention_heads,
-            Some(config.num_key_value_heads),
-            None,
-        )?;
-        let layers = config.num_hidden_layers;
-        let context = config.max_position_embeddings.unwrap_or(4096);
-        let windows = match config.sliding_window {
-            Some(window) => windows::by_index(layers, window, context, |_| true)?,
-            None => windows::none(layers),
-        };
-        let rope = RopeConfig {
-            theta: config.rope_theta.or(Some(100_000.0)),
-            parameters: config.rope_parameters.clone(),
-            ..RopeConfig::default()
-        };
-        let bias = config.use_bias.unwrap_or(true);
-        let attention = AttentionConfig {
-            qkv_bias: bias,
-            out_bias: bias,
-            ..AttentionConfig::plain(shape, rope)
-        };
-        let hidden = dimension("hidden_size", config.hidden_size)?;
-        let inner = dimension("intermediate_size", config.intermediate_size)?;
-        let eps = config.norm_epsilon.unwrap_or(1e-5);
+        let bias = own.use_bias.unwrap_or(true);
+        let attention = common.attention()?.with_biases(bias);
+        let windows = common.windows(None, own.sliding_window, |_| true)?;
+        let block = common.block()?;
+        let (hidden, inner) = (block.hidden, block.inner);
         // mlx-lm takes the exact one whatever the file says.
-        let activation = match &config.hidden_act {
+        let activation = match &common.hidden_act {
             Some(name) => activation("hidden_act", name)?,
             None => Activation::Gelu,
         };
-        let decoder = DecoderConfig {
-            hidden_size: config.hidden_size,
-            vocab_size: config.vocab_size.unwrap_or(49152),
-            layers,
-            context_length: context,
-            tied: Some(config.tie_word_embeddings.unwrap_or(true)),
-            ..DecoderConfig::default()
-        };
-        let layer = |builder: &mut Builder<'_, '_>, index, path: &str| {
-            let mut norm =
-                |name: &str| builder.layer_norm(&format!("{path}.{name}"), hidden, eps, true);
-            Ok(Block {
-                attention_norms: Around::before(norm("input_layernorm")?),
-                mlp_norms: Around::before(norm("post_attention_layernorm")?),
-                attention: Attention::build(
-                    builder,
-                    &format!("{path}.self_attn"),
-                    hidden,
-                    &attention.with_window(windows.of(index)),
-                )?,
-                mlp: Mlp {
-                    gate: None,
-                    up: builder.linear(&format!("{path}.mlp.c_fc"), hidden, inner, bias)?,
-                    down: builder.linear(&format!("{path}.mlp.c_proj"), inner, hidden, bias)?,
-                    activation,
-                },
-                branch_scale: None,
-            })
-        };
-        Decoder::build(builder, &decoder, layer, |builder, path| {
-            Ok(builder.layer_norm(path, hidden, eps, true)?.into())
+        common.build(builder, |builder, index, path| {
+            let mlp = Mlp {
+                gate: None,
+                up: builder.linear(&format!("{path}.mlp.c_fc"), hidden, inner, bias)?,
+                down: builder.linear(&format!("{path}.mlp.c_proj"), inner, hidden, bias)?,
+                activation,
+            };
+            let attention = attention.with_window(windows.of(index));
+            block.pre_norm_around(builder, path, &attention, mlp)
         })
     }
 }

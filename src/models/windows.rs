@@ -2,6 +2,7 @@
 
 use super::config::dimension;
 use super::error::LoadError;
+use super::variant::Common;
 
 /// The window of each layer; `None` where it sees everything before it.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,20 +62,17 @@ pub fn by_index(
 /// Qwen's rule: by `layer_types`, else those from `max_window_layers` on. `sliding_window` is `None`
 /// where it is switched off.
 pub fn qwen(
-    layers: usize,
+    common: &Common,
     types: Option<&[String]>,
     sliding_window: Option<u64>,
     max_window_layers: Option<usize>,
-    context: usize,
 ) -> Result<Windows, LoadError> {
-    match (types, sliding_window) {
-        (_, None) => Ok(none(layers)),
-        (Some(types), window) => by_types(types, layers, window, context),
-        (None, Some(window)) => {
-            let first = max_window_layers.unwrap_or(layers);
-            by_index(layers, window, context, |index| index >= first)
-        }
+    let layers = common.num_hidden_layers;
+    if sliding_window.is_none() {
+        return Ok(none(layers));
     }
+    let first = max_window_layers.unwrap_or(layers);
+    common.windows(types, sliding_window, |index| index >= first)
 }
 
 /// All layers see everything.

@@ -186,6 +186,15 @@ impl AttentionConfig {
 }
 
 impl AttentionConfig {
+    /// The same with biases in all products, or in none.
+    pub fn with_biases(self, bias: bool) -> Self {
+        Self {
+            qkv_bias: bias,
+            out_bias: bias,
+            ..self
+        }
+    }
+
     /// The same for a layer whose tokens see `window` positions.
     pub fn with_window(&self, window: Option<i32>) -> Self {
         Self {
@@ -250,6 +259,29 @@ impl Attention {
             scores: config.scores.clone(),
             gated: config.gated,
         })
+    }
+
+    /// Takes norms of each head's own: `{path}.{name}` for the queries and for the keys.
+    pub fn take_head_norms(
+        &mut self,
+        builder: &mut Builder<'_, '_>,
+        path: &str,
+        [queries, keys]: [&str; 2],
+        eps: f32,
+    ) -> Result<(), LoadError> {
+        let AttentionShape {
+            heads,
+            kv_heads,
+            head_dim,
+        } = self.shape;
+        let mut norm =
+            |name: &str, heads| builder.head_norm(&format!("{path}.{name}"), heads, head_dim, eps);
+        self.norms = Some(QueryKeyNorms {
+            over: NormOver::Heads,
+            q_norm: norm(queries, heads)?.into(),
+            k_norm: norm(keys, kv_heads)?.into(),
+        });
+        Ok(())
     }
 
     /// The state of this layer at the beginning of a sequence.

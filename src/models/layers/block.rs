@@ -5,7 +5,7 @@ use crate::models::batch::Batch;
 use crate::models::builder::Builder;
 use crate::models::{LayerState, LoadError, StateSize};
 
-use super::{Attention, AttentionConfig, FeedForward, Mixer, Mlp, Norm, RmsNorm};
+use super::{Attention, AttentionConfig, FeedForward, Mixer, Mlp, Norm, NormConfig, ParallelBlock};
 
 /// What a decoder stacks.
 pub trait DecoderLayer {
@@ -88,8 +88,8 @@ pub struct BlockConfig {
     pub hidden: i32,
     /// `intermediate_size`.
     pub inner: i32,
-    /// Epsilon of the norms.
-    pub eps: f32,
+    /// Of the norms.
+    pub norm: NormConfig,
     /// Of the feed-forward layer.
     pub activation: Activation,
     /// Whether its products have biases.
@@ -104,15 +104,8 @@ impl BlockConfig {
         path: &str,
         attention: &AttentionConfig,
     ) -> Result<Block, LoadError> {
-        let attention_norm = self.norm(builder, path, "input_layernorm")?;
-        let mlp_norm = self.norm(builder, path, "post_attention_layernorm")?;
-        self.block(
-            builder,
-            path,
-            attention,
-            Around::before(attention_norm),
-            Around::before(mlp_norm),
-        )
+        let mlp = self.mlp(builder, path)?;
+        self.pre_norm_around(builder, path, attention, mlp)
     }
 
     /// The same around another feed-forward layer.
@@ -125,10 +118,9 @@ impl BlockConfig {
     ) -> Result<Block<F>, LoadError> {
         let attention_norm = self.norm(builder, path, "input_layernorm")?;
         let mlp_norm = self.norm(builder, path, "post_attention_layernorm")?;
-        let path = format!("{path}.self_attn");
         Ok(Block {
             attention_norms: Around::before(attention_norm),
-            attention: Attention::build(builder, &path, self.hidden, attention)?,
+            attention: self.attention(builder, path, attention)?,
             mlp_norms: Around::before(mlp_norm),
             mlp,
             branch_scale: None,
@@ -144,58 +136,82 @@ impl BlockConfig {
     ) -> Result<Block, LoadError> {
         let attention_norm = self.norm(builder, path, "post_attention_layernorm")?;
         let mlp_norm = self.norm(builder, path, "post_feedforward_layernorm")?;
-        self.block(
-            builder,
-            path,
-            attention,
-            Around::after(attention_norm),
-            Around::after(mlp_norm),
-        )
+        Ok(Block {
+            attention_norms: Around::after(attention_norm),
+            attention: self.attention(builder, path, attention)?,
+            mlp_norms: Around::after(mlp_norm),
+            mlp: self.mlp(builder, path)?,
+            branch_scale: None,
+        })
     }
 
-    /// Gemma's block: a norm before and behind each half, that multiplies by `1 + weight`.
-    pub fn gemma(
+    /// Gemma 2's block: a norm before and behind each half.
+    pub fn both_norms(
         &self,
         builder: &mut Builder<'_, '_>,
         path: &str,
         attention: &AttentionConfig,
     ) -> Result<Block, LoadError> {
-        let mut norm =
-            |name: &str| builder.offset_rms_norm(&format!("{path}.{name}"), self.hidden, self.eps);
+        let mut norm = |name: &str| self.norm(builder, path, name);
         let attention_norms =
             Around::both(norm("input_layernorm")?, norm("post_attention_layernorm")?);
         let mlp_norms = Around::both(
             norm("pre_feedforward_layernorm")?,
             norm("post_feedforward_layernorm")?,
         );
-        self.block(builder, path, attention, attention_norms, mlp_norms)
+        Ok(Block {
+            attention_norms,
+            attention: self.attention(builder, path, attention)?,
+            mlp_norms,
+            mlp: self.mlp(builder, path)?,
+            branch_scale: None,
+        })
     }
 
-    /// A block with these norms.
-    pub fn block(
+    /// Cohere's block: halves side by side, and a norm before both.
+    pub fn parallel(
         &self,
         builder: &mut Builder<'_, '_>,
         path: &str,
         attention: &AttentionConfig,
-        attention_norms: Around,
-        mlp_norms: Around,
-    ) -> Result<Block, LoadError> {
-        let Self {
-            hidden,
-            inner,
-            activation,
-            mlp_bias,
-            ..
-        } = *self;
-        let attention = Attention::build(builder, &format!("{path}.self_attn"), hidden, attention)?;
-        let mlp = format!("{path}.mlp");
-        Ok(Block {
-            attention_norms,
-            attention,
-            mlp_norms,
-            mlp: Mlp::gated(builder, &mlp, hidden, inner, activation, mlp_bias)?,
-            branch_scale: None,
+    ) -> Result<ParallelBlock, LoadError> {
+        let mlp = self.mlp(builder, path)?;
+        self.parallel_around(builder, path, attention, mlp)
+    }
+
+    /// The same around another feed-forward layer.
+    pub fn parallel_around(
+        &self,
+        builder: &mut Builder<'_, '_>,
+        path: &str,
+        attention: &AttentionConfig,
+        mlp: Mlp,
+    ) -> Result<ParallelBlock, LoadError> {
+        Ok(ParallelBlock {
+            norm: self.norm(builder, path, "input_layernorm")?,
+            attention: self.attention(builder, path, attention)?,
+            mlp,
         })
+    }
+
+    fn attention(
+        &self,
+        builder: &mut Builder<'_, '_>,
+        path: &str,
+        config: &AttentionConfig,
+    ) -> Result<Attention, LoadError> {
+        Attention::build(builder, &format!("{path}.self_attn"), self.hidden, config)
+    }
+
+    fn mlp(&self, builder: &mut Builder<'_, '_>, path: &str) -> Result<Mlp, LoadError> {
+        Mlp::gated(
+            builder,
+            &format!("{path}.mlp"),
+            self.hidden,
+            self.inner,
+            self.activation,
+            self.mlp_bias,
+        )
     }
 
     fn norm(
@@ -203,8 +219,8 @@ impl BlockConfig {
         builder: &mut Builder<'_, '_>,
         path: &str,
         name: &str,
-    ) -> Result<RmsNorm, LoadError> {
-        builder.rms_norm(&format!("{path}.{name}"), self.hidden, self.eps)
+    ) -> Result<Norm, LoadError> {
+        builder.norm(&format!("{path}.{name}"), self.hidden, self.norm)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::models::builder::{Builder, Dimensions};
 use crate::models::config::dimension;
 use crate::models::{LoadError, Model, ModelInfo, Row, SequenceState, StateSize};
 
-use super::{DecoderLayer, Embedding, Linear, Norm};
+use super::{DecoderLayer, Embedding, Linear, Norm, NormConfig};
 
 /// What `config.json` says of the parts around the layers.
 #[derive(Debug, Clone, Default)]
@@ -43,13 +43,13 @@ pub struct Decoder<L> {
 }
 
 impl<L: DecoderLayer> Decoder<L> {
-    /// Takes `model.embed_tokens`, what `layer` takes under `model.layers.{index}`, what `norm` takes
-    /// under `model.norm`, and `lm_head`.
+    /// Takes `model.embed_tokens`, what `layer` takes under `model.layers.{index}`, `model.norm`, and
+    /// `lm_head`.
     pub fn build(
         builder: &mut Builder<'_, '_>,
         config: &DecoderConfig,
+        norm: NormConfig,
         mut layer: impl FnMut(&mut Builder<'_, '_>, usize, &str) -> Result<L, LoadError>,
-        norm: impl FnOnce(&mut Builder<'_, '_>, &str) -> Result<Norm, LoadError>,
     ) -> Result<Self, LoadError> {
         let hidden = dimension("hidden_size", config.hidden_size)?;
         let vocab = dimension("vocab_size", config.vocab_size)?;
@@ -57,7 +57,7 @@ impl<L: DecoderLayer> Decoder<L> {
         let layers = (0..config.layers)
             .map(|index| layer(builder, index, &format!("model.layers.{index}")))
             .collect::<Result<Vec<_>, _>>()?;
-        let norm = norm(builder, "model.norm")?;
+        let norm = builder.norm("model.norm", hidden, norm)?;
         let head = Head::build(builder, config, hidden, vocab)?;
         let mut state = StateSize::default();
         for layer in &layers {

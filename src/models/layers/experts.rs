@@ -69,12 +69,12 @@ impl MixtureConfig {
 }
 
 impl Mixture {
-    /// Takes the router at `router`, and `gate_proj`, `up_proj` and `down_proj` of all experts under
-    /// `experts`.
+    /// Takes the router, and `gate_proj`, `up_proj` and `down_proj` of all experts, under these names in
+    /// `path`.
     pub fn build(
         builder: &mut Builder<'_, '_>,
-        router: &str,
-        experts: &str,
+        path: &str,
+        [router, experts]: [&str; 2],
         config: &MixtureConfig,
     ) -> Result<Self, LoadError> {
         let MixtureConfig {
@@ -85,13 +85,14 @@ impl Mixture {
             ..
         } = *config;
         let mut stack = |name: &str, inputs, outputs| {
-            builder.experts(&format!("{experts}.{name}"), count, inputs, outputs, bias)
+            let path = format!("{path}.{experts}.{name}");
+            builder.experts(&path, count, inputs, outputs, bias)
         };
         Ok(Self {
             gate: stack("gate_proj", hidden, inner)?,
             up: stack("up_proj", hidden, inner)?,
             down: stack("down_proj", inner, hidden)?,
-            router: builder.linear(router, hidden, count, bias)?,
+            router: builder.linear(&format!("{path}.{router}"), hidden, count, bias)?,
             correction: None,
             routing: config.routing,
             opening: config.opening,

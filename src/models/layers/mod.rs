@@ -32,7 +32,7 @@ pub use latent::{LatentAttention, LatentBlock, LatentShape};
 pub use linear::Linear;
 pub use mixer::{Mixer, Residual, Stateless};
 pub use mlp::{FeedForward, Mlp, activation, only_activation};
-pub use norm::{HeadNorm, LayerNorm, Norm, RmsNorm};
+pub use norm::{HeadNorm, LayerNorm, Norm, NormConfig, NormKind, RmsNorm};
 pub use parallel::{EitherBlock, ParallelBlock};
 pub use rope::{Rope, RopeConfig};
 pub use ssm::{Mamba, MambaConfig};

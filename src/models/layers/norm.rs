@@ -74,6 +74,40 @@ impl HeadNorm {
     }
 }
 
+/// What the norms of a model's layers are.
+#[derive(Debug, Clone, Copy)]
+pub struct NormConfig {
+    /// How they normalize.
+    pub kind: NormKind,
+    /// Keeps them from dividing by zero.
+    pub eps: f32,
+}
+
+/// How a norm of all features of a token normalizes.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum NormKind {
+    /// By the root mean square.
+    #[default]
+    Rms,
+    /// The same, multiplied by `1 + weight`.
+    OffsetRms,
+    /// By mean and variance.
+    Layer {
+        /// Whether a bias is added.
+        bias: bool,
+    },
+}
+
+impl NormConfig {
+    /// By the root mean square.
+    pub fn rms(eps: f32) -> Self {
+        Self {
+            kind: NormKind::Rms,
+            eps,
+        }
+    }
+}
+
 /// Any of them.
 pub enum Norm {
     /// [`RmsNorm`]

@@ -4,12 +4,12 @@ use crate::mlx::{Array, MlxError};
 use crate::models::batch::Batch;
 use crate::models::{LayerState, StateSize};
 
-use super::{Attention, Block, DecoderLayer, FeedForward, LayerNorm, Mlp};
+use super::{Attention, Block, DecoderLayer, FeedForward, Mlp, Norm};
 
 /// `x + attention(n(x)) + mlp(n(x))`.
 pub struct ParallelBlock {
     /// `n`
-    pub norm: LayerNorm,
+    pub norm: Norm,
     /// Looks at the sequence.
     pub attention: Attention,
     /// Looks at single tokens.
@@ -43,6 +43,16 @@ pub enum EitherBlock {
     Parallel(ParallelBlock),
     /// One behind the other.
     Sequential(Block),
+}
+
+impl EitherBlock {
+    /// What looks at the sequence.
+    pub fn attention(&mut self) -> &mut Attention {
+        match self {
+            Self::Parallel(block) => &mut block.attention,
+            Self::Sequential(block) => &mut block.attention,
+        }
+    }
 }
 
 impl DecoderLayer for EitherBlock {
