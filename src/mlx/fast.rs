@@ -190,7 +190,8 @@ pub struct Kept<'a> {
 }
 
 /// Writes the keys and values of new positions, `[1, kv_heads, new, head_dim]`, behind those that are kept,
-/// in their format, and gives what as many `queries` find in all of them, and the buffers.
+/// in their format, and gives what as many `queries` find in all of them, the heads of a token side by side
+/// (`[new, heads · head_dim]`), and the buffers.
 #[track_caller]
 pub fn attend_and_keep(
     queries: &Array,

@@ -71,8 +71,8 @@ impl KvCache {
         }
     }
 
-    /// Appends the keys and values of new positions, and gives what `queries` find, as
-    /// [`attention`](fast::attention) does.
+    /// Appends the keys and values of new positions, and gives what `queries` find
+    /// ([`attention`](fast::attention)), the heads of a token side by side: `[new, heads · head_dim]`.
     #[track_caller]
     pub fn attend(
         &mut self,
@@ -83,7 +83,10 @@ impl KvCache {
     ) -> Result<Array, MlxError> {
         if !fast::keeps_by_itself(queries) {
             self.append(keys, values)?;
-            return self.find(queries, scores);
+            let found = self.find(queries, scores)?;
+            return found
+                .transpose(&[0, 2, 1, 3])?
+                .reshape(&[queries.dim(2), -1]);
         }
         self.make_room(keys)?;
         // Nobody looks behind what is filled, so only another writer matters.

@@ -76,7 +76,7 @@ impl SequenceState {
     }
 
     /// Appends keys and values to an attention layer's as [`extend`](Self::extend) does, in whatever
-    /// format it keeps them, and gives what `queries` find there.
+    /// format it keeps them, and gives what `queries` find there, `[new, heads · head_dim]`.
     #[track_caller]
     pub fn attend(
         &mut self,

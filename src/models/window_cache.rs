@@ -69,7 +69,7 @@ impl WindowCache {
     }
 
     /// Appends the keys and values of new positions, and gives what `queries` find, as
-    /// [`attention`](crate::mlx::fast::attention) does.
+    /// [`KvCache::attend`] does.
     #[track_caller]
     pub fn attend(
         &mut self,

@@ -38,8 +38,8 @@ CacheRows rows_of_head(const mx::array* arrays, CachePacking packing, std::size_
   return rows;
 }
 
-/// Memory for what `queries` `[1, heads, seq, dim]` find, and the plain description of all that.
-/// `past` are the arrays of a cache whose first `total` positions count.
+/// The plain description of all that `queries` `[1, heads, seq, dim]` want; what they find goes to `result`, token by
+/// token. `past` are the arrays of a cache whose first `total` positions count.
 Queries describe(
     const mx::array& q,
     const mx::array* past,
@@ -47,14 +47,8 @@ Queries describe(
     CachePacking packing,
     const Scores& scores,
     const mx::array* sinks,
-    mx::array& out) {
+    float* result) {
   const std::size_t heads = q.shape(1), seq = q.shape(2), dim = q.shape(3), kv_heads = past->shape(1);
-  // In memory the tokens come first: what follows joins the heads of a token.
-  out.set_data(
-      mx::allocator::malloc(out.nbytes()), out.size(),
-      {static_cast<std::int64_t>(heads * seq * dim), static_cast<std::int64_t>(dim),
-       static_cast<std::int64_t>(heads * dim), 1},
-      {/*contiguous=*/true, /*row_contiguous=*/seq == 1 || heads == 1, /*col_contiguous=*/false});
   const std::size_t window = scores.window > 0 ? static_cast<std::size_t>(scores.window) : total;
   Queries all{
       .heads = {},
@@ -62,7 +56,7 @@ Queries describe(
       .query_head = static_cast<std::size_t>(q.strides(1)),
       .query_row = static_cast<std::size_t>(q.strides(2)),
       .sinks = sinks == nullptr ? nullptr : sinks->data<float>(),
-      .result = out.data<float>(),
+      .result = result,
       .group = heads / kv_heads,
       .seq = seq,
       .total = total,
@@ -94,9 +88,15 @@ class Attention : public CpuPrimitive {
     for (std::size_t i = 0; i < arrays; i++) {
       want_whole_rows(inputs[i]);
     }
+    const mx::array& q = inputs[0];
+    const std::int64_t heads = q.shape(1), seq = q.shape(2), dim = q.shape(3);
+    // In memory the tokens come first: what follows joins the heads of a token.
+    out.set_data(
+        mx::allocator::malloc(out.nbytes()), out.size(), {heads * seq * dim, dim, heads * dim, 1},
+        {/*contiguous=*/true, /*row_contiguous=*/seq == 1 || heads == 1, /*col_contiguous=*/false});
     Queries all = describe(
-        inputs[0], &inputs[1], inputs[1].shape(2), packing_, scores_,
-        inputs.size() > arrays ? &inputs.back() : nullptr, out);
+        q, &inputs[1], inputs[1].shape(2), packing_, scores_,
+        inputs.size() > arrays ? &inputs.back() : nullptr, out.data<float>());
     const std::size_t floats = found_of(kernels, all);
     float* found = floats > 0 ? temporary(floats) : nullptr;
     dispatch(out, [&kernels, found, all = std::move(all)] { attend(kernels, all, found); });
@@ -140,9 +140,10 @@ class CachedAttention : public CpuPrimitives {
     for (std::size_t i = 0; i < arrays; i++) {
       keep_array(inputs[3 + i], outputs[1 + i]);
     }
+    allocate(outputs[0]);
     Queries all = describe(
         inputs[0], &outputs[1], filled + count, packing_, scores_,
-        inputs.size() > 3 + arrays ? &inputs.back() : nullptr, outputs[0]);
+        inputs.size() > 3 + arrays ? &inputs.back() : nullptr, outputs[0].data<float>());
     const std::size_t floats = found_of(kernels, all);
     float* found = floats > 0 ? temporary(floats) : nullptr;
     const News keys(inputs[1]), values(inputs[2]);
@@ -277,7 +278,7 @@ std::vector<mx::array> attend_and_keep(
           cache.buffers[0].shape(2), keys.shape(3))) {
     refuse();
   }
-  std::vector<mx::Shape> shapes{queries.shape()};
+  std::vector<mx::Shape> shapes{{queries.shape(2), queries.shape(1) * queries.shape(3)}};
   std::vector<mx::Dtype> types{mx::float32};
   for (const auto& buffer : cache.buffers) {
     shapes.push_back(buffer.shape());

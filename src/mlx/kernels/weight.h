@@ -223,7 +223,7 @@ struct Cache {
 };
 
 /// Writes the keys and values of new positions, `[1, kv_heads, new, dim]`, behind those of the cache, and
-/// attends to all of them: what is found, then the cache's buffers.
+/// attends to all of them: what is found, `[new, heads · dim]`, then the cache's buffers.
 std::vector<mlx::core::array> attend_and_keep(
     const mlx::core::array& queries,
     const mlx::core::array& keys,

@@ -105,7 +105,8 @@ impl Attention {
         let attended = match &self.own {
             None => batch.per_row([queries], |[queries], row| {
                 let queries = as_sequence(queries)?;
-                as_tokens(row.state.find(self.state, &queries, &self.scores)?)
+                let found = row.state.find(self.state, &queries, &self.scores)?;
+                as_tokens(found)?.reshape(&[-1, heads * head_dim])
             })?,
             Some(own) => {
                 let keys = heads_of(own.k_proj.forward(x)?, kv_heads)?;
@@ -119,17 +120,11 @@ impl Attention {
                 batch.per_row([queries, keys, values], |[queries, keys, values], row| {
                     let (queries, keys) = (as_sequence(queries)?, as_sequence(keys)?);
                     let values = as_sequence(values)?;
-                    as_tokens(row.state.attend(
-                        self.state,
-                        &queries,
-                        &keys,
-                        &values,
-                        &self.scores,
-                    )?)
+                    row.state
+                        .attend(self.state, &queries, &keys, &values, &self.scores)
                 })?
             }
         };
-        let attended = attended.reshape(&[-1, heads * head_dim])?;
         self.o_proj.forward(&attended)
     }
 }

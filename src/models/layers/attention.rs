@@ -433,13 +433,11 @@ fn attend(
     parts: [Array; 3],
     scores: &Scores,
 ) -> Result<Array, MlxError> {
-    let features = parts[0].dim(1) * parts[2].dim(3);
-    let attended = batch.per_row(parts, |[queries, keys, values], row| {
+    batch.per_row(parts, |[queries, keys, values], row| {
         let (queries, keys) = (as_sequence(queries)?, as_sequence(keys)?);
         let values = as_sequence(values)?;
-        as_tokens(row.state.attend(layer, &queries, &keys, &values, scores)?)
-    })?;
-    attended.reshape(&[-1, features])
+        row.state.attend(layer, &queries, &keys, &values, scores)
+    })
 }
 
 /// `[len, heads, 1, head_dim]` to `[1, heads, len, head_dim]`.
