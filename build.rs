@@ -28,8 +28,9 @@ const BRIDGE_FILES: [&str; 11] = [
 ];
 
 /// What makes nodes of MLX's graph, on every machine alike.
-const PRIMITIVE_FILES: [&str; 9] = [
+const PRIMITIVE_FILES: [&str; 10] = [
     "attention_primitive",
+    "cached_attention_primitive",
     "expert_primitives",
     "heads_primitive",
     "join_primitive",

@@ -30,6 +30,14 @@ pub(crate) mod ffi {
         fn run(self: &mut RowOp, values: &[f32], out: &mut [u32]);
     }
 
+    /// A sequence in `attend_and_keep`: positions of its cache that are filled, those that come behind them, and
+    /// whether nobody else writes there.
+    struct KeptRow {
+        filled: i32,
+        added: i32,
+        own: bool,
+    }
+
     unsafe extern "C++" {
         include!("bridge/bridge.h");
 
@@ -239,16 +247,15 @@ pub(crate) mod ffi {
             sinks: &UniquePtr<Array>,
         ) -> Result<UniquePtr<Array>>;
 
-        /// What is found, then the buffers.
+        /// `buffers` are those of all rows; what is found, then the buffers.
         fn attend_and_keep(
             queries: &Array,
             keys: &Array,
             values: &Array,
             buffers: &ArrayList,
+            rows: &[KeptRow],
             group_size: i32,
             bits: i32,
-            filled: i32,
-            own: bool,
             scale: f32,
             window: i32,
             keep: i32,

@@ -177,38 +177,48 @@ pub fn keeps_by_itself(x: &Array) -> bool {
     ffi::computes_here(x.raw())
 }
 
-/// What [`attend_and_keep`] reads, and writes behind.
+/// A sequence in [`attend_and_keep`].
 pub struct Kept<'a> {
-    /// The arrays of the keys, then those of the values, as in [`attention_over`], `[1, kv_heads, capacity, ..]`.
-    pub buffers: &'a [&'a Array],
-    /// How they are packed.
-    pub packed: Option<Affine>,
+    /// The arrays of its keys, then those of its values, as in [`attention_over`], `[1, kv_heads, capacity, ..]`.
+    pub buffers: &'a [Array],
     /// Positions that are filled.
     pub filled: i32,
-    /// Whether nobody else writes behind these: if not, what is filled is copied first.
+    /// Tokens that it has in the step; their positions come behind those that are filled.
+    pub added: i32,
+    /// Whether nobody else writes there: if not, what is filled is copied first.
     pub own: bool,
 }
 
-/// Writes the keys and values of new positions, `[1, kv_heads, new, head_dim]`, behind those that are kept,
-/// in their format, and gives what as many `queries` find in all of them, the heads of a token side by side
-/// (`[new, heads · head_dim]`), and the buffers.
+/// Writes the keys and values of new tokens, `[tokens, kv_heads, 1, head_dim]`, behind what each sequence keeps, in
+/// its format, and has every token attend to its own sequence. The sequences' tokens lie behind one another.
+///
+/// Gives what is found, the heads of a token side by side (`[tokens, heads · head_dim]`), and each sequence's buffers.
 #[track_caller]
 pub fn attend_and_keep(
     queries: &Array,
     keys: &Array,
     values: &Array,
-    kept: &Kept<'_>,
+    rows: &[Kept<'_>],
+    packed: Option<Affine>,
     scores: &Scores,
-) -> Result<(Array, Vec<Array>), MlxError> {
-    let both = ffi::attend_and_keep(
+) -> Result<(Array, Vec<Vec<Array>>), MlxError> {
+    let buffers: Vec<&Array> = rows.iter().flat_map(|row| row.buffers).collect();
+    let places: Vec<ffi::KeptRow> = rows
+        .iter()
+        .map(|row| ffi::KeptRow {
+            filled: row.filled,
+            added: row.added,
+            own: row.own,
+        })
+        .collect();
+    let all = ffi::attend_and_keep(
         queries.raw(),
         keys.raw(),
         values.raw(),
-        &list(kept.buffers),
-        kept.packed.map_or(0, |affine| affine.group_size),
-        kept.packed.map_or(0, |affine| affine.bits),
-        kept.filled,
-        kept.own,
+        &list(&buffers),
+        &places,
+        packed.map_or(0, |affine| affine.group_size),
+        packed.map_or(0, |affine| affine.bits),
         scores.scale,
         scores.window.unwrap_or(0),
         scores.keep,
@@ -216,9 +226,15 @@ pub fn attend_and_keep(
         &or_null(scores.sinks.as_ref()),
     )
     .or_mlx()?;
-    let buffers = (1..=kept.buffers.len()).map(|index| Array::wrap(ffi::list_get(&both, index)));
-    Ok((
-        Array::wrap(ffi::list_get(&both, 0))?,
-        buffers.collect::<Result<_, _>>()?,
-    ))
+    let mut next = (0..).map(|index| Array::wrap(ffi::list_get(&all, index)));
+    let mut take = || {
+        next.next()
+            .unwrap_or_else(|| Err(MlxError::new("an array is missing")))
+    };
+    let found = take()?;
+    let buffers = rows
+        .iter()
+        .map(|row| row.buffers.iter().map(|_| take()).collect())
+        .collect::<Result<_, _>>()?;
+    Ok((found, buffers))
 }

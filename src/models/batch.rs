@@ -2,10 +2,15 @@
 
 use std::ops::Range;
 
+use crate::mlx::fast::{self, Scores};
 use crate::mlx::recurrent::{Advanced, Carried};
 use crate::mlx::{Array, Dtype, MlxError};
 
+use super::kv_cache::KvCache;
 use super::{Logits, Row, SequenceState};
+
+/// Rows that one operation attends for: each of its results holds all of its inputs.
+const ATTEND_AT_ONCE: usize = 16;
 
 /// The rows of one forward pass. Their tokens lie behind one another, `[total]`, without padding.
 ///
@@ -88,6 +93,55 @@ impl<'b, 'r> Batch<'b, 'r> {
         Array::concatenate(&outputs.iter().collect::<Vec<_>>(), 0)
     }
 
+    /// Appends the keys and values of all tokens, `[total, kv_heads, 1, head_dim]`, to those that attention layer
+    /// `layer` keeps of each row, and gives what `queries`, `[total, heads, 1, head_dim]`, find in their own row's:
+    /// `[total, heads · head_dim]`.
+    #[track_caller]
+    pub fn attend(
+        &mut self,
+        layer: usize,
+        [queries, keys, values]: [Array; 3],
+        scores: &Scores,
+    ) -> Result<Array, MlxError> {
+        if !fast::keeps_by_itself(&queries) {
+            return self.per_row([queries, keys, values], |[queries, keys, values], row| {
+                let (queries, keys) = (as_sequence(queries)?, as_sequence(keys)?);
+                let values = as_sequence(values)?;
+                let (cache, scores) = row.state.for_new(layer, row.len, scores)?;
+                cache.attend(&queries, &keys, &values, &scores)
+            });
+        }
+        let mut found = Vec::with_capacity(self.rows.len().div_ceil(ATTEND_AT_ONCE));
+        let starts = self.starts.chunks(ATTEND_AT_ONCE);
+        for (rows, starts) in self.rows.chunks_mut(ATTEND_AT_ONCE).zip(starts) {
+            let start = starts.first().copied().unwrap_or(0);
+            let tokens: i32 = rows.iter().map(|row| row.len as i32).sum();
+            let mut scores = scores.clone();
+            let mut caches = Vec::with_capacity(rows.len());
+            for row in rows {
+                let new = row.len as i32;
+                let (cache, own) = row.state.for_new(layer, new, &scores)?;
+                scores = own;
+                caches.push((cache, new));
+            }
+            let part = |array| match tokens == self.total {
+                true => Ok(Array::clone(array)),
+                false => between(array, start, start + tokens),
+            };
+            found.push(KvCache::attend_all(
+                caches,
+                &part(&queries)?,
+                &part(&keys)?,
+                &part(&values)?,
+                &scores,
+            )?);
+        }
+        match &found[..] {
+            [found] => Ok(found.clone()),
+            found => Array::concatenate(&found.iter().collect::<Vec<_>>(), 0),
+        }
+    }
+
     /// Advances what the rows carry in part `part` of layer `layer`, which begins as zeros of `shape` in
     /// `dtype`. `f` sees all rows at once; gives what comes out for their tokens, `[total, ..]`.
     #[track_caller]
@@ -158,6 +212,26 @@ fn view<'a>(row: &'a mut Row<'_>) -> RowView<'a> {
         len: row.len as i32,
         state: row.state,
     }
+}
+
+/// `[len, heads, 1, head_dim]` to `[1, heads, len, head_dim]`.
+#[track_caller]
+pub fn as_sequence(x: Array) -> Result<Array, MlxError> {
+    swap_ends(x)
+}
+
+/// `[1, heads, len, head_dim]` to `[len, heads, 1, head_dim]`.
+#[track_caller]
+pub fn as_tokens(x: Array) -> Result<Array, MlxError> {
+    swap_ends(x)
+}
+
+#[track_caller]
+fn swap_ends(x: Array) -> Result<Array, MlxError> {
+    if (x.dim(0), x.dim(2)) == (1, 1) {
+        return Ok(x);
+    }
+    x.transpose(&[2, 1, 0, 3])
 }
 
 /// Entries `start..stop` of the first dimension.

@@ -71,7 +71,7 @@ impl KvCache {
         }
     }
 
-    /// Appends the keys and values of new positions, and gives what `queries` find
+    /// Appends the keys and values of new positions, `[1, kv_heads, new, head_dim]`, and gives what `queries` find
     /// ([`attention`](fast::attention)), the heads of a token side by side: `[new, heads · head_dim]`.
     #[track_caller]
     pub fn attend(
@@ -81,47 +81,64 @@ impl KvCache {
         values: &Array,
         scores: &Scores,
     ) -> Result<Array, MlxError> {
-        if !fast::keeps_by_itself(queries) {
-            self.append(keys, values)?;
-            let found = self.find(queries, scores)?;
-            return found
-                .transpose(&[0, 2, 1, 3])?
-                .reshape(&[queries.dim(2), -1]);
+        self.append(keys, values)?;
+        self.find(queries, scores)?
+            .transpose(&[0, 2, 1, 3])?
+            .reshape(&[queries.dim(2), -1])
+    }
+
+    /// The same for several sequences at once, where our kernels compute ([`fast::keeps_by_itself`]). `queries`, `keys`
+    /// and `values` are those of all of them, `[tokens, heads, 1, head_dim]`; each cache comes with its tokens.
+    #[track_caller]
+    pub fn attend_all(
+        mut caches: Vec<(&mut Self, i32)>,
+        queries: &Array,
+        keys: &Array,
+        values: &Array,
+        scores: &Scores,
+    ) -> Result<Array, MlxError> {
+        let mut packed = None;
+        for (cache, new) in &mut caches {
+            cache.make_room(*new, keys)?;
+            packed = cache.format.affine();
         }
-        self.make_room(keys)?;
-        // Nobody looks behind what is filled, so only another writer matters.
-        let own = Rc::strong_count(&self.writers) == 1;
-        let kept = Kept {
-            buffers: &self.buffers.iter().collect::<Vec<_>>(),
-            packed: self.format.affine(),
-            filled: self.len,
-            own,
-        };
-        let (found, buffers) = fast::attend_and_keep(queries, keys, values, &kept, scores)?;
-        self.buffers = buffers;
-        self.len += keys.dim(2);
-        if !own {
-            self.writers = Rc::default();
+        let rows: Vec<Kept<'_>> = caches
+            .iter()
+            .map(|(cache, new)| Kept {
+                buffers: &cache.buffers,
+                filled: cache.len,
+                added: *new,
+                // Nobody looks behind what is filled, so only another writer matters.
+                own: Rc::strong_count(&cache.writers) == 1,
+            })
+            .collect();
+        let (found, buffers) = fast::attend_and_keep(queries, keys, values, &rows, packed, scores)?;
+        for ((cache, new), buffers) in caches.into_iter().zip(buffers) {
+            cache.buffers = buffers;
+            cache.len += new;
+            if Rc::strong_count(&cache.writers) > 1 {
+                cache.writers = Rc::default();
+            }
         }
         Ok(found)
     }
 
-    /// Has buffers with room for `new` positions, `[1, kv_heads, new, head_dim]`.
+    /// Has buffers with room for `new` positions of what is like `keys`, `[tokens, kv_heads, 1, head_dim]`.
     #[track_caller]
-    fn make_room(&mut self, new: &Array) -> Result<(), MlxError> {
-        if !self.buffers.is_empty() && self.len + new.dim(2) <= self.capacity() {
+    fn make_room(&mut self, new: i32, keys: &Array) -> Result<(), MlxError> {
+        if !self.buffers.is_empty() && self.len + new <= self.capacity() {
             return Ok(());
         }
         if self.buffers.is_empty() {
-            let shapes = self.format.shapes(new)?;
-            let room = capacity(new.dim(2));
+            let shapes = self.format.shapes(keys)?;
+            let room = capacity(new);
             for (features, dtype) in shapes.iter().chain(&shapes) {
-                let shape = [1, new.dim(1), room, *features];
+                let shape = [1, keys.dim(1), room, *features];
                 self.buffers.push(Array::zeros(&shape, *dtype)?);
             }
         } else {
             for buffer in &mut self.buffers {
-                *buffer = grow(Some(buffer), self.len, new)?;
+                *buffer = grown(buffer, self.len, new)?;
             }
         }
         self.writers = Rc::default();
@@ -155,7 +172,11 @@ impl KvCache {
             // Moved, so that it is written in place where nobody else has it.
             let buffer = match old.next() {
                 Some(buffer) if fits => buffer,
-                buffer => grow(buffer.as_ref(), self.len, new)?,
+                Some(buffer) => grown(&buffer, self.len, keys.dim(2))?,
+                None => {
+                    let room = capacity(end);
+                    Array::zeros(&[1, new.dim(1), room, new.dim(3)], new.dtype()?)?
+                }
             };
             self.buffers.push(write(&buffer, new, self.len)?);
         }
@@ -263,14 +284,11 @@ pub fn capacity_for(len: usize) -> u64 {
     (len as u64).div_ceil(step).saturating_mul(step)
 }
 
-/// The first `len` positions of `buffer` with zeros behind them, enough for `new` as well.
+/// The first `len` positions of `buffer` with zeros behind them, enough for `new` ones.
 #[track_caller]
-fn grow(buffer: Option<&Array>, len: i32, new: &Array) -> Result<Array, MlxError> {
-    let room = capacity(len + new.dim(2)) - len;
-    match buffer {
-        None => Array::zeros(&[1, new.dim(1), room, new.dim(3)], new.dtype()?),
-        Some(buffer) => Array::concatenate_with_room(&[&first(buffer, len)?], 2, room),
-    }
+fn grown(buffer: &Array, len: i32, new: i32) -> Result<Array, MlxError> {
+    let room = capacity(len + new) - len;
+    Array::concatenate_with_room(&[&first(buffer, len)?], 2, room)
 }
 
 #[track_caller]
@@ -353,9 +371,9 @@ mod tests {
     fn clones_that_attend_do_not_see_what_the_others_write() {
         Device::Cpu.make_default().unwrap();
         let scores = Scores::plain(2);
-        let attend = |cache: &mut KvCache, from, count| {
-            let new = counting(from, count);
-            cache.attend(&new, &new, &new, &scores).unwrap()
+        let attend = |cache: &mut KvCache, from, count: i32| {
+            let new = counting(from, count).transpose(&[2, 1, 0, 3]).unwrap();
+            KvCache::attend_all(vec![(cache, count)], &new, &new, &new, &scores).unwrap()
         };
         let numbers = |cache: &KvCache| {
             let KvSegment(arrays) = cache.segment(0, cache.len()).unwrap().unwrap();

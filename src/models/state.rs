@@ -75,20 +75,18 @@ impl SequenceState {
         }
     }
 
-    /// Appends keys and values to an attention layer's as [`extend`](Self::extend) does, in whatever
-    /// format it keeps them, and gives what `queries` find there, `[new, heads · head_dim]`.
+    /// Where the keys and values of `new` positions of an attention layer are to be appended, in whatever format it
+    /// keeps them, and how `queries` meet those that are there.
     #[track_caller]
-    pub fn attend(
+    pub(super) fn for_new(
         &mut self,
         layer: usize,
-        queries: &Array,
-        keys: &Array,
-        values: &Array,
+        new: i32,
         scores: &Scores,
-    ) -> Result<Array, MlxError> {
+    ) -> Result<(&mut KvCache, Scores), MlxError> {
         match self.layers.get_mut(layer) {
-            Some(LayerState::Kv(cache)) => cache.attend(queries, keys, values, scores),
-            Some(LayerState::Window(cache)) => cache.attend(queries, keys, values, scores),
+            Some(LayerState::Kv(cache)) => Ok((cache, scores.clone())),
+            Some(LayerState::Window(cache)) => cache.for_new(new, scores),
             _ => Err(keeps_none(layer)),
         }
     }

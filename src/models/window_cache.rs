@@ -68,19 +68,16 @@ impl WindowCache {
         self.last.update(keys, values)
     }
 
-    /// Appends the keys and values of new positions, and gives what `queries` find, as
-    /// [`KvCache::attend`] does.
+    /// Where the keys and values of `new` positions are to be appended, and how `queries` meet those that are held.
     #[track_caller]
-    pub fn attend(
+    pub(super) fn for_new(
         &mut self,
-        queries: &Array,
-        keys: &Array,
-        values: &Array,
+        new: i32,
         scores: &Scores,
-    ) -> Result<Array, MlxError> {
-        self.make_room(keys.dim(2))?;
+    ) -> Result<(&mut KvCache, Scores), MlxError> {
+        self.make_room(new)?;
         let scores = self.scores(scores);
-        self.last.attend(queries, keys, values, &scores)
+        Ok((&mut self.last, scores))
     }
 
     fn make_room(&mut self, new: i32) -> Result<(), MlxError> {
@@ -156,7 +153,8 @@ mod tests {
         let mut len = 0;
         for new in [5, 700, 1, 33].into_iter().chain([1; 1000]) {
             let update = counting(len, new);
-            cache.attend(&update, &update, &update, &scores).unwrap();
+            let (last, scores) = cache.for_new(new, &scores).unwrap();
+            last.attend(&update, &update, &update, &scores).unwrap();
             len += new;
             Array::eval_all(&cache.arrays().collect::<Vec<_>>()).unwrap();
             let segment = cache.last.len();

@@ -24,6 +24,9 @@ struct Mapping;
 /// A computation over rows that Rust does.
 struct RowOp;
 
+/// A sequence in `attend_and_keep`.
+struct KeptRow;
+
 /// Arrays handed over together (`cxx` has no slice of opaque C++ values).
 struct ArrayList {
   std::vector<Array> arrays;
@@ -207,10 +210,9 @@ std::unique_ptr<ArrayList> attend_and_keep(
     const Array& keys,
     const Array& values,
     const ArrayList& buffers,
+    rust::Slice<const KeptRow> rows,
     std::int32_t group_size,
     std::int32_t bits,
-    std::int32_t filled,
-    bool own,
     float scale,
     std::int32_t window,
     std::int32_t keep,

@@ -4,6 +4,7 @@
 
 #include "composed.h"
 #include "mlx/fast.h"
+#include "mlxcel/src/mlx/bridge.rs.h"
 #include "values.h"
 
 namespace mx = mlx::core;
@@ -79,24 +80,33 @@ std::unique_ptr<ArrayList> attend_and_keep(
     const Array& keys,
     const Array& values,
     const ArrayList& buffers,
+    rust::Slice<const KeptRow> rows,
     std::int32_t group_size,
     std::int32_t bits,
-    std::int32_t filled,
-    bool own,
     float scale,
     std::int32_t window,
     std::int32_t keep,
     float soft_cap,
     const ArrayPtr& sinks) {
+  const CachePacking packing{.group = group_size, .bits = bits};
   const Scores scores{
       .scale = scale, .window = window, .keep = keep, .soft_cap = soft_cap};
-  Cache cache{
-      .buffers = buffers.arrays,
-      .packing = {.group = group_size, .bits = bits},
-      .filled = filled,
-      .own = own};
+  const std::size_t each = 2 * packing.arrays();
+  if (buffers.arrays.size() != rows.size() * each) {
+    throw std::invalid_argument("the caches are not of as many arrays");
+  }
+  std::vector<Cache> caches;
+  auto next = buffers.arrays.begin();
+  for (const KeptRow& row : rows) {
+    caches.push_back(
+        {.buffers = {next, next + static_cast<std::ptrdiff_t>(each)},
+         .filled = row.filled,
+         .added = row.added,
+         .own = row.own});
+    next += static_cast<std::ptrdiff_t>(each);
+  }
   return std::make_unique<ArrayList>(
-      ArrayList{attend_and_keep(queries, keys, values, std::move(cache), scores, sinks.get())});
+      ArrayList{attend_and_keep(queries, keys, values, caches, packing, scores, sinks.get())});
 }
 
 } // namespace mlxcel

@@ -33,16 +33,33 @@ struct Segments {
   }
 };
 
-/// A thread takes some rows over all that they see.
-void attend_by_rows(const Table& kernels, const Queries& all) {
+/// Pieces of some rows of a head.
+std::size_t pieces_of(const Table& kernels, const Queries& all) {
+  const std::size_t at_once = kernels.attention_rows();
+  return all.heads.size() * ((all.rows_of_head() + at_once - 1) / at_once);
+}
+
+/// Computes piece `piece` over all that its rows see.
+void attend_piece(const Table& kernels, const Queries& all, std::size_t piece) {
   const std::size_t heads = all.heads.size(), rows = all.rows_of_head();
   const std::size_t at_once = kernels.attention_rows(), blocks = (rows + at_once - 1) / at_once;
-  parallel_for(heads * blocks, [&](std::size_t piece) {
-    // The longest ones first, so that no thread begins one last.
-    const std::size_t kv = piece % heads, from = (blocks - 1 - piece / heads) * at_once;
-    const Block block(all, kv, from, std::min(from + at_once, rows));
-    const AttentionHead& head = all.heads[kv];
-    kernels.attend(head, block.rows, block.count, scratch(kernels.attention_scratch(head.dim)));
+  // The longest ones first, so that no thread begins one last.
+  const std::size_t kv = piece % heads, from = (blocks - 1 - piece / heads) * at_once;
+  const Block block(all, kv, from, std::min(from + at_once, rows));
+  const AttentionHead& head = all.heads[kv];
+  kernels.attend(head, block.rows, block.count, scratch(kernels.attention_scratch(head.dim)));
+}
+
+/// A thread takes some rows over all that they see.
+void attend_by_rows(const Table& kernels, const std::vector<const Queries*>& all) {
+  std::vector<std::size_t> ends;
+  std::size_t pieces = 0;
+  for (const Queries* queries : all) {
+    ends.push_back(pieces += pieces_of(kernels, *queries));
+  }
+  parallel_for(pieces, [&](std::size_t piece) {
+    const std::size_t which = std::upper_bound(ends.begin(), ends.end(), piece) - ends.begin();
+    attend_piece(kernels, *all[which], piece - (which == 0 ? 0 : ends[which - 1]));
   });
 }
 
@@ -72,21 +89,37 @@ void attend_by_segments(const Table& kernels, const Queries& all, float* found) 
   });
 }
 
-} // namespace
-
-std::size_t found_of(const Table& kernels, const Queries& all) {
-  const std::size_t heads = all.heads.size(), segments = Segments(all).count;
-  const std::size_t blocks = (all.rows_of_head() - 1) / kernels.attention_rows() + 1;
-  const bool divide = segments > 1 && heads * blocks < 4 * threads();
-  return divide ? heads * all.rows_of_head() * segments * kernels.attention_found(all.heads[0].dim) : 0;
+/// Floats that it takes to divide these by segments; 0 where there is but one.
+std::size_t floats_of(const Table& kernels, const Queries& queries) {
+  const std::size_t segments = Segments(queries).count;
+  return segments > 1 ? queries.heads.size() * queries.rows_of_head() * segments *
+          kernels.attention_found(queries.heads[0].dim)
+                      : 0;
 }
 
-void attend(const Table& kernels, const Queries& all, float* found) {
-  if (found == nullptr) {
-    attend_by_rows(kernels, all);
-  } else {
-    attend_by_segments(kernels, all, found);
+} // namespace
+
+std::size_t found_of(const Table& kernels, const std::vector<Queries>& all) {
+  std::size_t pieces = 0, floats = 0;
+  for (const Queries& queries : all) {
+    pieces += pieces_of(kernels, queries);
+    floats += floats_of(kernels, queries);
   }
+  return pieces < 4 * threads() ? floats : 0;
+}
+
+void attend(const Table& kernels, const std::vector<Queries>& all, float* found) {
+  std::vector<const Queries*> whole;
+  for (const Queries& queries : all) {
+    const std::size_t floats = found == nullptr ? 0 : floats_of(kernels, queries);
+    if (floats == 0) {
+      whole.push_back(&queries);
+    } else {
+      attend_by_segments(kernels, queries, found);
+      found += floats;
+    }
+  }
+  attend_by_rows(kernels, whole);
 }
 
 } // namespace mlxcel::kernels

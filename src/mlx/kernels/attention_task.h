@@ -37,10 +37,10 @@ struct Queries {
   }
 };
 
-/// Floats that it takes to divide the work by segments; 0 where there are rows enough to divide it by them.
-std::size_t found_of(const Table& kernels, const Queries& all);
+/// Floats that it takes to divide by segments what there are not rows enough to divide by; 0 where there are.
+std::size_t found_of(const Table& kernels, const std::vector<Queries>& all);
 
 /// Computes all results, with `found_of` floats of memory.
-void attend(const Table& kernels, const Queries& all, float* found);
+void attend(const Table& kernels, const std::vector<Queries>& all, float* found);
 
 } // namespace mlxcel::kernels

@@ -212,23 +212,27 @@ mlx::core::array attend_causally(
     Scores scores,
     const mlx::core::array* sinks);
 
-/// What a cache holds: arrays as above, those of the keys first, each with room for more positions.
+/// What a sequence holds, and how many tokens it has in the step.
 struct Cache {
+  /// Arrays as above, those of the keys first, each with room for the new positions.
   std::vector<mlx::core::array> buffers;
-  CachePacking packing;
   /// Positions that are filled.
   int filled;
+  /// Positions that come behind them.
+  int added;
   /// Whether nobody else writes behind these: then there is nothing to be copied first.
   bool own;
 };
 
-/// Writes the keys and values of new positions, `[1, kv_heads, new, dim]`, behind those of the cache, and
-/// attends to all of them: what is found, `[new, heads · dim]`, then the cache's buffers.
+/// Writes the keys and values of new tokens, `[tokens, kv_heads, 1, dim]`, those of one sequence behind those of the
+/// one before, each behind those of its cache; every token attends to its own sequence: what is found,
+/// `[tokens, heads · dim]`, then the caches' buffers.
 std::vector<mlx::core::array> attend_and_keep(
     const mlx::core::array& queries,
     const mlx::core::array& keys,
     const mlx::core::array& values,
-    Cache cache,
+    const std::vector<Cache>& caches,
+    CachePacking packing,
     Scores scores,
     const mlx::core::array* sinks);
 

@@ -2,10 +2,10 @@
 
 use crate::mlx::fast::Scores;
 use crate::mlx::{Array, MlxError};
-use crate::models::batch::Batch;
+use crate::models::batch::{Batch, as_sequence, as_tokens};
 use crate::models::builder::Builder;
 use crate::models::config::dimension;
-use crate::models::layers::{AttentionShape, Linear, RmsNorm, Rope, as_sequence, as_tokens};
+use crate::models::layers::{AttentionShape, Linear, RmsNorm, Rope};
 use crate::models::{LayerState, LoadError, StateSize};
 
 use super::Gemma4Config;
@@ -117,12 +117,7 @@ impl Attention {
                 let keys = own.k_norm.forward(&keys)?;
                 let keys = self.rope.forward(&keys, batch.positions())?;
                 let values = own.v_norm.forward(&values)?;
-                batch.per_row([queries, keys, values], |[queries, keys, values], row| {
-                    let (queries, keys) = (as_sequence(queries)?, as_sequence(keys)?);
-                    let values = as_sequence(values)?;
-                    row.state
-                        .attend(self.state, &queries, &keys, &values, &self.scores)
-                })?
+                batch.attend(self.state, [queries, keys, values], &self.scores)?
             }
         };
         self.o_proj.forward(&attended)

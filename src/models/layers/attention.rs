@@ -337,7 +337,7 @@ impl Attention {
         {
             queries = queries.multiply(&factors.astype(queries.dtype()?)?)?;
         }
-        let attended = attend(batch, layer, [queries, keys, values], &self.scores)?;
+        let attended = batch.attend(layer, [queries, keys, values], &self.scores)?;
         match gate {
             Some(gate) => gate.activate_times(Activation::Sigmoid, &attended),
             None => Ok(attended),
@@ -422,40 +422,4 @@ impl Attention {
         };
         Ok((part(0)?, Some(part(head_dim)?)))
     }
-}
-
-/// Attention of every row over its own past, whose keys and values of layer `layer` are extended.
-/// Queries, keys and values are `[tokens, heads, 1, dim]`; gives `[tokens, heads · dim]`.
-#[track_caller]
-fn attend(
-    batch: &mut Batch<'_, '_>,
-    layer: usize,
-    parts: [Array; 3],
-    scores: &Scores,
-) -> Result<Array, MlxError> {
-    batch.per_row(parts, |[queries, keys, values], row| {
-        let (queries, keys) = (as_sequence(queries)?, as_sequence(keys)?);
-        let values = as_sequence(values)?;
-        row.state.attend(layer, &queries, &keys, &values, scores)
-    })
-}
-
-/// `[len, heads, 1, head_dim]` to `[1, heads, len, head_dim]`.
-#[track_caller]
-pub fn as_sequence(x: Array) -> Result<Array, MlxError> {
-    swap_ends(x)
-}
-
-/// `[1, heads, len, head_dim]` to `[len, heads, 1, head_dim]`.
-#[track_caller]
-pub fn as_tokens(x: Array) -> Result<Array, MlxError> {
-    swap_ends(x)
-}
-
-#[track_caller]
-fn swap_ends(x: Array) -> Result<Array, MlxError> {
-    if (x.dim(0), x.dim(2)) == (1, 1) {
-        return Ok(x);
-    }
-    x.transpose(&[2, 1, 0, 3])
 }

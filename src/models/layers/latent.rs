@@ -2,11 +2,10 @@
 
 use crate::mlx::fast::{self, Scores};
 use crate::mlx::{Array, Experts, MlxError};
-use crate::models::batch::Batch;
+use crate::models::batch::{Batch, as_sequence, as_tokens};
 use crate::models::builder::Builder;
 use crate::models::{LayerState, LoadError, StateSize};
 
-use super::attention::{as_sequence, as_tokens};
 use super::{DecoderLayer, FeedForward, Linear, RmsNorm, Rope, RopeConfig};
 
 /// Epsilon of the norms within the attention, whatever `config.json` says of the others.

@@ -18,10 +18,7 @@ mod rope;
 mod rope_scaling;
 mod ssm;
 
-pub use attention::{
-    Attention, AttentionConfig, AttentionShape, Growth, NormOver, QueryKeyNorms, as_sequence,
-    as_tokens,
-};
+pub use attention::{Attention, AttentionConfig, AttentionShape, Growth, NormOver, QueryKeyNorms};
 pub use block::{Around, Block, BlockConfig, DecoderLayer};
 pub use conv::Convolution;
 pub use decoder::{Decoder, DecoderConfig};
