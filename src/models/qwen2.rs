@@ -7,7 +7,6 @@ use super::builder::Builder;
 use super::error::LoadError;
 use super::layers::{AttentionConfig, Block, Decoder};
 use super::variant::{Common, Variant};
-use super::weights::Weights;
 use super::windows;
 
 /// The fields of `config.json` beside the common ones.
@@ -30,15 +29,6 @@ impl Variant for Qwen2 {
     fn complete(_: &Qwen2Config, common: &mut Common) {
         common.context.get_or_insert(32768);
         common.rope_theta.get_or_insert(1e6);
-    }
-
-    fn sanitize(
-        _: &Qwen2Config,
-        common: &Common,
-        weights: &mut Weights<'_>,
-    ) -> Result<(), LoadError> {
-        weights.discard(|name| name.ends_with("rotary_emb.inv_freq"));
-        common.sanitize(weights)
     }
 
     fn build(
