@@ -40,9 +40,9 @@ impl Variant for Qwen2 {
             qkv_bias: true,
             ..common.attention()?
         };
-        let (types, last) = (own.layer_types.as_deref(), own.max_window_layers);
+        let (types, first) = (own.layer_types.as_deref(), own.max_window_layers);
         let window = own.sliding_window.filter(|_| own.use_sliding_window);
-        let windows = windows::qwen(common, types, window, last)?;
+        let windows = windows::qwen(common, types, window, first)?;
         let block = common.block()?;
         common.build(builder, |builder, index, path| {
             block.pre_norm(builder, path, &attention.with_window(windows.of(index)))
