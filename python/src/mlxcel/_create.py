@@ -87,7 +87,7 @@ def _request(
         return httpx2.Request(
             "POST",
             url,
-            headers=[*client.steady_headers, ("Content-Length", str(len(content)))],
+            headers=[*client.steady_headers, (b"Content-Length", b"%d" % len(content))],
             stream=httpx2.ByteStream(content),
             extensions={"timeout": timeout.as_dict()},
         )

@@ -28,7 +28,7 @@ __all__ = ["AsyncLocalOpenAI", "LocalOpenAI", "async_client", "headers_of", "syn
 _NO_KEY = "no-key"
 """Stands for "no key" where the SDK insists on one; never sent."""
 
-SteadyHeaders: TypeAlias = "list[tuple[str, str]] | None"
+SteadyHeaders: TypeAlias = "list[tuple[bytes, bytes]] | None"
 """What each request for text carries; None where the HTTP client is the caller's, whose own may change."""
 
 _USER_AGENT = f"mlxcel-python/{__version__}"
@@ -160,4 +160,4 @@ def _steady(
     headers = httpx2.Headers(http_client.headers)
     headers.update(headers_of(client))
     headers.setdefault("host", client.base_url.netloc.decode("ascii"))
-    return headers.multi_items()
+    return headers.raw

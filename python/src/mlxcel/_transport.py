@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from .errors import MlxcelConfigError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from ._server_protocol import Server
 
@@ -88,8 +87,11 @@ class LocalClient(httpx2.Client):
     def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         if options or not stream or self.is_closed:
             return super().send(request, stream=stream, **options)
-        with _naming(request):
+        try:
             response = self._way.handle_request(request)
+        except httpx2.RequestError as error:
+            error.request = request
+            raise
         response.request = request
         return response
 
@@ -104,20 +106,13 @@ class AsyncLocalClient(httpx2.AsyncClient):
     async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         if options or not stream or self.is_closed:
             return await super().send(request, stream=stream, **options)
-        with _naming(request):
+        try:
             response = await self._way.handle_async_request(request)
+        except httpx2.RequestError as error:
+            error.request = request
+            raise
         response.request = request
         return response
-
-
-@contextmanager
-def _naming(request: httpx2.Request) -> Iterator[None]:
-    """Errors tell which request they are of."""
-    try:
-        yield
-    except httpx2.RequestError as error:
-        error.request = request
-        raise
 
 
 def tls_context(verify: bool | str | os.PathLike[str] | ssl.SSLContext) -> ssl.SSLContext:

@@ -99,7 +99,7 @@ class Attention : public CpuPrimitive {
         inputs.size() > arrays ? &inputs.back() : nullptr, out);
     const std::size_t floats = found_of(kernels, all);
     float* found = floats > 0 ? temporary(floats) : nullptr;
-    dispatch([&kernels, found, all = std::move(all)] { attend(kernels, all, found); });
+    dispatch(out, [&kernels, found, all = std::move(all)] { attend(kernels, all, found); });
   }
 
   const char* name() const override { return "mlxcel::Attention"; }
@@ -146,7 +146,7 @@ class CachedAttention : public CpuPrimitives {
     const std::size_t floats = found_of(kernels, all);
     float* found = floats > 0 ? temporary(floats) : nullptr;
     const News keys(inputs[1]), values(inputs[2]);
-    dispatch([=, &kernels, all = std::move(all)] {
+    dispatch(outputs[0], [=, &kernels, all = std::move(all)] {
       const std::size_t heads = all.heads.size(), dim = all.heads[0].dim;
       for_each_of(heads * count, 2 * dim, [&](std::size_t index) {
         const std::size_t kv = index % heads, t = index / heads;
@@ -180,7 +180,7 @@ class CachedAttention : public CpuPrimitives {
     const std::size_t heads = before.shape(1), room = before.shape(2), filled = filled_;
     const char* source = before.data<char>();
     char* target = after.data<char>();
-    dispatch([=] {
+    dispatch(after, [=] {
       for_each_of(heads * filled, row / sizeof(float) + 1, [&](std::size_t index) {
         const std::size_t head = index / filled, t = index % filled;
         std::memcpy(

@@ -157,7 +157,7 @@ class GatheredProduct : public CpuPrimitive {
     const Choices choices(inputs[1]);
     float* packed = temporary(choices.pairs() * kernels.products->packed_length(operand_->matrix));
     float* result = out.data<float>();
-    dispatch([=, &kernels, operand = operand_] {
+    dispatch(out, [=, &kernels, operand = operand_] {
       multiply_all(kernels, *operand, x, choices, packed, result);
     });
   }
@@ -186,7 +186,7 @@ class GatheredGate : public CpuPrimitive {
     float* for_up =
         shared ? for_gate : temporary(choices.pairs() * kernels.products->packed_length(up_->matrix));
     float* result = out.data<float>();
-    dispatch([=, &kernels, opening = opening_, kept_gate = gate_, kept_up = up_] {
+    dispatch(out, [=, &kernels, opening = opening_, kept_gate = gate_, kept_up = up_] {
       const Operand &gate = *kept_gate, &up = *kept_up;
       const Sorted sorted(choices, gate.experts);
       pack_sorted(kernels, gate.matrix, x, choices, sorted, for_gate);
@@ -251,7 +251,7 @@ class GatheredSum : public CpuPrimitive {
     float* packed = temporary(choices.pairs() * kernels.products->packed_length(operand_->matrix));
     float* products = temporary(choices.pairs() * rows);
     float* result = out.data<float>();
-    dispatch([=, &kernels, operand = operand_] {
+    dispatch(out, [=, &kernels, operand = operand_] {
       multiply_all(kernels, *operand, x, choices, packed, products);
       parallel_for(choices.tokens, [&](std::size_t token) {
         float* sum = result + token * rows;

@@ -18,11 +18,19 @@ inline std::size_t least(std::size_t a, std::size_t b) {
   return a < b ? a : b;
 }
 
-/// How far ahead rows are asked for: so many bytes, by measurement, and a strip at least.
-template <class Format>
-std::size_t rows_ahead(const Matrix& matrix) {
-  const std::size_t rows = Format::AHEAD * Format::BLOCK / (matrix.columns * Format::BYTES + 1);
-  return rows < STRIP ? STRIP : least(rows, 16);
+/// Bytes of a row that are asked for ahead, by measurement: what a thread reads next lies behind what it reads. Rows
+/// of float32 the processor asks for by itself. Behind the last row nothing happens.
+constexpr std::size_t DENSE_AHEAD = 4 * 1024, PACKED_AHEAD = 10 * 1024;
+
+/// Asks for the scales of the strip after next, or biases: a strip has too few of them for the processor to notice,
+/// and each begins a line that it would wait for.
+template <class T>
+__attribute__((always_inline)) inline void prefetch_strip(const T* row, std::size_t groups) {
+  constexpr std::size_t LINE = 64;
+  const auto* at = reinterpret_cast<const unsigned char*>(row + 2 * STRIP * groups);
+  for (std::size_t i = 0; i < STRIP * groups * sizeof(T); i += LINE) {
+    __builtin_prefetch(at + i);
+  }
 }
 
 /// The number of a vector within its block, known when compiling.
@@ -57,7 +65,9 @@ struct Dense {
   static constexpr int VALUES = values_of(0);
   static constexpr int BLOCK = Vec::LANES;
   static constexpr int BYTES = BLOCK * sizeof(T);
-  static constexpr std::size_t AHEAD = 3 * 1024;
+  /// Rows of a strip that one row of activations goes through at once. Where memory keeps up with a single chain of
+  /// multiply-adds, one stream of it is faster than four.
+  static constexpr std::size_t TOGETHER = !IN_PLACE && Vec::LANES == 16 ? 1 : STRIP;
 
   struct Row {
     const T* values;
@@ -75,14 +85,12 @@ struct Dense {
     __builtin_memcpy(tail.values, row.values + index * BLOCK, columns * sizeof(T));
     return {tail.values};
   }
-  /// Asks for a block of the row `ahead` rows further on. A row is too short for the processor to
-  /// notice by itself where the reading goes on, but for rows of float32. Behind the last row nothing
-  /// happens.
-  static void prefetch(const Matrix& matrix, Row row, std::size_t index, std::size_t ahead) {
+  static void prefetch(Row row, std::size_t index) {
     if constexpr (!IN_PLACE) {
-      __builtin_prefetch(row.values + index * BLOCK + ahead * matrix.columns);
+      __builtin_prefetch(reinterpret_cast<const unsigned char*>(row.values + index * BLOCK) + DENSE_AHEAD);
     }
   }
+  static void prefetch_scales(Row, std::size_t) {}
   /// Calls `each` with the number of every vector of a block, and the vector.
   template <class Each>
   __attribute__((always_inline)) static void block(Row row, std::size_t index, Each each) {
@@ -99,7 +107,7 @@ struct Affine {
   static constexpr int VALUES = values_of(BITS);
   static constexpr int BLOCK = Vec::LANES * VALUES;
   static constexpr int BYTES = BLOCK * BITS / 8;
-  static constexpr std::size_t AHEAD = 10 * 1024;
+  static constexpr std::size_t TOGETHER = STRIP;
   static constexpr int GROUPS = BLOCK > GROUP ? BLOCK / GROUP : 1;
 
   struct Row {
@@ -128,8 +136,12 @@ struct Affine {
     __builtin_memcpy(tail.biases, row.biases + group, columns / GROUP * sizeof(T));
     return {tail.words, tail.scales, tail.biases};
   }
-  static void prefetch(const Matrix& matrix, Row row, std::size_t index, std::size_t ahead) {
-    __builtin_prefetch(row.words + index * BYTES + ahead * (matrix.columns * BITS / 8));
+  static void prefetch(Row row, std::size_t index) {
+    __builtin_prefetch(row.words + index * BYTES + PACKED_AHEAD);
+  }
+  static void prefetch_scales(Row row, std::size_t columns) {
+    prefetch_strip(row.scales, columns / GROUP);
+    prefetch_strip(row.biases, columns / GROUP);
   }
   template <class Each>
   __attribute__((always_inline)) static void block(Row row, std::size_t index, Each each) {
@@ -152,7 +164,7 @@ struct Micro {
   static constexpr int VALUES = values_of(BITS);
   static constexpr int BLOCK = Vec::LANES * VALUES;
   static constexpr int BYTES = BLOCK * BITS / 8;
-  static constexpr std::size_t AHEAD = 10 * 1024;
+  static constexpr std::size_t TOGETHER = STRIP;
   static constexpr int GROUPS = BLOCK > GROUP ? BLOCK / GROUP : 1;
 
   struct Row {
@@ -175,8 +187,11 @@ struct Micro {
     __builtin_memcpy(tail.scales, row.scales + index * BLOCK / GROUP, columns / GROUP);
     return {tail.words, tail.scales};
   }
-  static void prefetch(const Matrix& matrix, Row row, std::size_t index, std::size_t ahead) {
-    __builtin_prefetch(row.words + index * BYTES + ahead * (matrix.columns * BITS / 8));
+  static void prefetch(Row row, std::size_t index) {
+    __builtin_prefetch(row.words + index * BYTES + PACKED_AHEAD);
+  }
+  static void prefetch_scales(Row row, std::size_t columns) {
+    prefetch_strip(row.scales, columns / GROUP);
   }
   template <class Each>
   __attribute__((always_inline)) static void block(Row row, std::size_t index, Each each) {

@@ -67,7 +67,7 @@ class ProjectHeads : public CpuPrimitives {
     const std::ptrdiff_t position_stride = rest[0].size() == 1 ? 0 : rest[0].strides(0);
     const float* frequencies = turns_ ? rest[1].data<float>() : nullptr;
     const std::size_t pairs = turns_ ? rest[1].size() : 0;
-    dispatch([=, &kernels, x = x, enter = std::move(enter), kept = operands_, format = format_] {
+    dispatch(outputs[0], [=, &kernels, x = x, enter = std::move(enter), kept = operands_, format = format_] {
       enter();
       multiply(kernels, x, all);
       if (all[0].heads == nullptr) {

@@ -93,7 +93,7 @@ class Join : public CpuPrimitive {
     const std::size_t whole = inner * static_cast<std::size_t>(out.shape(axis_));
     const std::size_t used = inner * filled;
     char* result = out.data<char>();
-    dispatch([=, parts = std::move(parts)] {
+    dispatch(out, [=, parts = std::move(parts)] {
       for (const auto& part : parts) {
         const std::size_t step = std::max<std::size_t>(1, PIECE / part.bytes);
         parallel_for((part.count + step - 1) / step, [&](std::size_t piece) {

@@ -81,7 +81,7 @@ class Activate : public CpuPrimitive {
     const float* up = inputs.size() > 1 ? inputs[1].data<float>() : nullptr;
     float* result = out.data<float>();
     const std::size_t size = out.size();
-    dispatch([=, &kernels, activation = activation_] {
+    dispatch(out, [=, &kernels, activation = activation_] {
       parallel_for((size + SMALL - 1) / SMALL, [&](std::size_t piece) {
         const std::size_t from = piece * SMALL, count = std::min(SMALL, size - from);
         kernels.activate(
@@ -117,7 +117,7 @@ class Rotate : public CpuPrimitive {
     const float* frequencies = inputs[2].data<float>();
     const std::size_t pairs = inputs[2].size();
     float* result = out.data<float>();
-    dispatch([=, &kernels, traditional = traditional_, amplitude = amplitude_] {
+    dispatch(out, [=, &kernels, traditional = traditional_, amplitude = amplitude_] {
       for_each_of(batch * seq, heads * dim, [&](std::size_t token) {
         const std::ptrdiff_t b = token / seq, s = token % seq;
         float* cosines = scratch(2 * pairs + dim);

@@ -13,6 +13,8 @@
 #include <immintrin.h>
 #endif
 
+#include "shares.h"
+
 namespace mlxcel::kernels {
 namespace {
 
@@ -39,8 +41,9 @@ class Pool {
   void resize(std::size_t threads) {
     stop();
     stopping_ = false;
+    shares_ = Shares(threads);
     for (std::size_t i = 1; i < threads; i++) {
-      workers_.emplace_back([this] { serve(); });
+      workers_.emplace_back([this, i] { serve(i); });
     }
   }
 
@@ -55,13 +58,12 @@ class Pool {
     }
     work_ = work;
     context_ = context;
-    count_ = count;
-    next_.store(0, std::memory_order_relaxed);
+    shares_.deal(count);
     state_.fetch_add(JOB | OPEN, std::memory_order_seq_cst);
     if (sleepers_.load(std::memory_order_seq_cst) > 0) {
       state_.notify_all();
     }
-    take_part();
+    take_part(0);
     state_.fetch_sub(OPEN, std::memory_order_acq_rel);
     for (int looks = 0; (state_.load(std::memory_order_acquire) & INSIDE) != 0; looks++) {
       looks < LOOKS ? relax() : std::this_thread::yield();
@@ -71,17 +73,13 @@ class Pool {
  private:
   static constexpr std::uint64_t INSIDE = 0xFFFF, OPEN = 0x10000, JOB = 0x20000;
 
-  void take_part() {
-    for (;;) {
-      const std::size_t index = next_.fetch_add(1, std::memory_order_relaxed);
-      if (index >= count_) {
-        return;
-      }
-      work_(context_, index);
+  void take_part(std::size_t thread) {
+    while (const auto index = shares_.take(thread)) {
+      work_(context_, *index);
     }
   }
 
-  void serve() {
+  void serve(std::size_t thread) {
     std::uint64_t done = 0;
     for (;;) {
       std::uint64_t state = wait(done);
@@ -90,7 +88,7 @@ class Pool {
       }
       while ((state & OPEN) != 0) {
         if (state_.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel)) {
-          take_part();
+          take_part(thread);
           state_.fetch_sub(1, std::memory_order_acq_rel);
           break;
         }
@@ -136,9 +134,8 @@ class Pool {
   std::atomic<bool> stopping_{false};
   void (*work_)(void*, std::size_t) = nullptr;
   void* context_ = nullptr;
-  std::size_t count_ = 0;
+  Shares shares_{1};
   alignas(64) std::atomic<std::uint64_t> state_{0};
-  alignas(64) std::atomic<std::size_t> next_{0};
   alignas(64) std::atomic<int> sleepers_{0};
 };
 

@@ -12,6 +12,7 @@
 #include "mlx/allocator.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "mlx/primitives.h"
+#include "mlx/scheduler.h"
 
 namespace mlxcel::kernels {
 
@@ -36,9 +37,16 @@ class OnCpu : public Base {
   [[noreturn]] void refuse_gpu() {
     throw std::logic_error(std::string(this->name()) + " runs on the CPU only");
   }
+  /// Has `task` done on the stream, which makes `out`. MLX's encoder holds up the thread that evaluates while a
+  /// hundred tasks are open, lest they take up all memory; a token has more, but of small results.
   template <class Task>
-  void dispatch(Task task) {
-    mlx::core::cpu::get_command_encoder(this->stream()).dispatch(std::move(task));
+  void dispatch(const mlx::core::array& out, Task task) {
+    constexpr std::size_t SMALL = 256 * 1024;
+    if (out.nbytes() <= SMALL) {
+      mlx::core::scheduler::enqueue(this->stream(), std::move(task));
+    } else {
+      mlx::core::cpu::get_command_encoder(this->stream()).dispatch(std::move(task));
+    }
   }
   float* temporary(std::size_t floats) { return kernels::temporary(this->stream(), floats); }
 };
@@ -123,7 +131,7 @@ inline void hold_once(
 inline void StepPrimitive::eval_cpu(
     const std::vector<mlx::core::array>& inputs, mlx::core::array& out) {
   allocate(out);
-  dispatch(task(inputs.data(), out.data<float>()));
+  dispatch(out, task(inputs.data(), out.data<float>()));
 }
 
 /// The stream that operations on the CPU go to.

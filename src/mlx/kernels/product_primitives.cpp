@@ -126,7 +126,7 @@ class TakeRows : public CpuPrimitive {
     const std::ptrdiff_t stride = inputs[0].strides(0);
     const std::size_t count = inputs[0].size();
     float* result = out.data<float>();
-    dispatch([=, &kernels, operand = operand_] {
+    dispatch(out, [=, &kernels, operand = operand_] {
       const std::size_t pieces = (count + PACKED_AT_ONCE - 1) / PACKED_AT_ONCE;
       parallel_for(pieces, [&](std::size_t piece) {
         const std::size_t from = piece * PACKED_AT_ONCE;

@@ -41,42 +41,58 @@ void pack_rows(const Rows& x, std::size_t from, std::size_t to, float* out) {
   }
 }
 
+/// One row of activations by `Format::TOGETHER` rows of the matrix from `first` on, none behind `last`.
+template <class Format>
+__attribute__((always_inline)) inline void sum_rows(
+    const Matrix& matrix, const float* x, std::size_t first, std::size_t last, typename Vec::F* out) {
+  constexpr std::size_t ROWS = Format::TOGETHER;
+  const std::size_t blocks = matrix.columns / Format::BLOCK;
+  const std::size_t rest = matrix.columns % Format::BLOCK;
+  typename Format::Row rows[ROWS];
+  typename Vec::F sums[ROWS];
+#pragma GCC unroll 16
+  for (std::size_t r = 0; r < ROWS; r++) {
+    rows[r] = Format::row(matrix, least(first + r, last));
+    sums[r] = Vec::zero();
+  }
+  for (std::size_t b = 0; b < blocks; b++) {
+    const float* block = x + b * Format::BLOCK;
+    // Unrolled by hand: in a loop the sums would live in memory.
+    auto row = [&](auto r) __attribute__((always_inline)) {
+      auto& sum = sums[decltype(r)::value];
+      Format::prefetch(rows[decltype(r)::value], b);
+      Format::block(rows[decltype(r)::value], b, [&](auto i, typename Vec::F w) __attribute__((always_inline)) {
+        sum = Vec::fma(w, Vec::load(block + decltype(i)::value * Vec::LANES), sum);
+      });
+    };
+    unroll<ROWS>(row);
+  }
+  if (rest > 0) {
+    const float* block = x + blocks * Format::BLOCK;
+#pragma GCC unroll 16
+    for (std::size_t r = 0; r < ROWS; r++) {
+      typename Format::Tail tail;
+      const auto end = Format::tail(rows[r], blocks, rest, tail);
+      Format::block(end, 0, [&](auto i, typename Vec::F w) __attribute__((always_inline)) {
+        sums[r] = Vec::fma(w, Vec::load(block + decltype(i)::value * Vec::LANES), sums[r]);
+      });
+    }
+  }
+#pragma GCC unroll 16
+  for (std::size_t r = 0; r < ROWS; r++) {
+    out[r] = sums[r];
+  }
+}
+
 /// One row of activations by rows `from` to `to` of the matrix, straight from their packed form.
 template <class Format>
 void product_of_one(const Matrix& matrix, const float* x, std::size_t from, std::size_t to, float* out) {
-  const std::size_t blocks = matrix.columns / Format::BLOCK;
-  const std::size_t rest = matrix.columns % Format::BLOCK;
-  const std::size_t ahead = rows_ahead<Format>(matrix);
   for (std::size_t n = from; n < to; n += STRIP) {
-    typename Format::Row rows[STRIP];
+    Format::prefetch_scales(Format::row(matrix, n), matrix.columns);
     typename Vec::F sums[STRIP];
 #pragma GCC unroll 16
-    for (std::size_t r = 0; r < STRIP; r++) {
-      rows[r] = Format::row(matrix, least(n + r, to - 1));
-      sums[r] = Vec::zero();
-    }
-    for (std::size_t b = 0; b < blocks; b++) {
-      const float* block = x + b * Format::BLOCK;
-      // Unrolled by hand: in a loop the sums would live in memory.
-      auto row = [&](auto r) __attribute__((always_inline)) {
-        auto& sum = sums[decltype(r)::value];
-        Format::prefetch(matrix, rows[decltype(r)::value], b, ahead);
-        Format::block(rows[decltype(r)::value], b, [&](auto i, typename Vec::F w) __attribute__((always_inline)) {
-          sum = Vec::fma(w, Vec::load(block + decltype(i)::value * Vec::LANES), sum);
-        });
-      };
-      unroll<STRIP>(row);
-    }
-    if (rest > 0) {
-      const float* block = x + blocks * Format::BLOCK;
-#pragma GCC unroll 16
-      for (std::size_t r = 0; r < STRIP; r++) {
-        typename Format::Tail tail;
-        const auto last = Format::tail(rows[r], blocks, rest, tail);
-        Format::block(last, 0, [&](auto i, typename Vec::F w) __attribute__((always_inline)) {
-          sums[r] = Vec::fma(w, Vec::load(block + decltype(i)::value * Vec::LANES), sums[r]);
-        });
-      }
+    for (std::size_t r = 0; r < STRIP; r += Format::TOGETHER) {
+      sum_rows<Format>(matrix, x, n + r, to - 1, sums + r);
     }
     float four[STRIP];
     Vec::sum4(sums[0], sums[1], sums[2], sums[3], four);

@@ -119,8 +119,8 @@ void quantized_product(
   using Layout = Packed<BITS>;
   const std::size_t blocks = matrix.columns / Format::BLOCK;
   const std::size_t rest = matrix.columns % Format::BLOCK;
-  const std::size_t ahead = rows_ahead<Format>(matrix);
   for (std::size_t n = from; n < to; n += STRIP) {
+    Format::prefetch_scales(Format::row(matrix, n), matrix.columns);
     typename Format::Row rows[STRIP];
     typename Vec::F sums[ROWS][STRIP];
 #pragma GCC unroll 16
@@ -147,7 +147,7 @@ void quantized_product(
     };
     for (std::size_t b = 0; b < blocks; b++) {
       auto row = [&](auto r) __attribute__((always_inline)) {
-        Format::prefetch(matrix, rows[decltype(r)::value], b, ahead);
+        Format::prefetch(rows[decltype(r)::value], b);
         add(rows[decltype(r)::value], b, x + b * Layout::FLOATS, r);
       };
       unroll<STRIP>(row);

@@ -79,7 +79,7 @@ class Convolve : public CpuPrimitives {
     const std::size_t taps = inputs[1].shape(0), features = inputs[1].shape(1);
     const auto rows = rows_of(lengths_, inputs, bias_ ? 3 : 2, outputs);
     float* result = outputs[0].data<float>();
-    dispatch([=, &kernels, silu = silu_] {
+    dispatch(outputs[0], [=, &kernels, silu = silu_] {
       const std::size_t blocks = (features + FEATURES - 1) / FEATURES;
       for (const Row& row : rows) {
         const std::size_t kept = taps - 1;
@@ -160,7 +160,7 @@ class Recur : public CpuPrimitives {
     if (delta_) {
       prepared.turned = temporary(tokens * turned);
     }
-    prepare(inputs, prepared, tokens);
+    prepare(inputs, prepared, outputs[0]);
     recur(inputs, outputs, prepared);
   }
 
@@ -172,13 +172,15 @@ class Recur : public CpuPrimitives {
   bool delta_;
   std::vector<int> lengths_;
 
-  void prepare(const std::vector<mx::array>& inputs, Prepared to, std::size_t tokens) {
+  /// For `out`, which `recur` makes.
+  void prepare(const std::vector<mx::array>& inputs, Prepared to, const mx::array& out) {
+    const std::size_t tokens = out.shape(0);
     const Tokens mixed(inputs[0]), dt(inputs[1]);
     const Tokens beta = delta_ ? Tokens(inputs[4]) : dt;
     const float* rate = inputs[2].data<float>();
     const float* dt_bias = inputs[3].data<float>();
-    dispatch([=, &kernels = table(), heads = value_heads_, keys = key_heads_, dim = key_dim_,
-              least = least_, most = most_, delta = delta_] {
+    dispatch(out, [=, &kernels = table(), heads = value_heads_, keys = key_heads_, dim = key_dim_,
+                   least = least_, most = most_, delta = delta_] {
       // Keys of length 1, and queries of 1 / √dim.
       const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
       std::vector<float> scales(2 * dim, scale);
@@ -209,8 +211,8 @@ class Recur : public CpuPrimitives {
     const float* skip = delta_ ? nullptr : inputs[4].data<float>();
     const auto rows = rows_of(lengths_, inputs, 5, outputs);
     float* result = outputs[0].data<float>();
-    dispatch([=, &kernels = table(), heads = value_heads_, key_heads = key_heads_,
-              key_dim = key_dim_, value_dim = value_dim_, delta = delta_] {
+    dispatch(outputs[0], [=, &kernels = table(), heads = value_heads_, key_heads = key_heads_,
+                          key_dim = key_dim_, value_dim = value_dim_, delta = delta_] {
       const std::size_t keys = key_heads * key_dim;
       const std::size_t width = kernels.recurrence_width();
       const std::size_t blocks = (value_dim + width - 1) / width;
@@ -264,7 +266,7 @@ class Normalize : public CpuPrimitive {
     const std::size_t weights = inputs[2].size();
     const std::size_t tokens = out.shape(0), features = out.shape(1);
     float* result = out.data<float>();
-    dispatch([=, &kernels = table(), eps = eps_, group = group_, gate_first = gate_first_] {
+    dispatch(out, [=, &kernels = table(), eps = eps_, group = group_, gate_first = gate_first_] {
       const std::size_t groups = features / group;
       for_each_of(tokens * groups, 8 * group, [&](std::size_t piece) {
         const std::size_t token = piece / groups, first = piece % groups * group;
