@@ -276,6 +276,20 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_one_of_two_types_has_is_understood() {
+        #[derive(Debug, Deserialize)]
+        struct Other {
+            sliding_window: u64,
+        }
+        let parse = |value| config(value).parse_both::<Small, Other>();
+        let fields = json!({"size": 3, "sliding_window": 4096, "logit_scale": 0.5});
+        let (small, other) = parse(fields).unwrap();
+        assert_eq!((small.logit_scale, other.sliding_window), (Some(0.5), 4096));
+        let error = parse(json!({"size": 3, "sliding_window": 4096, "clip_qkv": 8.0}));
+        assert!(error.unwrap_err().to_string().contains("clip_qkv"));
+    }
+
+    #[test]
     fn a_field_of_the_wrong_type_is_named() {
         let error = config(json!({"size": "big"}))
             .parse::<Small>()

@@ -4,11 +4,10 @@
 use serde::Deserialize;
 
 use crate::mlx::Activation;
-use crate::mlx::fast::Scores;
 
 use super::builder::Builder;
 use super::error::LoadError;
-use super::layers::{AttentionConfig, Block, Decoder, DecoderConfig, NormKind, only_activation};
+use super::layers::{Block, Decoder, DecoderConfig, NormKind, only_activation};
 use super::variant::{Common, Variant};
 use super::weights::Weights;
 
@@ -66,15 +65,9 @@ impl Variant for Gemma2 {
         common: &Common,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<Block>, LoadError> {
-        let plain = common.attention()?;
-        let attention = AttentionConfig {
-            scores: Scores {
-                scale: own.query_pre_attn_scalar.unwrap_or(144.0).powf(-0.5),
-                soft_cap: own.attn_logit_softcapping,
-                ..plain.scores
-            },
-            ..plain
-        };
+        let scale = own.query_pre_attn_scalar.unwrap_or(144.0).powf(-0.5);
+        let mut attention = common.attention()?.with_scale(scale);
+        attention.scores.soft_cap = own.attn_logit_softcapping;
         // Every other layer has one, the first included.
         let types = own.layer_types.as_deref();
         let windows = common.windows(types, own.sliding_window, |index| index % 2 == 0)?;

@@ -6,7 +6,6 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::mlx::Activation;
-use crate::mlx::fast::Scores;
 
 use super::builder::Builder;
 use super::config::dimension;
@@ -116,6 +115,7 @@ impl Architecture for Gemma3 {
             Some(config.num_key_value_heads.unwrap_or(1)),
             Some(config.head_dim.unwrap_or(256)),
         )?;
+        let scale = config.query_pre_attn_scalar.unwrap_or(256.0).powf(-0.5);
         let windows = config.windows()?;
         let hidden = dimension("hidden_size", config.hidden_size())?;
         let inner = config.intermediate_size.unwrap_or(6912);
@@ -140,14 +140,10 @@ impl Architecture for Gemma3 {
             ..DecoderConfig::default()
         };
         Decoder::build(builder, &decoder, block.norm, |builder, index, path| {
-            let attention = AttentionConfig {
-                scores: Scores {
-                    scale: config.query_pre_attn_scalar.unwrap_or(256.0).powf(-0.5),
-                    window: windows.of(index),
-                    ..Scores::plain(shape.head_dim)
-                },
-                ..AttentionConfig::plain(shape, config.rope(config.slides(index)))
-            };
+            let rope = config.rope(config.slides(index));
+            let attention = AttentionConfig::plain(shape, rope)
+                .with_scale(scale)
+                .with_window(windows.of(index));
             let mut block = block.both_norms(builder, path, &attention)?;
             let path = format!("{path}.self_attn");
             let mut norm = |name: &str| {

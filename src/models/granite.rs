@@ -3,11 +3,9 @@
 
 use serde::Deserialize;
 
-use crate::mlx::fast::Scores;
-
 use super::builder::Builder;
 use super::error::LoadError;
-use super::layers::{AttentionConfig, Block, BlockConfig, Decoder, DecoderConfig};
+use super::layers::{Block, BlockConfig, Decoder, DecoderConfig};
 use super::variant::{Common, Variant};
 
 /// The fields of `config.json` beside the common ones.
@@ -35,14 +33,10 @@ impl Variant for Granite {
         common: &Common,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<Block>, LoadError> {
-        let plain = common.attention()?.with_biases(own.attention_bias);
-        let attention = AttentionConfig {
-            scores: Scores {
-                scale: own.attention_multiplier,
-                ..plain.scores
-            },
-            ..plain
-        };
+        let attention = common
+            .attention()?
+            .with_biases(own.attention_bias)
+            .with_scale(own.attention_multiplier);
         let block = BlockConfig {
             mlp_bias: own.mlp_bias,
             ..common.block()?

@@ -3,12 +3,11 @@
 use serde::Deserialize;
 
 use crate::mlx::Scoring;
-use crate::mlx::fast::Scores;
 
 use super::builder::Builder;
 use super::error::LoadError;
 use super::layers::{
-    AttentionConfig, Block, Decoder, DecoderConfig, Mixture, MixtureConfig, choices, plain_routing,
+    Block, Decoder, DecoderConfig, Mixture, MixtureConfig, choices, plain_routing,
 };
 use super::stacking::{rename, split_rows};
 use super::variant::{Common, Variant};
@@ -52,14 +51,10 @@ impl Variant for GraniteMoe {
         common: &Common,
         builder: &mut Builder<'_, '_>,
     ) -> Result<Decoder<Block<Mixture>>, LoadError> {
-        let plain = common.attention()?.with_biases(own.attention_bias);
-        let attention = AttentionConfig {
-            scores: Scores {
-                scale: own.attention_multiplier,
-                ..plain.scores
-            },
-            ..plain
-        };
+        let attention = common
+            .attention()?
+            .with_biases(own.attention_bias)
+            .with_scale(own.attention_multiplier);
         let block = common.block()?;
         let (experts, choices) = choices(
             ("num_local_experts", own.num_local_experts),

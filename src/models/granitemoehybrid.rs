@@ -4,7 +4,6 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::mlx::fast::Scores;
 use crate::mlx::{Activation, Scoring};
 
 use super::builder::Builder;
@@ -81,16 +80,13 @@ impl GraniteHybridConfig {
             ..RopeConfig::default()
         };
         let nope = self.position_embedding_type.as_deref() == Some("nope");
-        Ok(AttentionConfig {
-            qkv_bias: self.attention_bias,
-            out_bias: self.attention_bias,
-            rope: (!nope).then_some(rope.unscaled()),
-            scores: Scores {
-                scale: self.attention_multiplier,
-                ..Scores::plain(shape.head_dim)
-            },
-            ..AttentionConfig::plain(shape, RopeConfig::default())
-        })
+        let mut attention = AttentionConfig::plain(shape, rope.unscaled())
+            .with_biases(self.attention_bias)
+            .with_scale(self.attention_multiplier);
+        if nope {
+            attention.rope = None;
+        }
+        Ok(attention)
     }
 
     fn mamba(&self, hidden: i32) -> Result<MambaConfig, LoadError> {

@@ -56,7 +56,7 @@ impl GroupedExperts<'_> {
         weights.discard(|name| {
             let rest = name.strip_prefix("model.layers.");
             let index = rest.and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
-            index.is_some_and(|index| index >= layers) || name.ends_with("rotary_emb.inv_freq")
+            index.is_some_and(|index| index >= layers)
         });
         let Some(experts) = self.n_routed_experts else {
             return Ok(());

@@ -7,7 +7,6 @@ use super::builder::Builder;
 use super::error::LoadError;
 use super::layers::{Block, BlockConfig, Decoder};
 use super::variant::{Common, Variant};
-use super::weights::Weights;
 
 /// The fields of `config.json` beside the common ones.
 #[derive(Debug, Default, Deserialize)]
@@ -26,15 +25,6 @@ impl Variant for InternLm3 {
 
     fn complete(_: &InternLm3Config, common: &mut Common) {
         common.context.get_or_insert(32768);
-    }
-
-    fn sanitize(
-        _: &InternLm3Config,
-        common: &Common,
-        weights: &mut Weights<'_>,
-    ) -> Result<(), LoadError> {
-        weights.discard(|name| name.ends_with("rope.inv_freq"));
-        common.sanitize(weights)
     }
 
     fn build(

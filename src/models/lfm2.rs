@@ -13,7 +13,7 @@ use super::config::dimension;
 use super::error::LoadError;
 use super::layers::{
     Around, Attention, AttentionShape, Block, Convolution, Decoder, DecoderConfig, FeedForward,
-    Linear, Mixer, Mlp, NormConfig, NormOver, QueryKeyNorms, Rope, RopeConfig,
+    Linear, Mixer, Mlp, NormConfig, NormOver, QueryKeyNorms, Rope, RopeConfig, attends,
 };
 use super::registry::Architecture;
 use super::weights::Weights;
@@ -63,19 +63,7 @@ impl Lfm2Config {
         let Some(types) = &self.layer_types else {
             return Err(LoadError::config("layer_types", "is missing"));
         };
-        if types.len() != layers {
-            let message = format!("{} types for {layers} layers", types.len());
-            return Err(LoadError::config("layer_types", message));
-        }
-        let attends = |kind: &String| match kind.as_str() {
-            "full_attention" => Ok(true),
-            "conv" => Ok(false),
-            other => Err(LoadError::config(
-                "layer_types",
-                format!("\"{other}\" is neither \"full_attention\" nor \"conv\""),
-            )),
-        };
-        types.iter().map(attends).collect()
+        attends(types, layers, "conv")
     }
 
     /// Features inside of the feed-forward layers.

@@ -7,7 +7,6 @@ use super::builder::Builder;
 use super::error::LoadError;
 use super::layers::{Block, BlockConfig, Decoder};
 use super::variant::{Common, Variant};
-use super::weights::Weights;
 use super::windows::Windows;
 
 /// The fields of `config.json` beside the common ones.
@@ -43,16 +42,6 @@ impl Variant for Llama {
     fn complete(_: &LlamaConfig, common: &mut Common) {
         // transformers' own default.
         common.context.get_or_insert(2048);
-    }
-
-    fn sanitize(
-        _: &LlamaConfig,
-        common: &Common,
-        weights: &mut Weights<'_>,
-    ) -> Result<(), LoadError> {
-        // Frequencies that old versions of transformers saved; they are computed here.
-        weights.discard(|name| name.ends_with("rotary_emb.inv_freq"));
-        common.sanitize(weights)
     }
 
     fn build(

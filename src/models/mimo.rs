@@ -25,9 +25,7 @@ impl Variant for Mimo {
         common: &Common,
         weights: &mut Weights<'_>,
     ) -> Result<(), LoadError> {
-        weights.discard(|name| {
-            name.starts_with("model.mtp_layers.") || name.ends_with("rotary_emb.inv_freq")
-        });
+        weights.discard(|name| name.starts_with("model.mtp_layers."));
         common.sanitize(weights)
     }
 

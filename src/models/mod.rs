@@ -71,6 +71,7 @@ mod state;
 mod testing;
 mod text_config;
 mod variant;
+mod weight_files;
 mod weights;
 mod window_cache;
 mod windows;

@@ -7,7 +7,6 @@ use super::builder::Builder;
 use super::error::LoadError;
 use super::layers::{AttentionConfig, Block, BlockConfig, Decoder, NormOver};
 use super::variant::{Common, Variant};
-use super::weights::Weights;
 
 /// The fields of `config.json` beside the common ones.
 #[derive(Debug, Default, Deserialize)]
@@ -26,15 +25,6 @@ impl Variant for Olmo2 {
 
     fn complete(_: &Olmo2Config, common: &mut Common) {
         common.context.get_or_insert(2048);
-    }
-
-    fn sanitize(
-        _: &Olmo2Config,
-        common: &Common,
-        weights: &mut Weights<'_>,
-    ) -> Result<(), LoadError> {
-        weights.discard(|name| name.ends_with("rotary_emb.inv_freq"));
-        common.sanitize(weights)
     }
 
     fn build(

@@ -7,7 +7,6 @@ use super::builder::Builder;
 use super::error::LoadError;
 use super::layers::{AttentionConfig, Block, Decoder, NormOver};
 use super::variant::{Common, Variant};
-use super::weights::Weights;
 
 /// The fields of `config.json` beside the common ones.
 #[derive(Debug, Deserialize)]
@@ -35,15 +34,6 @@ pub struct Olmo3;
 impl Variant for Olmo3 {
     type Own = Olmo3Config;
     type Layer = Block;
-
-    fn sanitize(
-        _: &Olmo3Config,
-        common: &Common,
-        weights: &mut Weights<'_>,
-    ) -> Result<(), LoadError> {
-        weights.discard(|name| name.ends_with("rotary_emb.inv_freq"));
-        common.sanitize(weights)
-    }
 
     fn build(
         own: &Olmo3Config,

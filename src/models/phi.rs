@@ -41,7 +41,6 @@ impl Variant for Phi {
         weights: &mut Weights<'_>,
     ) -> Result<(), LoadError> {
         common.sanitize(weights)?;
-        weights.discard(|name| name.ends_with("rotary_emb.inv_freq"));
         weights.rename(|name| {
             if let Some(rest) = name.strip_prefix("model.final_layernorm.") {
                 return Some(format!("model.norm.{rest}"));

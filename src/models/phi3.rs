@@ -10,7 +10,6 @@ use super::builder::Builder;
 use super::error::LoadError;
 use super::layers::{Around, Attention, Block, Decoder, Mlp, Rope};
 use super::variant::{Common, Variant};
-use super::weights::Weights;
 
 /// The fields of `config.json` beside the common ones.
 #[derive(Debug, Default, Deserialize)]
@@ -48,15 +47,6 @@ impl Variant for Phi3 {
         for section in sections.into_iter().flatten() {
             own.complete_stretching(section);
         }
-    }
-
-    fn sanitize(
-        _: &Phi3Config,
-        common: &Common,
-        weights: &mut Weights<'_>,
-    ) -> Result<(), LoadError> {
-        weights.discard(|name| name.ends_with("rotary_emb.inv_freq"));
-        common.sanitize(weights)
     }
 
     fn build(

@@ -7,7 +7,6 @@ use super::builder::Builder;
 use super::error::LoadError;
 use super::layers::{AttentionConfig, Block, Decoder};
 use super::variant::{Common, Variant};
-use super::weights::Weights;
 use super::windows;
 
 /// The fields of `config.json` beside the common ones.
@@ -32,15 +31,6 @@ impl Variant for Qwen2 {
         common.rope_theta.get_or_insert(1e6);
     }
 
-    fn sanitize(
-        _: &Qwen2Config,
-        common: &Common,
-        weights: &mut Weights<'_>,
-    ) -> Result<(), LoadError> {
-        weights.discard(|name| name.ends_with("rotary_emb.inv_freq"));
-        common.sanitize(weights)
-    }
-
     fn build(
         own: &Qwen2Config,
         common: &Common,
@@ -50,9 +40,9 @@ impl Variant for Qwen2 {
             qkv_bias: true,
             ..common.attention()?
         };
-        let (types, last) = (own.layer_types.as_deref(), own.max_window_layers);
+        let (types, first) = (own.layer_types.as_deref(), own.max_window_layers);
         let window = own.sliding_window.filter(|_| own.use_sliding_window);
-        let windows = windows::qwen(common, types, window, last)?;
+        let windows = windows::qwen(common, types, window, first)?;
         let block = common.block()?;
         common.build(builder, |builder, index, path| {
             block.pre_norm(builder, path, &attention.with_window(windows.of(index)))

@@ -12,7 +12,7 @@ use super::error::LoadError;
 use super::layers::{
     Around, Attention, AttentionConfig, AttentionShape, Block, Decoder, DecoderConfig, DeltaConfig,
     DeltaInputs, GatedDelta, Mixer, Mixture, MixtureConfig, Mlp, NormConfig, NormOver, RopeConfig,
-    Shared, Sparse, choices, only_activation, plain_routing,
+    Shared, Sparse, attends, choices, only_activation, plain_routing,
 };
 use super::registry::Architecture;
 use super::stacking::{USUAL, rename, split_rows, stack_experts};
@@ -85,19 +85,7 @@ impl QwenHybridConfig {
                 .map(|i| (i + 1).is_multiple_of(interval))
                 .collect());
         };
-        if types.len() != layers {
-            let message = format!("{} types for {layers} layers", types.len());
-            return Err(LoadError::config("layer_types", message));
-        }
-        let attends = |kind: &String| match kind.as_str() {
-            "full_attention" => Ok(true),
-            "linear_attention" => Ok(false),
-            other => Err(LoadError::config(
-                "layer_types",
-                format!("\"{other}\" is neither \"full_attention\" nor \"linear_attention\""),
-            )),
-        };
-        types.iter().map(attends).collect()
+        attends(types, layers, "linear_attention")
     }
 
     fn attention(&self, kind: Kind) -> Result<AttentionConfig, LoadError> {

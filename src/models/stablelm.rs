@@ -43,7 +43,6 @@ impl Variant for StableLm {
         weights: &mut Weights<'_>,
     ) -> Result<(), LoadError> {
         common.sanitize(weights)?;
-        weights.discard(|name| name.ends_with("rotary_emb.inv_freq"));
         if !own.qk_layernorm {
             return Ok(());
         }

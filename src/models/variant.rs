@@ -101,9 +101,12 @@ fn stated<T: Copy>(key: &str, field: Option<T>) -> Result<T, LoadError> {
 }
 
 impl Common {
-    /// Fails where the activation is another one, and discards the head where it is tied.
+    /// Fails where the activation is another one, and discards what is computed here, and the head where it
+    /// is tied.
     pub fn sanitize(&self, weights: &mut Weights<'_>) -> Result<(), LoadError> {
         only_activation("hidden_act", self.hidden_act.as_deref(), self.activation)?;
+        // Frequencies that old versions of transformers saved.
+        weights.discard(|name| name.ends_with(".inv_freq"));
         weights.discard_tied_head(self.tied);
         Ok(())
     }

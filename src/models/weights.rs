@@ -1,6 +1,6 @@
 //! A checkpoint's tensors: found in one safetensors file or several, taken by name.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -12,11 +12,7 @@ use super::LoadProgress;
 use super::error::LoadError;
 use super::pages;
 use super::shard::{Shard, TensorInfo};
-
-const INDEX: &str = "model.safetensors.index.json";
-
-/// How files end that hold weights in formats we do not read.
-const FOREIGN: [&str; 5] = [".gguf", ".bin", ".pt", ".pth", ".npz"];
+use super::weight_files;
 
 /// The tensors that were not taken yet. Opening reads the headers only.
 pub struct Weights<'p> {
@@ -96,8 +92,7 @@ impl Part {
 }
 
 impl<'p> Weights<'p> {
-    /// Opens the safetensors of `dir`: those that the index names, else `model.safetensors`, else
-    /// every `model*.safetensors`.
+    /// Opens the safetensors of `dir`.
     pub fn open(
         dir: &Path,
         compute: Option<Dtype>,
@@ -114,7 +109,7 @@ impl<'p> Weights<'p> {
             progress: LoadProgress { bytes: 0, total: 0 },
             report,
         };
-        for path in find_files(dir)? {
+        for path in weight_files::find(dir)? {
             let tensors = weights.read_header(&path)?;
             weights.tensors.extend(tensors);
         }
@@ -498,79 +493,6 @@ fn to_dtype(dtype: safetensors::Dtype) -> Option<Dtype> {
     })
 }
 
-fn find_files(dir: &Path) -> Result<Vec<PathBuf>, LoadError> {
-    let index = dir.join(INDEX);
-    if index.is_file() {
-        return indexed_files(dir, &index);
-    }
-    let single = dir.join("model.safetensors");
-    if single.is_file() {
-        return Ok(vec![single]);
-    }
-    let entries = dir.read_dir().map_err(|source| LoadError::Io {
-        path: dir.to_owned(),
-        source,
-    })?;
-    let mut names: Vec<String> = entries
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    let files: Vec<PathBuf> = names
-        .iter()
-        .filter(|name| name.starts_with("model") && name.ends_with(".safetensors"))
-        .map(|name| dir.join(name))
-        .collect();
-    if files.is_empty() {
-        let foreign = |name: &String| FOREIGN.iter().any(|suffix| name.ends_with(suffix));
-        return Err(LoadError::NoWeights {
-            dir: dir.to_owned(),
-            other: names.into_iter().find(foreign),
-        });
-    }
-    Ok(files)
-}
-
-/// The files that the index names, all of them there.
-fn indexed_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, LoadError> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: HashMap<String, String>,
-    }
-    let json = |message: String| LoadError::Json {
-        path: index.to_owned(),
-        message,
-    };
-    let text = std::fs::read(index).map_err(|source| LoadError::Io {
-        path: index.to_owned(),
-        source,
-    })?;
-    let index: Index = serde_json::from_slice(&text).map_err(|error| json(error.to_string()))?;
-    let names: BTreeSet<&String> = index.weight_map.values().collect();
-    if names.is_empty() {
-        return Err(json("weight_map is empty".to_owned()));
-    }
-    names
-        .into_iter()
-        .map(|name| {
-            if Path::new(name)
-                .file_name()
-                .is_none_or(|file| file != name.as_str())
-            {
-                return Err(json(format!(
-                    "{name:?} is not the name of a file in this folder"
-                )));
-            }
-            let path = dir.join(name);
-            if path.is_file() {
-                Ok(path)
-            } else {
-                Err(LoadError::MissingShard(path))
-            }
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -591,13 +513,10 @@ mod tests {
         for (file, name) in [("one.safetensors", "a"), ("two.safetensors", "b")] {
             write_tensors(&dir.path().join(file), &[floats(name, &[4, 2])]);
         }
-        write_index(dir.path(), "two.safetensors");
+        let index = json!({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}});
+        let path = dir.path().join("model.safetensors.index.json");
+        std::fs::write(path, index.to_string()).unwrap();
         dir
-    }
-
-    fn write_index(dir: &Path, second: &str) {
-        let index = json!({"weight_map": {"a": "one.safetensors", "b": second}});
-        std::fs::write(dir.join(INDEX), index.to_string()).unwrap();
     }
 
     #[test]
@@ -618,35 +537,6 @@ mod tests {
             error.contains("1 tensors") && error.contains("first a"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn a_missing_shard_is_named() {
-        let dir = sharded();
-        std::fs::remove_file(dir.path().join("two.safetensors")).unwrap();
-        let error = open_error(dir.path());
-        assert!(error.contains("two.safetensors is missing"), "{error}");
-    }
-
-    #[test]
-    fn an_index_cannot_point_out_of_the_folder() {
-        let dir = sharded();
-        for name in ["../two.safetensors", "/etc/passwd", "..", ""] {
-            write_index(dir.path(), name);
-            let error = open_error(dir.path());
-            assert!(error.contains("not the name of a file"), "{name}: {error}");
-        }
-        std::fs::write(dir.path().join(INDEX), "[]").unwrap();
-        assert!(open_error(dir.path()).contains(INDEX));
-    }
-
-    #[test]
-    fn a_folder_without_weights_says_so() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(open_error(dir.path()).contains("holds no weights"));
-        std::fs::write(dir.path().join("model.Q4_0.gguf"), "GGUF").unwrap();
-        let error = open_error(dir.path());
-        assert!(error.contains("model.Q4_0.gguf is not read"), "{error}");
     }
 
     #[test]

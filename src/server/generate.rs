@@ -3,20 +3,23 @@
 //! A [`Generation`] detokenizes, finds stop strings and keeps each token's place in the text, so that
 //! what an endpoint shows of tokens and of text always agrees. Dropping it cancels the request.
 
+mod clock;
+mod echo;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 
+use self::clock::Clock;
+pub use self::echo::Echo;
 use super::error::ApiError;
 use super::metrics::Tally;
 use super::reader::Reader;
-use crate::engine::{EngineError, Event, Finish, FinishReason, Timings, Token, TokenLogprobs};
+use crate::engine::{EngineError, Event, Finish, FinishReason, Token, TokenLogprobs};
 use crate::text::output::Piece;
 use crate::text::{Detokenizer, StopMatcher, StopStep, TextError, Tokenizer};
 
@@ -64,64 +67,6 @@ pub struct Summary {
     pub reasoning_tokens: usize,
     /// Mean logprob of the generated tokens; `None` where there are none, or they were not asked for.
     pub mean_logprob: Option<f64>,
-}
-
-/// A prompt that is repeated before its output.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Echo {
-    text: String,
-    /// Where their logprobs are asked for.
-    tokens: Vec<ShownToken>,
-}
-
-impl Echo {
-    /// Of the prompt's text alone.
-    pub fn of_text(text: String) -> Self {
-        let tokens = Vec::new();
-        Self { text, tokens }
-    }
-
-    /// Of a prompt whose tokens come with logprobs. `text` is what it was encoded from; `None` decodes
-    /// the tokens.
-    pub fn of_tokens(
-        tokenizer: Arc<Tokenizer>,
-        tokens: &[u32],
-        text: Option<String>,
-    ) -> Result<Self, TextError> {
-        let mut detokenizer = Detokenizer::new(tokenizer);
-        let mut decoded = String::new();
-        let mut starts = Vec::with_capacity(tokens.len());
-        for &id in tokens {
-            starts.push(decoded.len());
-            decoded.push_str(&detokenizer.push(id)?);
-        }
-        decoded.push_str(&detokenizer.finish()?);
-        let text = text.unwrap_or(decoded);
-        // A tokenizer that normalizes decodes to another text: its places are then only about right.
-        let place = |start: usize| {
-            let within = start.min(text.len());
-            (0..=within).rev().find(|&at| text.is_char_boundary(at))
-        };
-        let shown = |(&id, start)| ShownToken {
-            id,
-            start: place(start).unwrap_or(0),
-            logprobs: None,
-        };
-        let tokens = tokens.iter().zip(starts).map(shown).collect();
-        Ok(Self { text, tokens })
-    }
-
-    /// `logprobs` are those of the tokens from the second on.
-    fn told(mut self, logprobs: Vec<TokenLogprobs>) -> Delta {
-        for (token, logprobs) in self.tokens.iter_mut().skip(1).zip(logprobs) {
-            token.logprobs = Some(logprobs);
-        }
-        Delta {
-            text: self.text,
-            tokens: self.tokens,
-            ..Delta::default()
-        }
-    }
 }
 
 /// The end of a text that the next token goes on with.
@@ -205,7 +150,7 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
 
     /// Repeats the prompt first. Stop strings are not looked for in it.
     pub fn with_echo(mut self, echo: Echo) -> Self {
-        self.made = echo.text.len();
+        self.made = echo.len();
         self.shown = self.made;
         self.echo = Some(echo);
         self
@@ -268,7 +213,7 @@ impl<S: Stream<Item = Event> + Unpin> Generation<S> {
                     cached_tokens,
                 }) => {
                     self.clock.began(queued, cached_tokens);
-                    if let Some(echo) = self.echo.take_if(|echo| echo.tokens.is_empty()) {
+                    if let Some(echo) = self.echo.take_if(|echo| !echo.has_tokens()) {
                         return Ok(Step::Delta(echo.told(Vec::new())));
                     }
                 }
@@ -429,54 +374,4 @@ impl<S: Stream<Item = Event> + Unpin + Send + 'static> Generation<S> {
 
 fn undecodable(error: TextError) -> ApiError {
     ApiError::internal(format!("the output cannot be decoded: {error}"))
-}
-
-/// Times a generation from outside, for the case that a stop string cuts it off before the engine
-/// has told how it went.
-struct Clock {
-    prompt_tokens: usize,
-    cached_tokens: usize,
-    tokens: usize,
-    queued: Duration,
-    begun: Instant,
-    first: Option<Instant>,
-}
-
-impl Clock {
-    fn new(prompt_tokens: usize) -> Self {
-        Self {
-            prompt_tokens,
-            cached_tokens: 0,
-            tokens: 0,
-            queued: Duration::ZERO,
-            begun: Instant::now(),
-            first: None,
-        }
-    }
-
-    fn began(&mut self, queued: Duration, cached_tokens: usize) {
-        self.queued = queued;
-        self.cached_tokens = cached_tokens;
-        self.begun = Instant::now();
-    }
-
-    fn token(&mut self) {
-        self.tokens += 1;
-        self.first.get_or_insert_with(Instant::now);
-    }
-
-    fn stopped(&self) -> Finish {
-        let first = self.first.unwrap_or_else(Instant::now);
-        Finish {
-            reason: FinishReason::Stop,
-            prompt_tokens: self.prompt_tokens,
-            cached_tokens: self.cached_tokens,
-            completion_tokens: self.tokens,
-            timings: Timings {
-                queued: self.queued,
-                prefill: first - self.begun,
-                decode: first.elapsed(),
-            },
-        }
-    }
 }

@@ -195,6 +195,17 @@ impl AttentionConfig {
         }
     }
 
+    /// The same with scores that are multiplied by `scale`.
+    pub fn with_scale(self, scale: f32) -> Self {
+        Self {
+            scores: Scores {
+                scale,
+                ..self.scores
+            },
+            ..self
+        }
+    }
+
     /// The same for a layer whose tokens see `window` positions.
     pub fn with_window(&self, window: Option<i32>) -> Self {
         Self {

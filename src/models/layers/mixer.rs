@@ -2,7 +2,7 @@
 
 use crate::mlx::{Array, MlxError};
 use crate::models::batch::Batch;
-use crate::models::{LayerState, StateSize};
+use crate::models::{LayerState, LoadError, StateSize};
 
 use super::{Attention, DecoderLayer, FeedForward, RmsNorm};
 
@@ -32,6 +32,23 @@ pub trait Mixer {
 
     /// Adds what a sequence keeps of this layer.
     fn add_state(&self, size: &mut StateSize);
+}
+
+/// Which layers of a hybrid have attention, by its `layer_types`: the others are of the type `recurrent`.
+pub fn attends(types: &[String], layers: usize, recurrent: &str) -> Result<Vec<bool>, LoadError> {
+    if types.len() != layers {
+        let message = format!("{} types for {layers} layers", types.len());
+        return Err(LoadError::config("layer_types", message));
+    }
+    let attends = |kind: &String| match kind.as_str() {
+        "full_attention" => Ok(true),
+        kind if kind == recurrent => Ok(false),
+        other => Err(LoadError::config(
+            "layer_types",
+            format!("\"{other}\" is neither \"full_attention\" nor \"{recurrent}\""),
+        )),
+    };
+    types.iter().map(attends).collect()
 }
 
 impl Mixer for Attention {

@@ -27,7 +27,7 @@ pub use embedding::Embedding;
 pub use experts::{Mixture, MixtureConfig, Shared, Sparse, choices, plain_routing};
 pub use latent::{LatentAttention, LatentBlock, LatentShape};
 pub use linear::Linear;
-pub use mixer::{Mixer, Residual, Stateless};
+pub use mixer::{Mixer, Residual, Stateless, attends};
 pub use mlp::{FeedForward, Mlp, activation, only_activation};
 pub use norm::{HeadNorm, LayerNorm, Norm, NormConfig, NormKind, RmsNorm};
 pub use parallel::{EitherBlock, ParallelBlock};

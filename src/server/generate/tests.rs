@@ -1,9 +1,11 @@
 //! Outputs of an engine that says what the tests want.
 
 use super::*;
+use crate::engine::Timings;
 use crate::text::output::{Functions, OutputParser, ToolFormat};
 use futures::stream::{self, BoxStream};
 use std::path::Path;
+use std::time::Duration;
 
 fn tokenizer() -> Arc<Tokenizer> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tiny-model/mlxcel-tiny");
