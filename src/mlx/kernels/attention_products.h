@@ -72,7 +72,24 @@ void score(
     std::size_t vectors,
     float* scores) {
   static_assert(STRIP == 4);
-  for (std::size_t t = from; t < to; t += STRIP, scores += STRIP) {
+  // Summing up the lanes is a long chain: those of a strip are left to the products of the next one.
+  typename Vec::F before[ROWS][STRIP];
+#pragma GCC unroll 16
+  for (int m = 0; m < ROWS; m++) {
+#pragma GCC unroll 16
+    for (std::size_t r = 0; r < STRIP; r++) {
+      before[m][r] = Vec::zero();
+    }
+  }
+  // The first time zeros, which the first strip's scores replace.
+  float* out = scores;
+  const auto sum_up = [&]() __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int m = 0; m < ROWS; m++) {
+      Vec::sum4(before[m][0], before[m][1], before[m][2], before[m][3], out + m * SEGMENT);
+    }
+  };
+  for (std::size_t t = from; t < to; t += STRIP) {
     typename Format::Row rows[STRIP];
     typename Vec::F sums[ROWS][STRIP];
     Format::prefetch(keys, t, STRIP);
@@ -84,6 +101,8 @@ void score(
         sums[m][r] = Vec::zero();
       }
     }
+    sum_up();
+    out = scores + (t - from);
     for (std::size_t first = 0; first < vectors; first += Format::SPAN) {
       const typename Format::Common common[STRIP] = {
           Format::common(rows[0], first), Format::common(rows[1], first),
@@ -107,9 +126,13 @@ void score(
     }
 #pragma GCC unroll 16
     for (int m = 0; m < ROWS; m++) {
-      Vec::sum4(sums[m][0], sums[m][1], sums[m][2], sums[m][3], scores + m * SEGMENT);
+#pragma GCC unroll 16
+      for (std::size_t r = 0; r < STRIP; r++) {
+        before[m][r] = sums[m][r];
+      }
     }
   }
+  sum_up();
 }
 
 /// The same for a number of queries up to `Vec::TILE` that is only known now.

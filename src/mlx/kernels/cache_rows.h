@@ -68,8 +68,18 @@ struct Integers {
   }
   static constexpr int lane(int feature) { return Common::lane(feature); }
 
-  /// Nothing: widening takes longer than memory does.
-  static void prefetch(const CacheRows&, std::size_t, std::size_t) {}
+  /// As above, the scales too.
+  __attribute__((always_inline)) static void prefetch(
+      const CacheRows& rows, std::size_t t, std::size_t count) {
+    constexpr std::size_t AHEAD = 16 * 1024, LINE = 64;
+    const unsigned char* at = rows.data + t * rows.stride + AHEAD;
+    for (std::size_t i = 0; i < count * rows.stride; i += LINE) {
+      __builtin_prefetch(at + i);
+    }
+    const std::size_t later = (t + AHEAD / rows.stride) * rows.scale_stride;
+    __builtin_prefetch(rows.scales + later);
+    __builtin_prefetch(rows.biases + later);
+  }
 };
 
 template <int BITS, class Call>
