@@ -72,26 +72,31 @@ void score(
     std::size_t vectors,
     float* scores) {
   static_assert(STRIP == 4);
-  // Summing up the lanes is a long chain: those of a strip are left to the products of the next one.
-  typename Vec::F before[ROWS][STRIP];
-#pragma GCC unroll 16
-  for (int m = 0; m < ROWS; m++) {
-#pragma GCC unroll 16
-    for (std::size_t r = 0; r < STRIP; r++) {
-      before[m][r] = Vec::zero();
-    }
-  }
-  // The first time zeros, which the first strip's scores replace.
-  float* out = scores;
-  const auto sum_up = [&]() __attribute__((always_inline)) {
+  // Summing up the lanes is a long chain: those of a strip are left to the products of the next one, where the
+  // registers hold both.
+  constexpr bool LATER = 2 * ROWS <= Vec::TILE;
+  using Lanes = typename Vec::F[ROWS][STRIP];
+  const auto sum_up = [](const Lanes& lanes, float* out) __attribute__((always_inline)) {
 #pragma GCC unroll 16
     for (int m = 0; m < ROWS; m++) {
-      Vec::sum4(before[m][0], before[m][1], before[m][2], before[m][3], out + m * SEGMENT);
+      Vec::sum4(lanes[m][0], lanes[m][1], lanes[m][2], lanes[m][3], out + m * SEGMENT);
     }
   };
+  // At first zeros, which the first strip's scores replace.
+  Lanes before;
+  float* out = scores;
+  if constexpr (LATER) {
+#pragma GCC unroll 16
+    for (int m = 0; m < ROWS; m++) {
+#pragma GCC unroll 16
+      for (std::size_t r = 0; r < STRIP; r++) {
+        before[m][r] = Vec::zero();
+      }
+    }
+  }
   for (std::size_t t = from; t < to; t += STRIP) {
     typename Format::Row rows[STRIP];
-    typename Vec::F sums[ROWS][STRIP];
+    Lanes sums;
     Format::prefetch(keys, t, STRIP);
 #pragma GCC unroll 16
     for (std::size_t r = 0; r < STRIP; r++) {
@@ -101,8 +106,10 @@ void score(
         sums[m][r] = Vec::zero();
       }
     }
-    sum_up();
-    out = scores + (t - from);
+    if constexpr (LATER) {
+      sum_up(before, out);
+      out = scores + (t - from);
+    }
     for (std::size_t first = 0; first < vectors; first += Format::SPAN) {
       const typename Format::Common common[STRIP] = {
           Format::common(rows[0], first), Format::common(rows[1], first),
@@ -124,15 +131,21 @@ void score(
         }
       }
     }
+    if constexpr (LATER) {
 #pragma GCC unroll 16
-    for (int m = 0; m < ROWS; m++) {
+      for (int m = 0; m < ROWS; m++) {
 #pragma GCC unroll 16
-      for (std::size_t r = 0; r < STRIP; r++) {
-        before[m][r] = sums[m][r];
+        for (std::size_t r = 0; r < STRIP; r++) {
+          before[m][r] = sums[m][r];
+        }
       }
+    } else {
+      sum_up(sums, scores + (t - from));
     }
   }
-  sum_up();
+  if constexpr (LATER) {
+    sum_up(before, out);
+  }
 }
 
 /// The same for a number of queries up to `Vec::TILE` that is only known now.
