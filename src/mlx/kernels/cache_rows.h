@@ -32,15 +32,11 @@ struct Numbers {
 
   /// Asks for the rows of `count` positions that come later than `t`. What one head has of a segment is too
   /// short, and its keys and values too far apart, for the processor to notice in time where the reading goes
-  /// on. Behind the last row nothing happens. Always inlined: GCC takes a call that only prefetches for one
-  /// that does nothing.
+  /// on. Behind the last row nothing happens.
   __attribute__((always_inline)) static void prefetch(
       const CacheRows& rows, std::size_t t, std::size_t count) {
-    constexpr std::size_t AHEAD = 24 * 1024, LINE = 64;
-    const unsigned char* at = rows.data + t * rows.stride + AHEAD;
-    for (std::size_t i = 0; i < count * rows.stride; i += LINE) {
-      __builtin_prefetch(at + i);
-    }
+    constexpr std::size_t AHEAD = 24 * 1024;
+    prefetch_lines(rows.data + t * rows.stride + AHEAD, count * rows.stride);
   }
 };
 
@@ -71,11 +67,8 @@ struct Integers {
   /// As above, the scales too.
   __attribute__((always_inline)) static void prefetch(
       const CacheRows& rows, std::size_t t, std::size_t count) {
-    constexpr std::size_t AHEAD = 16 * 1024, LINE = 64;
-    const unsigned char* at = rows.data + t * rows.stride + AHEAD;
-    for (std::size_t i = 0; i < count * rows.stride; i += LINE) {
-      __builtin_prefetch(at + i);
-    }
+    constexpr std::size_t AHEAD = 16 * 1024;
+    prefetch_lines(rows.data + t * rows.stride + AHEAD, count * rows.stride);
     const std::size_t later = (t + AHEAD / rows.stride) * rows.scale_stride;
     __builtin_prefetch(rows.scales + later);
     __builtin_prefetch(rows.biases + later);

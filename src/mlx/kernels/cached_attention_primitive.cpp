@@ -79,7 +79,6 @@ class CachedAttention : public CpuPrimitives {
       tokens += news.keys.seq;
     }
     const std::size_t heads = all[0].keys.heads, dim = all[0].keys.dim;
-    // Pieces come in order, a thread's at least.
     for_each_of(tokens * heads, 2 * dim, [&](std::size_t index) {
       std::size_t t = index / heads, p = 0;
       while (t >= all[p].keys.seq) {

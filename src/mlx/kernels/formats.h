@@ -22,15 +22,20 @@ inline std::size_t least(std::size_t a, std::size_t b) {
 /// of float32 the processor asks for by itself. Behind the last row nothing happens.
 constexpr std::size_t DENSE_AHEAD = 4 * 1024, PACKED_AHEAD = 10 * 1024;
 
+/// Asks for the lines of `bytes` from `at` on. Always inlined: GCC takes a call that only prefetches for one that does
+/// nothing.
+__attribute__((always_inline)) inline void prefetch_lines(const void* at, std::size_t bytes) {
+  constexpr std::size_t LINE = 64;
+  for (std::size_t i = 0; i < bytes; i += LINE) {
+    __builtin_prefetch(static_cast<const unsigned char*>(at) + i);
+  }
+}
+
 /// Asks for the scales of the strip after next, or biases: a strip has too few of them for the processor to notice,
 /// and each begins a line that it would wait for.
 template <class T>
 __attribute__((always_inline)) inline void prefetch_strip(const T* row, std::size_t groups) {
-  constexpr std::size_t LINE = 64;
-  const auto* at = reinterpret_cast<const unsigned char*>(row + 2 * STRIP * groups);
-  for (std::size_t i = 0; i < STRIP * groups * sizeof(T); i += LINE) {
-    __builtin_prefetch(at + i);
-  }
+  prefetch_lines(row + 2 * STRIP * groups, STRIP * groups * sizeof(T));
 }
 
 /// The number of a vector within its block, known when compiling.
