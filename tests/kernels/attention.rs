@@ -185,7 +185,7 @@ fn positions_that_are_kept_are_seen_beside_the_window() {
 fn a_cache_in_fewer_bits_is_read_as_the_numbers_it_stands_for() {
     let shapes = (1..4i32, 1..4i32, 1..20i32, 0..600i32, 1..5i32);
     let bits = prop::sample::select(vec![16, 8, 4]);
-    let groups = prop::sample::select(vec![32, 64]);
+    let groups = prop::sample::select(vec![32, 64, 128]);
     let strategy = (shapes, bits, groups, any::<u32>());
     on_every_isa(30, strategy, |(shape, bits, group_size, seed)| {
         let (kv_heads, group, seq, past, groups) = shape;

@@ -83,10 +83,10 @@ void find_in_segment(
     soften(head, rows[m], from, to, scores + m * SEGMENT, found + m * found_stride + length);
   }
   if (reads_in_place<Format>(head.dim, count)) {
-    weigh_of<Format>(count, scores, head.values, from, to - from, vectors, found, found_stride);
+    weigh_all<Format>(count, scores, head.values, from, to - from, vectors, found, found_stride);
   } else {
     const CacheRows values = widened<Format>(head.values, from, to, head.dim, copies);
-    weigh_of<Numbers<float>>(count, scores, values, 0, to - from, vectors, found, found_stride);
+    weigh_all<Numbers<float>>(count, scores, values, 0, to - from, vectors, found, found_stride);
   }
 }
 
@@ -97,15 +97,16 @@ inline void merge(float* found, const float* next, std::size_t length) {
     return;
   }
   const float top = highest > other ? highest : other;
-  float differences[Vec::LANES] = {highest - top, other - top};
-  Vec::store(differences, exp(Vec::load(differences)));
-  const auto keep = Vec::set1(differences[0]), take = Vec::set1(differences[1]);
+  const auto keep = exp(Vec::set1(highest - top)), take = exp(Vec::set1(other - top));
   for (std::size_t d = 0; d < length; d += Vec::LANES) {
     Vec::store(
         found + d, Vec::fma(Vec::load(next + d), take, Vec::mul(Vec::load(found + d), keep)));
   }
+  float sum[Vec::LANES];
+  Vec::store(
+      sum, Vec::add(Vec::mul(Vec::set1(found[length + 1]), keep), Vec::mul(Vec::set1(next[length + 1]), take)));
   found[length] = top;
-  found[length + 1] = found[length + 1] * differences[0] + next[length + 1] * differences[1];
+  found[length + 1] = sum[0];
 }
 
 /// Before the first segment: nothing, or the sink, a score without a value.

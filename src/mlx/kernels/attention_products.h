@@ -14,11 +14,12 @@ constexpr std::size_t SEGMENT = ATTENTION_SEGMENT;
 /// Query rows that are computed together at most.
 constexpr std::size_t QUERIES = 2 * Vec::TILE;
 
-/// Whether as many query rows read keys and values where they lie: what is widened anew for each tile of
-/// them must not cost more than copies do.
+/// Whether as many query rows read keys and values where they lie, else copies: where the last vector of a position
+/// must be filled up, or where what is widened anew for each tile of rows costs more than copies do.
 template <class Format>
 bool reads_in_place(std::size_t dim, std::size_t count) {
-  return dim % Vec::LANES == 0 && (count <= Vec::TILE || std::is_same_v<Format, Numbers<float>>);
+  return dim % Vec::LANES == 0 &&
+      (count <= Vec::TILE || Vec::WIDENS_FAST || std::is_same_v<Format, Numbers<float>>);
 }
 
 /// The sum over features `FEATURE`, `FEATURE + WIDTH` and so on of a query and as many keys as there are
@@ -181,14 +182,15 @@ void scores_of(
   // A strip at a time, which all tiles of queries find in the first-level cache.
   for (std::size_t t = from; t < to; t += STRIP) {
     const std::size_t wanted = least(STRIP, to - t);
-    const bool as_is = in_place && std::is_same_v<Format, Numbers<float>>;
-    const CacheRows strip = as_is ? keys : widened<Format>(keys, t, t + wanted, dim, copies);
-    const std::size_t first = as_is ? t : 0;
-    for (std::size_t m = 0; m < count; m += Vec::TILE) {
-      score_of<Numbers<float>>(
-          least(Vec::TILE, count - m), strip, first, first + wanted, queries + m * length, vectors,
-          scores + m * SEGMENT + (t - from));
-    }
+    const auto score_tiles = [&](auto format, const CacheRows& strip, std::size_t first) {
+      for (std::size_t m = 0; m < count; m += Vec::TILE) {
+        score_of<decltype(format)>(
+            least(Vec::TILE, count - m), strip, first, first + wanted, queries + m * length, vectors,
+            scores + m * SEGMENT + (t - from));
+      }
+    };
+    in_place ? score_tiles(Format{}, keys, t)
+             : score_tiles(Numbers<float>{}, widened<Format>(keys, t, t + wanted, dim, copies), 0);
   }
 }
 
@@ -239,8 +241,12 @@ void weigh(
   }
 }
 
-/// The same for all features, and for a number of rows that is only known now.
-template <class Format, int ROWS = std::is_same_v<Format, Numbers<float>> ? QUERIES : Vec::TILE>
+/// Rows of weights that are taken together.
+template <class Format>
+constexpr int MOST_WEIGHTS = std::is_same_v<Format, Numbers<float>> ? QUERIES : Vec::TILE;
+
+/// The same for all features, and for a number of rows up to `MOST_WEIGHTS` that is only known now.
+template <class Format, int ROWS = MOST_WEIGHTS<Format>>
 void weigh_of(
     std::size_t rows,
     const float* weights,
@@ -263,6 +269,24 @@ void weigh_of(
   }
   for (; v < vectors; v++) {
     weigh<Format, ROWS, 1>(weights, values, from, count, v, out, out_stride);
+  }
+}
+
+/// The same for any number of rows.
+template <class Format>
+void weigh_all(
+    std::size_t rows,
+    const float* weights,
+    const CacheRows& values,
+    std::size_t from,
+    std::size_t count,
+    std::size_t vectors,
+    float* out,
+    std::size_t out_stride) {
+  constexpr std::size_t MOST = MOST_WEIGHTS<Format>;
+  for (std::size_t m = 0; m < rows; m += MOST) {
+    weigh_of<Format>(
+        least(MOST, rows - m), weights + m * SEGMENT, values, from, count, vectors, out + m * out_stride, out_stride);
   }
 }
 

@@ -14,6 +14,8 @@ struct Vec {
   static constexpr int LANES = 8;
   /// Rows of activations that the registers hold beside four rows of weights.
   static constexpr int TILE = 3;
+  /// Whether widening the numbers of a cache costs less than reading copies.
+  static constexpr bool WIDENS_FAST = true;
 
   static F zero() { return _mm256_setzero_ps(); }
   static F set1(float x) { return _mm256_set1_ps(x); }

@@ -14,6 +14,8 @@ struct Vec {
   static constexpr int LANES = 16;
   /// Rows of activations that the registers hold beside four rows of weights.
   static constexpr int TILE = 6;
+  /// Whether widening the numbers of a cache costs less than reading copies.
+  static constexpr bool WIDENS_FAST = true;
 
   static F zero() { return _mm512_setzero_ps(); }
   static F set1(float x) { return _mm512_set1_ps(x); }

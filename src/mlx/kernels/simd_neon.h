@@ -16,6 +16,8 @@ struct Vec {
   static constexpr int LANES = 4;
   /// Rows of activations that the registers hold beside four rows of weights.
   static constexpr int TILE = 6;
+  /// Whether widening the numbers of a cache costs less than reading copies.
+  static constexpr bool WIDENS_FAST = true;
 
   static F zero() { return vdupq_n_f32(0); }
   static F set1(float x) { return vdupq_n_f32(x); }

@@ -14,6 +14,8 @@ struct Vec {
   using S = std::int32_t __attribute__((vector_size(4 * LANES)));
   /// Rows of activations that the registers hold beside four rows of weights.
   static constexpr int TILE = 2;
+  /// Whether widening the numbers of a cache costs less than reading copies.
+  static constexpr bool WIDENS_FAST = false;
 
   static F zero() { return F{}; }
   static F set1(float x) { return F{x, x, x, x}; }

@@ -18,12 +18,14 @@ struct Candidate {
   }
 };
 
+#if defined(__x86_64__)
 /// `table` with other products of integers.
 Table with(Table table, const char* name, const Products& quantizing) {
   table.name = name;
   table.quantizing = &quantizing;
   return table;
 }
+#endif
 
 /// The fastest first.
 auto find_candidates() {
